@@ -1,0 +1,6 @@
+//! Integration tests of `stage1-core`.
+
+#[path = "../../../goldens/suite.rs"]
+mod goldens;
+
+mod goldens_suite;
