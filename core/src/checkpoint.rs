@@ -1,0 +1,222 @@
+//! What the trainer hands to the exporter: a head, what it was trained on and with, and a few inputs with the outputs
+//! that any other implementation must reproduce.
+//!
+//! A folder of `checkpoint.json` (this module's [`Checkpoint`]), `head.safetensors` (the tensors of
+//! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K]:
+//! libtorch's outputs). The backbone's weights are not copied; its digest says which they are.
+
+use crate::{
+    artifact::{
+        self, Digest, Document, json,
+        tensors::{self, Tensor, TensorFile},
+    },
+    config::Phase,
+    model::{BackboneSpec, Features, HeadSpec},
+    preprocess::PreprocessSpec,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+const DOCUMENT: &str = "checkpoint.json";
+const HEAD: &str = "head.safetensors";
+const REFERENCE: &str = "reference.safetensors";
+
+/// A trained classifier, without its backbone's weights.
+///
+/// It holds no times, hosts or absolute paths: the same training gives the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The format's version.
+    pub schema_version: u32,
+    /// The kind of training.
+    pub phase: Phase,
+    /// The backbone's architecture.
+    pub backbone: BackboneSpec,
+    /// The digest of the backbone's architecture and weights.
+    pub backbone_digest: Digest,
+    /// The head's architecture.
+    pub head: HeadSpec,
+    /// The classes' names, in the order of the logits.
+    pub labels: Vec<String>,
+    /// How an image becomes the backbone's input.
+    pub preprocess: PreprocessSpec,
+    /// The seed of all randomness.
+    pub seed: u64,
+    /// The number of libtorch's threads, on which the last bits of sums depend.
+    pub threads: usize,
+    /// The epoch whose head this is, from 1.
+    pub epoch: usize,
+    /// How many epochs were run before the training ended or was stopped.
+    pub epochs_run: usize,
+    /// Metrics on val_select at `epoch`, all finite.
+    pub metrics: BTreeMap<String, f64>,
+    /// The digest of the `splits.json` that chose the images.
+    pub splits_digest: Digest,
+    /// The digest of everything that the training depended on: the same inputs need no second training.
+    pub inputs_digest: Digest,
+    /// The digests of the files beside this one, by name.
+    pub files: BTreeMap<String, Digest>,
+}
+
+impl Document for Checkpoint {
+    const KIND: &'static str = "checkpoint.json";
+    const SCHEMA_VERSION: u32 = 1;
+
+    fn validate(&self) -> Result<(), String> {
+        if self.labels.len() != self.head.classes || self.labels.len() < 2 {
+            return Err(format!(
+                "{} labels for a head of {} classes (at least 2, one label each)",
+                self.labels.len(),
+                self.head.classes
+            ));
+        }
+        if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(format!("metric `{name}` is {value}: a checkpoint holds finite metrics only"));
+        }
+        if self.epoch == 0 || self.epoch > self.epochs_run {
+            return Err(format!("epoch {} of {} epochs run", self.epoch, self.epochs_run));
+        }
+        let files: Vec<_> = self.files.keys().map(String::as_str).collect();
+        if files != [HEAD, REFERENCE] {
+            return Err(format!("lists the files {files:?}, expected {HEAD} and {REFERENCE}"));
+        }
+        Ok(())
+    }
+}
+
+impl Checkpoint {
+    /// Reads the folder `dir` and checks its files: their digests, the head's tensors against the head's architecture,
+    /// and the reference tensors' shapes, which must be finite throughout.
+    ///
+    /// # Errors
+    /// [`artifact::Error`], naming the file and, where there is one, the tensor.
+    pub fn load(dir: &Path) -> artifact::Result<Self> {
+        let (checkpoint, _): (Self, _) = json::load(&dir.join(DOCUMENT))?;
+        let head = checkpoint.head_file(dir)?;
+        for (name, shape) in checkpoint.head.tensors(checkpoint.backbone.hidden) {
+            finite(&head, &name, &head.f32_of_shape(&name, &shape)?)?;
+        }
+        checkpoint.check_reference(&checkpoint.reference_file(dir)?)?;
+        Ok(checkpoint)
+    }
+
+    /// The head's tensors, of the recorded digest.
+    ///
+    /// # Errors
+    /// [`artifact::Error`].
+    pub fn head_file(&self, dir: &Path) -> artifact::Result<TensorFile> {
+        TensorFile::open_verified(&dir.join(HEAD), self.files[HEAD])
+    }
+
+    /// The reference inputs and outputs, of the recorded digest.
+    ///
+    /// # Errors
+    /// [`artifact::Error`].
+    pub fn reference_file(&self, dir: &Path) -> artifact::Result<TensorFile> {
+        TensorFile::open_verified(&dir.join(REFERENCE), self.files[REFERENCE])
+    }
+
+    /// The digest of `checkpoint.json`, and by it of everything in the folder.
+    pub fn digest(&self) -> Digest {
+        Digest::of_bytes(&json::to_bytes(self))
+    }
+
+    /// The width of the features that the head reads.
+    pub fn feature_width(&self) -> usize {
+        match self.head.features {
+            Features::Cls => self.backbone.hidden,
+            Features::ClsMeanPatch => 2 * self.backbone.hidden,
+        }
+    }
+
+    /// Writes the folder `dir` and fills in [`Checkpoint::files`]. What was in `dir` stays until the new folder is
+    /// complete beside it, and is then replaced as a whole.
+    ///
+    /// # Errors
+    /// [`artifact::Error`]; `dir` then is what it was before.
+    pub fn save(
+        &mut self,
+        dir: &Path,
+        head: &BTreeMap<String, Tensor>,
+        reference: &BTreeMap<String, Tensor>,
+    ) -> artifact::Result<()> {
+        let staged = sibling(dir, "partial");
+        remove(&staged)?;
+        let none = BTreeMap::new();
+        self.files = BTreeMap::from([
+            (HEAD.to_owned(), tensors::save(&staged.join(HEAD), head, &none)?),
+            (REFERENCE.to_owned(), tensors::save(&staged.join(REFERENCE), reference, &none)?),
+        ]);
+        json::save(self, &staged.join(DOCUMENT))?;
+        Self::load(&staged)?;
+        replace(dir, &staged)
+    }
+
+    fn check_reference(&self, file: &TensorFile) -> artifact::Result<()> {
+        let (shape, pixels) = file.f32("pixel_values")?;
+        let [n, 3, _, _] = shape[..] else {
+            return Err(artifact::Error::TensorShape {
+                path: file.path().to_owned(),
+                name: "pixel_values".to_owned(),
+                got: shape,
+                want: "[n, 3, height, width]".to_owned(),
+            });
+        };
+        finite(file, "pixel_values", &pixels)?;
+        let features = file.f32_of_shape("features", &[n, self.feature_width()])?;
+        finite(file, "features", &features)?;
+        finite(file, "logits", &file.f32_of_shape("logits", &[n, self.head.classes])?)
+    }
+}
+
+fn finite(file: &TensorFile, name: &str, values: &[f32]) -> artifact::Result<()> {
+    let Some(at) = values.iter().position(|x| !x.is_finite()) else {
+        return Ok(());
+    };
+    Err(artifact::Error::Invalid {
+        path: file.path().to_owned(),
+        kind: "checkpoint",
+        reason: format!("tensor `{name}` holds {} at position {at}; train again", values[at]),
+    })
+}
+
+/// `<dir>` → `.<name>.<suffix>` beside it: on the same file system, so that a rename is enough.
+fn sibling(dir: &Path, suffix: &str) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!(".{name}.{suffix}"))
+}
+
+/// Puts `staged` in the place of `dir`. Killed between the two renames, it leaves no `dir`, never a mixed one.
+fn replace(dir: &Path, staged: &Path) -> artifact::Result<()> {
+    let old = sibling(dir, "old");
+    remove(&old)?;
+    if dir.exists() {
+        rename(dir, &old)?;
+    }
+    rename(staged, dir)?;
+    remove(&old)
+}
+
+fn rename(from: &Path, to: &Path) -> artifact::Result<()> {
+    fs::rename(from, to).map_err(|source| artifact::Error::Io {
+        action: "rename to",
+        path: to.to_owned(),
+        source,
+    })
+}
+
+fn remove(dir: &Path) -> artifact::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(artifact::Error::Io {
+            action: "remove",
+            path: dir.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

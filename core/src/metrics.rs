@@ -1,0 +1,219 @@
+//! Counts of a classifier's hits and misses, and the rates that follow from them.
+//!
+//! Conventions for 0/0 are scikit-learn's (`zero_division=0`); each method names its own. With no samples at all,
+//! every rate is NaN: nothing was measured.
+
+/// A confusion matrix: how often a sample of one class was taken for another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    /// Row: the label; column: the prediction.
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// An empty matrix for `classes` classes, numbered from 0.
+    pub fn new(classes: usize) -> Self {
+        Self {
+            classes,
+            counts: vec![0; classes * classes],
+        }
+    }
+
+    /// Counts one sample.
+    ///
+    /// # Panics
+    /// When a class isn't below the number of classes.
+    pub fn add(&mut self, label: usize, predicted: usize) {
+        let classes = self.classes;
+        assert!(label < classes && predicted < classes, "class {label} or {predicted} of {classes}");
+        self.counts[label * classes + predicted] += 1;
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The number of samples.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many samples of class `label` were taken for `predicted`.
+    pub fn count(&self, label: usize, predicted: usize) -> u64 {
+        self.counts[label * self.classes + predicted]
+    }
+
+    /// How many samples have the label `class`.
+    pub fn labelled(&self, class: usize) -> u64 {
+        (0..self.classes).map(|p| self.count(class, p)).sum()
+    }
+
+    /// How many samples were taken for `class`.
+    pub fn predicted(&self, class: usize) -> u64 {
+        (0..self.classes).map(|l| self.count(l, class)).sum()
+    }
+
+    /// The share of samples whose class was found.
+    pub fn accuracy(&self) -> f64 {
+        ratio(self.correct(), self.total()).unwrap_or(f64::NAN)
+    }
+
+    /// The recall of a class; `None` when no sample has it.
+    pub fn recall(&self, class: usize) -> Option<f64> {
+        ratio(self.count(class, class), self.labelled(class))
+    }
+
+    /// The mean recall over the classes that have samples.
+    pub fn balanced_accuracy(&self) -> f64 {
+        mean((0..self.classes).filter_map(|class| self.recall(class)))
+    }
+
+    /// F1 of one class: `2 TP / (2 TP + FP + FN)`; 0 when the class has neither samples nor predictions.
+    pub fn f1(&self, class: usize) -> f64 {
+        if self.total() == 0 {
+            return f64::NAN;
+        }
+        ratio(2 * self.count(class, class), self.labelled(class) + self.predicted(class)).unwrap_or(0.0)
+    }
+
+    /// The mean F1 over the classes that have samples or predictions.
+    pub fn f1_macro(&self) -> f64 {
+        let seen = |class: &usize| self.labelled(*class) + self.predicted(*class) > 0;
+        mean((0..self.classes).filter(seen).map(|class| self.f1(class)))
+    }
+
+    /// The field's `f1`: of class 1 for two classes, else the macro mean.
+    pub fn f1_default(&self) -> f64 {
+        if self.classes == 2 { self.f1(1) } else { self.f1_macro() }
+    }
+
+    /// Matthews' correlation coefficient, for more than two classes as Gorodkin (2004) extends it; 0 when the labels or
+    /// the predictions are all of one class.
+    pub fn mcc(&self) -> f64 {
+        let total = self.total();
+        if total == 0 {
+            return f64::NAN;
+        }
+        // Products of counts in u128: exact, so that "all of one class" is found exactly.
+        let sum = |f: &dyn Fn(usize) -> u128| (0..self.classes).map(f).sum::<u128>();
+        let n = u128::from(total);
+        let labelled = |k| u128::from(self.labelled(k));
+        let predicted = |k| u128::from(self.predicted(k));
+        let label_spread = n * n - sum(&|k| labelled(k) * labelled(k));
+        let prediction_spread = n * n - sum(&|k| predicted(k) * predicted(k));
+        if label_spread == 0 || prediction_spread == 0 {
+            return 0.0;
+        }
+        let agreement = n as f64 * self.correct() as f64 - sum(&|k| labelled(k) * predicted(k)) as f64;
+        agreement / ((label_spread as f64).sqrt() * (prediction_spread as f64).sqrt())
+    }
+
+    fn correct(&self) -> u64 {
+        (0..self.classes).map(|k| self.count(k, k)).sum()
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The mean; NaN of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), x| (sum + x, n + 1));
+    sum / n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Case {
+        name: &'static str,
+        classes: usize,
+        labels: &'static [usize],
+        predicted: &'static [usize],
+        /// accuracy, balanced accuracy, MCC, F1 (as `f1_default`), macro F1: scikit-learn 1.7's values.
+        want: [f64; 5],
+    }
+
+    #[test]
+    fn rates_are_those_of_scikit_learn() {
+        let cases = [
+            Case {
+                name: "binary",
+                classes: 2,
+                labels: &[0, 0, 0, 1, 1, 1, 1],
+                predicted: &[0, 1, 0, 1, 1, 0, 1],
+                want: [5.0 / 7.0, (2.0 / 3.0 + 0.75) / 2.0, 5.0 / 12.0, 0.75, (2.0 / 3.0 + 0.75) / 2.0],
+            },
+            Case {
+                name: "three classes",
+                classes: 3,
+                labels: &[0, 1, 2, 0, 1, 2],
+                predicted: &[0, 2, 1, 0, 0, 1],
+                want: [1.0 / 3.0, 1.0 / 3.0, 0.0, 0.8 / 3.0, 0.8 / 3.0],
+            },
+            Case {
+                name: "one prediction for all",
+                classes: 2,
+                labels: &[0, 0, 1],
+                predicted: &[0, 0, 0],
+                want: [2.0 / 3.0, 0.5, 0.0, 0.0, 0.4],
+            },
+            Case {
+                name: "a class without samples, once predicted",
+                classes: 3,
+                labels: &[0, 0, 1, 1],
+                predicted: &[0, 2, 1, 1],
+                // MCC: (4·3 − (2·1 + 2·2 + 0)) / √(16−8) / √(16−6)
+                want: [0.75, 0.75, 6.0 / 80_f64.sqrt(), (2.0 / 3.0 + 1.0) / 3.0, (2.0 / 3.0 + 1.0) / 3.0],
+            },
+            Case {
+                name: "a class with neither",
+                classes: 3,
+                labels: &[0, 1],
+                predicted: &[0, 1],
+                want: [1.0; 5],
+            },
+            Case {
+                name: "all wrong",
+                classes: 2,
+                labels: &[0, 1],
+                predicted: &[1, 0],
+                want: [0.0, 0.0, -1.0, 0.0, 0.0],
+            },
+        ];
+        for case in cases {
+            let c = count(case.classes, case.labels, case.predicted);
+            let got = [c.accuracy(), c.balanced_accuracy(), c.mcc(), c.f1_default(), c.f1_macro()];
+            for (got, want) in got.iter().zip(case.want) {
+                assert!((got - want).abs() < 1e-12, "{}: {got} for {want}", case.name);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_nan() {
+        let c = Confusion::new(2);
+        for value in [c.accuracy(), c.balanced_accuracy(), c.mcc(), c.f1(1), c.f1_macro()] {
+            assert!(value.is_nan());
+        }
+    }
+
+    #[test]
+    fn large_counts_stay_exact() {
+        let mut c = Confusion::new(2);
+        c.counts = vec![3_000_000_000, 0, 1, 0];
+        assert_eq!(c.mcc().to_bits(), 0.0_f64.to_bits());
+    }
+
+    fn count(classes: usize, labels: &[usize], predicted: &[usize]) -> Confusion {
+        let mut confusion = Confusion::new(classes);
+        for (&label, &prediction) in labels.iter().zip(predicted) {
+            confusion.add(label, prediction);
+        }
+        confusion
+    }
+}
