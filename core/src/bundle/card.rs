@@ -1,0 +1,114 @@
+//! The model card: what a person reads before using a bundle.
+
+use super::BundleManifest;
+use crate::certificate::Certificate;
+use std::{collections::BTreeMap, fmt::Write};
+
+/// The card's Markdown.
+pub(super) fn render(
+    manifest: &BundleManifest,
+    certificates: &BTreeMap<String, Certificate>,
+) -> String {
+    let mut out = String::new();
+    head(manifest, &mut out).expect("writing to a string can't fail");
+    for name in manifest.variants.keys() {
+        variant(name, certificates.get(name), &mut out).expect("writing to a string can't fail");
+    }
+    tail(manifest, &mut out).expect("writing to a string can't fail");
+    out
+}
+
+fn head(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "# A stage-1 image classifier\n")?;
+    writeln!(
+        out,
+        "For each image it either **answers** with a class or **defers** to something slower.\n"
+    )?;
+    writeln!(out, "    stage1 predict --bundle <this folder> <images>\n")?;
+    writeln!(out, "## Classes\n")?;
+    for (k, label) in manifest.labels.iter().enumerate() {
+        writeln!(out, "{k}. `{label}`")?;
+    }
+    writeln!(out, "\n## What it can be trusted with")
+}
+
+fn variant(name: &str, certificate: Option<&Certificate>, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n### Variant `{name}`\n")?;
+    let Some(certificate) = certificate else {
+        return writeln!(
+            out,
+            "Not calibrated: there is no policy, so it gives no answers. `stage1 calibrate` makes one."
+        );
+    };
+    writeln!(out, "{}\n", certificate.statement)?;
+    writeln!(
+        out,
+        "This is about stage 1's answers, on average over images drawn like those it was calibrated on. It is not about\n\
+         a single image, not about each class, not about images of another kind (other cameras, sites, times, class\n\
+         shares), and says nothing about deferred images.\n"
+    )?;
+    for assumption in &certificate.assumptions {
+        writeln!(out, "- Assumed: {assumption}")?;
+    }
+    if let Some(fingerprint) = &certificate.fingerprint {
+        writeln!(
+            out,
+            "\nIt holds for what was measured: provider `{}` ({}), precision `{}`, instruction set `{}`. Elsewhere the\n\
+             runtime refuses, unless `--allow-uncertified` is given, and then every answer says `\"certified\": false`.",
+            fingerprint.provider,
+            fingerprint.provider_version,
+            fingerprint.precision,
+            fingerprint.cpu_isa
+        )?;
+    }
+    Ok(())
+}
+
+fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
+    if !manifest.metrics.is_empty() {
+        writeln!(
+            out,
+            "\n## Metrics of the model alone (on val_select, which also chose it)\n"
+        )?;
+        writeln!(out, "| metric | value |\n|---|---|")?;
+        for (name, value) in &manifest.metrics {
+            writeln!(out, "| {name} | {value:.4} |")?;
+        }
+    }
+    let input = &manifest.input;
+    writeln!(out, "\n## Input and output\n")?;
+    writeln!(
+        out,
+        "`{}`: float32 `[N, 3, {}, {}]`, made from image bytes by this preprocessing (digest {}):\n",
+        input.name,
+        input.height,
+        input.width,
+        manifest.preprocessing_digest().short()
+    )?;
+    let preprocess =
+        serde_json::to_string_pretty(&manifest.preprocess).expect("plain data has a JSON form");
+    writeln!(out, "```json\n{preprocess}\n```\n")?;
+    writeln!(
+        out,
+        "`{}`: raw logits `[N, {}]`.\n",
+        manifest.output,
+        manifest.labels.len()
+    )?;
+    let from = &manifest.provenance;
+    writeln!(out, "## Provenance\n\n| of | SHA-256 |\n|---|---|")?;
+    for (what, digest) in [
+        ("splits.json", from.splits_digest),
+        ("checkpoint.json", from.checkpoint_digest),
+        ("backbone", from.backbone_digest),
+        ("configuration", from.config_digest),
+    ] {
+        writeln!(out, "| {what} | `{digest}` |")?;
+    }
+    if !manifest.licences.is_empty() {
+        writeln!(out, "\n## Licences\n")?;
+        for file in &manifest.licences {
+            writeln!(out, "- `{}`", file.path)?;
+        }
+    }
+    Ok(())
+}

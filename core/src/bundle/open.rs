@@ -1,0 +1,252 @@
+use super::{BundleManifest, Error, FileRef, MANIFEST, Parity, Result, Variant};
+use crate::{
+    artifact::{self, Digest, json, tensors::TensorFile},
+    certificate::{Certificate, Fingerprint},
+    policy::Policy,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// A bundle whose every listed file was verified.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    dir: PathBuf,
+    manifest: BundleManifest,
+    digest: Digest,
+}
+
+impl Bundle {
+    /// Opens a bundle: parses `bundle.json`, verifies the digest of every file that it names, and that policies,
+    /// certificates and models belong together.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file or the field, what was expected and what was found.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(MANIFEST);
+        if !path.exists() {
+            return Err(Error::NotABundle {
+                dir: dir.to_owned(),
+            });
+        }
+        let (manifest, digest) = json::load(&path)?;
+        let bundle = Self {
+            dir: dir.to_owned(),
+            manifest,
+            digest,
+        };
+        for file in bundle.manifest.files() {
+            file.digest.verify_file(&bundle.resolve(file)?)?;
+        }
+        for name in bundle.manifest.variants.keys() {
+            bundle.check_variant(name)?;
+        }
+        Ok(bundle)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What `bundle.json` says.
+    pub fn manifest(&self) -> &BundleManifest {
+        &self.manifest
+    }
+
+    /// The bundle's identity: the digest of `bundle.json`, which names all else by digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// A variant by name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariant`], listing those that there are.
+    pub fn variant(&self, name: &str) -> Result<&Variant> {
+        self.manifest
+            .variants
+            .get(name)
+            .ok_or_else(|| Error::UnknownVariant {
+                dir: self.dir.clone(),
+                name: name.to_owned(),
+                known: self.manifest.variants.keys().cloned().collect(),
+            })
+    }
+
+    /// The variant's policy, if it was calibrated.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariant`], or [`Error::Artifact`] when the file changed since the bundle was opened.
+    pub fn policy(&self, variant: &str) -> Result<Option<Policy>> {
+        self.document(self.variant(variant)?.policy.as_ref())
+    }
+
+    /// The certificate of the variant's policy.
+    ///
+    /// # Errors
+    /// As [`Bundle::policy`].
+    pub fn certificate(&self, variant: &str) -> Result<Option<Certificate>> {
+        self.document(self.variant(variant)?.certificate.as_ref())
+    }
+
+    /// How far the variant is from the trainer's outputs.
+    ///
+    /// # Errors
+    /// As [`Bundle::policy`].
+    pub fn parity(&self, variant: &str) -> Result<Parity> {
+        let file = &self.variant(variant)?.parity;
+        Ok(json::load_verified(&self.resolve(file)?, file.digest)?)
+    }
+
+    /// The golden inputs and outputs.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when the file changed since the bundle was opened.
+    pub fn golden(&self) -> Result<TensorFile> {
+        let file = &self.manifest.golden;
+        Ok(TensorFile::open_verified(
+            &self.resolve(file)?,
+            file.digest,
+        )?)
+    }
+
+    /// The bytes of a listed file: those that are returned are those that were verified.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when they changed since the bundle was opened.
+    pub fn read(&self, file: &FileRef) -> Result<Vec<u8>> {
+        let path = self.resolve(file)?;
+        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        let got = Digest::of_bytes(&bytes);
+        if got == file.digest {
+            return Ok(bytes);
+        }
+        Err(Error::Artifact(artifact::Error::DigestMismatch {
+            path,
+            want: file.digest,
+            got,
+        }))
+    }
+
+    fn document<T: json::Document>(&self, file: Option<&FileRef>) -> Result<Option<T>> {
+        let load = |file: &FileRef| Ok(json::load_verified(&self.resolve(file)?, file.digest)?);
+        file.map(load).transpose()
+    }
+
+    /// The file's real path, which must lie in the bundle's real folder whatever links there are.
+    fn resolve(&self, file: &FileRef) -> Result<PathBuf> {
+        let real = |path: &Path| path.canonicalize().map_err(io_error("read", path));
+        let target = real(&self.dir.join(&file.path))?;
+        if target.starts_with(real(&self.dir)?) {
+            return Ok(target);
+        }
+        Err(Error::Escapes {
+            dir: self.dir.clone(),
+            path: file.path.clone(),
+            target,
+        })
+    }
+
+    fn check_variant(&self, name: &str) -> Result<()> {
+        self.parity(name)?;
+        let (Some(policy), Some(certificate)) = (self.policy(name)?, self.certificate(name)?)
+        else {
+            return Ok(());
+        };
+        check_together(&self.dir, &self.manifest, name, &policy, &certificate)
+    }
+}
+
+/// Whether a policy and a certificate belong to a variant of the bundle and to each other.
+pub(super) fn check_together(
+    dir: &Path,
+    manifest: &BundleManifest,
+    name: &str,
+    policy: &Policy,
+    certificate: &Certificate,
+) -> Result<()> {
+    let variant = &manifest.variants[name];
+    let Some(fingerprint) = &certificate.fingerprint else {
+        return Err(Error::NoFingerprint {
+            dir: dir.to_owned(),
+            variant: name.to_owned(),
+        });
+    };
+    let check = |field, got: String, want: String| {
+        if got == want {
+            return Ok(());
+        }
+        Err(Error::Inconsistent {
+            dir: dir.to_owned(),
+            variant: name.to_owned(),
+            field,
+            got,
+            want,
+        })
+    };
+    let classes = manifest.labels.len().to_string();
+    check(
+        "`classes` of policy.json",
+        policy.classes.to_string(),
+        classes,
+    )?;
+    let policy_digest = Digest::of_bytes(&json::to_bytes(policy));
+    check(
+        "`policy_digest` of certificate.json",
+        certificate.policy_digest.to_string(),
+        policy_digest.to_string(),
+    )?;
+    if let Some(splits) = policy.splits_digest {
+        let want = manifest.provenance.splits_digest;
+        check(
+            "`splits_digest` of policy.json",
+            splits.to_string(),
+            want.to_string(),
+        )?;
+    }
+    for (field, got, want) in fingerprint_fields(fingerprint, manifest, variant) {
+        check(field, got, want)?;
+    }
+    Ok(())
+}
+
+fn fingerprint_fields(
+    fingerprint: &Fingerprint,
+    manifest: &BundleManifest,
+    variant: &Variant,
+) -> [(&'static str, String, String); 4] {
+    [
+        (
+            "`fingerprint.model_digest` of certificate.json",
+            fingerprint.model_digest.to_string(),
+            variant.model.digest.to_string(),
+        ),
+        (
+            "`fingerprint.precision` of certificate.json",
+            fingerprint.precision.clone(),
+            variant.precision.clone(),
+        ),
+        (
+            "`fingerprint.batch_mode` of certificate.json",
+            format!("{:?}", fingerprint.batch_mode),
+            format!("{:?}", variant.batch_mode),
+        ),
+        (
+            "`fingerprint.preprocessing_digest` of certificate.json",
+            fingerprint.preprocessing_digest.to_string(),
+            manifest.preprocessing_digest().to_string(),
+        ),
+    ]
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| {
+        Error::Artifact(artifact::Error::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! Writing bundles: whatever the step at which a writer dies, the folder is no bundle or a valid one.
+
+use super::{
+    Bundle, BundleManifest, CARD, Error, FileRef, GOLDEN, InputSpec, MANIFEST, Parity, Provenance,
+    Result, Variant, card, open,
+};
+use crate::{
+    artifact::{self, Digest, Document, atomic, json, tensors},
+    certificate::{BatchMode, Certificate},
+    policy::Policy,
+    preprocess::PreprocessSpec,
+};
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// What to do when the folder holds a bundle already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Fail with [`Error::Exists`].
+    Refuse,
+    /// Take the old commit record away first, then write.
+    Replace,
+}
+
+/// The parts of a new bundle with one variant and no policy yet.
+#[derive(Debug, Clone)]
+pub struct NewBundle<'a> {
+    /// Class names; position `k` is logit `k`.
+    pub labels: Vec<String>,
+    /// The model's input.
+    pub input: InputSpec,
+    /// The name of the model's output.
+    pub output: String,
+    /// From image bytes to the input.
+    pub preprocess: PreprocessSpec,
+    /// The variant's name, [`super::FP32`] as a rule.
+    pub variant: String,
+    /// The arithmetic: `fp32`.
+    pub precision: String,
+    /// Whether an image's logits may be computed in any batch.
+    pub batch_mode: BatchMode,
+    /// The ONNX file's bytes.
+    pub model: &'a [u8],
+    /// Its parity with the trainer.
+    pub parity: &'a Parity,
+    /// Normalised inputs `[N, 3, height, width]`, row-major.
+    pub golden_inputs: &'a [f32],
+    /// What the deployed session answers to them: logits `[N, K]`, row-major.
+    pub golden_logits: &'a [f32],
+    /// Licence texts by file name.
+    pub licences: BTreeMap<String, String>,
+    /// Metrics for the card, by their short names; finite.
+    pub metrics: BTreeMap<String, f64>,
+    /// Where the bundle comes from.
+    pub provenance: Provenance,
+}
+
+/// Writes a bundle without a policy: its files, then `bundle.json`.
+///
+/// # Errors
+/// [`Error::Exists`] with [`Existing::Refuse`]; [`Error::Artifact`] when a part is invalid or can't be written.
+pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bundle> {
+    let record = dir.join(MANIFEST);
+    if record.exists() {
+        if existing == Existing::Refuse {
+            return Err(Error::Exists {
+                dir: dir.to_owned(),
+                digest: Digest::of_file(&record)?,
+            });
+        }
+        fs::remove_file(&record).map_err(|source| artifact::Error::Io {
+            action: "remove",
+            path: record.clone(),
+            source,
+        })?;
+    }
+    let folder = format!("variants/{}", new.variant);
+    let variant = Variant {
+        precision: new.precision,
+        batch_mode: new.batch_mode,
+        model: write_bytes(dir, format!("{folder}/model.onnx"), new.model)?,
+        parity: write_document(dir, format!("{folder}/parity.json"), new.parity)?,
+        policy: None,
+        certificate: None,
+    };
+    let shape = [
+        new.golden_inputs.len() / (3 * new.input.height * new.input.width).max(1),
+        3,
+        new.input.height,
+        new.input.width,
+    ];
+    let golden = write_golden(
+        dir,
+        shape,
+        new.labels.len(),
+        new.golden_inputs,
+        new.golden_logits,
+    )?;
+    let licence = |(name, text): (&String, &String)| {
+        write_bytes(dir, format!("licences/{name}"), text.as_bytes())
+    };
+    let manifest = BundleManifest {
+        schema_version: BundleManifest::SCHEMA_VERSION,
+        labels: new.labels,
+        input: new.input,
+        output: new.output,
+        preprocess: new.preprocess,
+        golden,
+        card: None,
+        licences: new.licences.iter().map(licence).collect::<Result<_>>()?,
+        metrics: new.metrics,
+        variants: BTreeMap::from([(new.variant, variant)]),
+        provenance: new.provenance,
+    };
+    commit(dir, manifest, &BTreeMap::new())
+}
+
+/// Gives a variant its policy and certificate. A policy that it has is taken out first, so that a writer that dies
+/// leaves a valid bundle without one. Attaching what is attached already changes nothing.
+///
+/// # Errors
+/// [`Error::Inconsistent`] or [`Error::NoFingerprint`], before anything is written, when policy, certificate and
+/// variant don't belong together; [`Error::Artifact`] when a file can't be written.
+pub fn attach_policy(
+    dir: &Path,
+    variant: &str,
+    policy: &Policy,
+    certificate: &Certificate,
+) -> Result<Bundle> {
+    let bundle = Bundle::open(dir)?;
+    let old = bundle.variant(variant)?.clone();
+    open::check_together(dir, bundle.manifest(), variant, policy, certificate)?;
+    let digest = |bytes: Vec<u8>| Digest::of_bytes(&bytes);
+    let same = old.policy.map(|f| f.digest) == Some(digest(json::to_bytes(policy)))
+        && old.certificate.map(|f| f.digest) == Some(digest(json::to_bytes(certificate)))
+        && bundle.manifest().card.is_some();
+    if same {
+        return Ok(bundle);
+    }
+    let mut manifest = withdraw(dir, bundle.manifest().clone(), variant)?;
+    let folder = format!("variants/{variant}");
+    let policy = write_document(dir, format!("{folder}/policy.json"), policy)?;
+    let file = write_document(dir, format!("{folder}/certificate.json"), certificate)?;
+    let entry = manifest
+        .variants
+        .get_mut(variant)
+        .expect("the variant was looked up");
+    (entry.policy, entry.certificate) = (Some(policy), Some(file));
+    let certificates = certificates(dir, &manifest)?;
+    commit(dir, manifest, &certificates)
+}
+
+/// Takes a variant's policy and certificate out of the bundle; the files are removed once they no longer count.
+///
+/// # Errors
+/// [`Error::UnknownVariant`], or [`Error::Artifact`] when a file can't be written.
+pub fn detach_policy(dir: &Path, variant: &str) -> Result<Bundle> {
+    let bundle = Bundle::open(dir)?;
+    if bundle.variant(variant)?.policy.is_none() {
+        return Ok(bundle);
+    }
+    let manifest = withdraw(dir, bundle.manifest().clone(), variant)?;
+    let certificates = certificates(dir, &manifest)?;
+    commit(dir, manifest, &certificates)
+}
+
+/// Commits the bundle without the variant's policy and without the card, whose files may then be rewritten.
+fn withdraw(dir: &Path, mut manifest: BundleManifest, variant: &str) -> Result<BundleManifest> {
+    let entry = manifest
+        .variants
+        .get_mut(variant)
+        .expect("the variant was looked up");
+    let stale = [entry.policy.take(), entry.certificate.take()];
+    manifest.card = None;
+    json::save(&manifest, &dir.join(MANIFEST))?;
+    for file in stale.into_iter().flatten() {
+        let path = dir.join(&file.path);
+        fs::remove_file(&path).map_err(|source| artifact::Error::Io {
+            action: "remove",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    Ok(manifest)
+}
+
+fn certificates(dir: &Path, manifest: &BundleManifest) -> Result<BTreeMap<String, Certificate>> {
+    let mut found = BTreeMap::new();
+    for (name, variant) in &manifest.variants {
+        if let Some(file) = &variant.certificate {
+            found.insert(
+                name.clone(),
+                json::load_verified(&dir.join(&file.path), file.digest)?,
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the card, then `bundle.json`, and opens what was written.
+fn commit(
+    dir: &Path,
+    mut manifest: BundleManifest,
+    certificates: &BTreeMap<String, Certificate>,
+) -> Result<Bundle> {
+    let text = card::render(&manifest, certificates);
+    manifest.card = Some(write_bytes(dir, CARD.to_owned(), text.as_bytes())?);
+    json::save(&manifest, &dir.join(MANIFEST))?;
+    Bundle::open(dir)
+}
+
+fn write_golden(
+    dir: &Path,
+    shape: [usize; 4],
+    classes: usize,
+    inputs: &[f32],
+    logits: &[f32],
+) -> Result<FileRef> {
+    let path = dir.join(GOLDEN);
+    let invalid = |reason: String| {
+        Err(Error::Artifact(artifact::Error::Invalid {
+            path: path.clone(),
+            kind: GOLDEN,
+            reason,
+        }))
+    };
+    let n = shape[0];
+    if n == 0 || inputs.len() != shape.iter().product() {
+        return invalid(format!(
+            "pixel_values: {} values are no whole number of images of {:?}",
+            inputs.len(),
+            &shape[1..]
+        ));
+    }
+    if logits.len() != n * classes {
+        return invalid(format!(
+            "logits: {} values, expected {n} images x {classes} classes",
+            logits.len()
+        ));
+    }
+    if let Some(at) = logits.iter().position(|x| !x.is_finite()) {
+        return invalid(format!(
+            "logits: value {} of image {} is not finite",
+            logits[at],
+            at / classes
+        ));
+    }
+    let tensors = BTreeMap::from([
+        (
+            "pixel_values".to_owned(),
+            tensors::Tensor::f32(shape, inputs.to_vec()),
+        ),
+        (
+            "logits".to_owned(),
+            tensors::Tensor::f32([n, classes], logits.to_vec()),
+        ),
+    ]);
+    let digest = tensors::save(&path, &tensors, &BTreeMap::new())?;
+    Ok(FileRef {
+        path: GOLDEN.to_owned(),
+        digest,
+    })
+}
+
+fn write_bytes(dir: &Path, path: String, bytes: &[u8]) -> Result<FileRef> {
+    atomic::write_bytes(&dir.join(&path), bytes)?;
+    let digest = Digest::of_bytes(bytes);
+    Ok(FileRef { path, digest })
+}
+
+fn write_document<T: Document>(dir: &Path, path: String, document: &T) -> Result<FileRef> {
+    let digest = json::save(document, &dir.join(&path))?;
+    Ok(FileRef { path, digest })
+}
