@@ -1,0 +1,236 @@
+use super::{Config, Error, HeadType, Result, VERSION, schema};
+use serde_json::{Map, Value};
+use std::{fs, path::Path};
+
+impl Config {
+    /// Reads a YAML file, applies `overrides` (`train.epochs=3`, the value as YAML) and validates the whole.
+    ///
+    /// # Errors
+    /// [`Error`] naming the file and the key.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let document = serde_saphyr::from_str(&text).map_err(|error| Error::Yaml {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Self::from_document(document, &path.display().to_string(), overrides)
+    }
+
+    /// As [`Config::load`], from a parsed document; `origin` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_document(mut document: Value, origin: &str, overrides: &[String]) -> Result<Self> {
+        let schema = schema::json_schema();
+        schema::refuse_unknown_keys(&schema, &document, origin)?;
+        for text in overrides {
+            let change = parse_override(text)?;
+            schema::refuse_unknown_keys(&schema, &change, "--set")?;
+            merge(&mut document, change);
+        }
+        let config: Self = serde_path_to_error::deserialize(document).map_err(|error| Error::Type {
+            origin: origin.to_owned(),
+            key: error.path().to_string(),
+            reason: error.into_inner().to_string(),
+        })?;
+        config.validate(origin)?;
+        Ok(config)
+    }
+
+    /// The resolved configuration as YAML that [`Config::load`] reads back.
+    pub fn to_yaml(&self) -> String {
+        let value = serde_json::to_value(self).expect("plain data has a JSON form");
+        serde_saphyr::to_string(&value).expect("JSON has a YAML form")
+    }
+
+    fn validate(&self, origin: &str) -> Result<()> {
+        let train = &self.train;
+        let share = |x: f64| x > 0.0 && x < 1.0;
+        let from_zero = |x: f64| x.is_finite() && x >= 0.0;
+        let (open, zero_up, one_up) = ("a number between 0 and 1", "a number ≥ 0", "a whole number ≥ 1");
+        let rules = [
+            ("version", self.version == VERSION, "1", self.version.to_string()),
+            ("threads", self.threads != Some(0), one_up, "0".to_owned()),
+            ("calibrate.alpha", share(self.calibrate.alpha), open, self.calibrate.alpha.to_string()),
+            ("calibrate.delta", share(self.calibrate.delta), open, self.calibrate.delta.to_string()),
+            ("validate.gamma", share(self.validate.gamma), open, self.validate.gamma.to_string()),
+            (
+                "export.parity_tolerance",
+                share(self.export.parity_tolerance),
+                open,
+                self.export.parity_tolerance.to_string(),
+            ),
+            ("train.epochs", train.epochs > 0, one_up, train.epochs.to_string()),
+            ("train.batch_size", train.batch_size > 0, one_up, train.batch_size.to_string()),
+            (
+                "train.feature_batch_size",
+                train.feature_batch_size > 0,
+                one_up,
+                train.feature_batch_size.to_string(),
+            ),
+            (
+                "train.learning_rate",
+                from_zero(train.learning_rate) && train.learning_rate > 0.0,
+                "a number > 0",
+                train.learning_rate.to_string(),
+            ),
+            ("train.weight_decay", from_zero(train.weight_decay), zero_up, train.weight_decay.to_string()),
+            ("train.warmup_epochs", from_zero(train.warmup_epochs), zero_up, train.warmup_epochs.to_string()),
+            (
+                "train.label_smoothing",
+                (0.0..1.0).contains(&train.label_smoothing),
+                "a number in [0, 1)",
+                train.label_smoothing.to_string(),
+            ),
+            (
+                "train.ema_decay",
+                (0.0..1.0).contains(&train.ema_decay),
+                "a number in [0, 1)",
+                train.ema_decay.to_string(),
+            ),
+            (
+                "train.max_grad_norm",
+                from_zero(train.max_grad_norm) && train.max_grad_norm > 0.0,
+                "a number > 0",
+                train.max_grad_norm.to_string(),
+            ),
+            ("train.early_stop.patience", train.early_stop.patience > 0, one_up, "0".to_owned()),
+            (
+                "train.early_stop.min_delta",
+                from_zero(train.early_stop.min_delta),
+                zero_up,
+                train.early_stop.min_delta.to_string(),
+            ),
+            (
+                "head.dropout",
+                (0.0..1.0).contains(&self.head.dropout),
+                "a number in [0, 1)",
+                self.head.dropout.to_string(),
+            ),
+            (
+                "head.hidden",
+                self.head.kind == HeadType::Mlp || self.head.hidden.is_none(),
+                "no value, since `head.kind` is `linear` (set `head.kind: mlp` to use a hidden layer)",
+                format!("{:?}", self.head.hidden.unwrap_or_default()),
+            ),
+            ("head.hidden", self.head.hidden != Some(0), one_up, "0".to_owned()),
+        ];
+        for (key, holds, expected, got) in rules {
+            if !holds {
+                return Err(Error::Value {
+                    origin: origin.to_owned(),
+                    key,
+                    expected,
+                    got,
+                });
+            }
+        }
+        self.preprocess.validate().map_err(|error| Error::Type {
+            origin: origin.to_owned(),
+            key: "preprocess".to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// `a.b=1` as `{a: {b: 1}}`.
+fn parse_override(text: &str) -> Result<Value> {
+    let malformed = || Error::Override { text: text.to_owned() };
+    let (key, value) = text.split_once('=').ok_or_else(malformed)?;
+    let value = if value.is_empty() {
+        Value::Null
+    } else {
+        serde_saphyr::from_str(value).map_err(|_| malformed())?
+    };
+    let parts: Vec<_> = key.trim().split('.').collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(malformed());
+    }
+    let nest = |inner, part: &&str| Value::Object(Map::from_iter([((*part).to_owned(), inner)]));
+    Ok(parts.iter().rev().fold(value, nest))
+}
+
+/// Objects are merged key by key; anything else replaces.
+fn merge(target: &mut Value, change: Value) {
+    match (target, change) {
+        (Value::Object(target), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(target.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (target, change) => *target = change,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "
+version: 1
+data: {source: images}
+preprocess:
+  resize: {square: {height: 28, width: 28}}
+  filter: bilinear
+  arithmetic: float32
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+backbone: {path: weights}
+";
+
+    fn load(extra: &str, overrides: &[&str]) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stage1.yaml");
+        fs::write(&path, format!("{MINIMAL}{extra}")).unwrap();
+        let overrides: Vec<_> = overrides.iter().map(|&s| s.to_owned()).collect();
+        Config::load(&path, &overrides)
+    }
+
+    #[test]
+    fn defaults_fill_what_is_left_out_and_overrides_win() {
+        let config = load("train: {epochs: 7}", &["train.epochs=3", "head.kind=mlp", "run_dir=out/a"]).unwrap();
+        assert_eq!(config.train.epochs, 3);
+        assert_eq!(config.head.kind, HeadType::Mlp);
+        assert_eq!(config.splits_path(), Path::new("out/a/splits.json"));
+        assert_eq!(config.cache_dir(), Path::new("out/cache"));
+        assert_eq!(config.calibrate.alpha.to_string(), "0.05");
+    }
+
+    #[test]
+    fn a_resolved_config_reads_back_the_same() {
+        let config = load("train: {epochs: 7}", &[]).unwrap();
+        let document = serde_saphyr::from_str(&config.to_yaml()).unwrap();
+        assert_eq!(Config::from_document(document, "again", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn the_digest_ignores_where_files_lie() {
+        let (a, b) = (load("", &[]).unwrap(), load("run_dir: elsewhere", &[]).unwrap());
+        assert_eq!(a.digest(), b.digest());
+        assert_ne!(a.digest(), load("seed: 7", &[]).unwrap().digest());
+    }
+
+    #[test]
+    fn every_refusal_names_the_key_and_the_next_step() {
+        let cases = [
+            ("train: {epoch: 3}", &[][..], "unknown key `train.epoch`; did you mean `train.epochs`?"),
+            ("trian: {epochs: 3}", &[], "unknown key `trian`; did you mean `train`?"),
+            ("", &["train.epohcs=3"], "--set: unknown key `train.epohcs`; did you mean `train.epochs`?"),
+            ("", &["train.epochs"], "expected `key=value`"),
+            ("train: {epochs: many}", &[], "at `train.epochs`: invalid type: string \"many\""),
+            ("train: {epochs: 0}", &[], "at `train.epochs`: expected a whole number ≥ 1, got 0"),
+            ("calibrate: {alpha: 5}", &[], "at `calibrate.alpha`: expected a number between 0 and 1, got 5"),
+            ("head: {hidden: 64}", &[], "at `head.hidden`: expected no value, since `head.kind` is `linear`"),
+            ("phase: gate", &[], "at `phase`: unknown variant `gate`, expected `baseline`"),
+            ("train: {learning_rate: .nan}", &[], "train.learning_rate"),
+            ("seed: [", &[], "not valid YAML"),
+        ];
+        for (extra, overrides, want) in cases {
+            let message = load(extra, overrides).unwrap_err().to_string();
+            assert!(message.contains(want), "{extra} {overrides:?}: {message}");
+        }
+    }
+}

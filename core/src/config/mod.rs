@@ -1,0 +1,384 @@
+//! The one configuration: YAML, strict, overridable key by key, with a schema and a commented default.
+//!
+//! [`Config::load`] refuses an unknown key with its path and the nearest known key, and a value that contradicts
+//! another. Relative paths are relative to the current folder.
+
+mod error;
+mod load;
+mod schema;
+mod template;
+
+pub use error::{Error, Result};
+pub use schema::json_schema;
+pub use template::template;
+
+use crate::{
+    artifact::Digest,
+    data::DataOptions,
+    model::{Features, HeadKind},
+    preprocess::PreprocessSpec,
+    split::SplitOptions,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The version of the configuration's format.
+pub const VERSION: u32 = 1;
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format: 1.
+    pub version: u32,
+    /// What is trained: `baseline` is a head on a frozen backbone.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Where all results of the run go.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// Seed of splits, initialisation, data order and every other draw.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Threads for decoding, training and inference; `null` means one per core. Results repeat bit by bit for one
+    /// number of threads.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// The labelled images.
+    pub data: DataConfig,
+    /// How they are divided.
+    #[serde(default)]
+    pub split: SplitOptions,
+    /// From image bytes to the model's input; the same code runs in training and in deployment.
+    pub preprocess: PreprocessSpec,
+    /// The pretrained model.
+    pub backbone: BackboneConfig,
+    /// What is trained on top of it.
+    #[serde(default)]
+    pub head: HeadConfig,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// The checks on the exported model.
+    #[serde(default)]
+    pub export: ExportConfig,
+    /// The guarantee that is asked for.
+    #[serde(default)]
+    pub calibrate: CalibrateConfig,
+    /// The verdict on val_test.
+    #[serde(default)]
+    pub validate: ValidateConfig,
+}
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// A head on a frozen backbone.
+    #[default]
+    Baseline,
+}
+
+/// The labelled images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A folder with one folder of images per class, or a CSV file with the columns `path,label[,group][,split]`.
+    pub source: PathBuf,
+    /// What the paths in a CSV are relative to; `null` means the CSV's own folder.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// How the images are read, checked and compared.
+    #[serde(default)]
+    pub checks: DataOptions,
+}
+
+/// The pretrained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackboneConfig {
+    /// A Hugging Face folder: `config.json` and `model.safetensors`.
+    pub path: PathBuf,
+}
+
+/// The classifier head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadConfig {
+    /// `linear` or `mlp` (linear, GELU, linear).
+    pub kind: HeadType,
+    /// What the head reads: `cls`, or `cls_mean_patch` (CLS and the mean of the patch tokens, concatenated).
+    pub features: Features,
+    /// Width of the hidden layer; for `mlp` only (default 512).
+    pub hidden: Option<usize>,
+    /// Dropout before the last layer while training (default 0).
+    pub dropout: f64,
+}
+
+/// The kind of head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadType {
+    /// One linear layer.
+    #[default]
+    Linear,
+    /// Linear, GELU, linear.
+    Mlp,
+}
+
+impl Default for HeadConfig {
+    fn default() -> Self {
+        Self {
+            kind: HeadType::Linear,
+            features: Features::ClsMeanPatch,
+            hidden: None,
+            dropout: 0.0,
+        }
+    }
+}
+
+impl HeadConfig {
+    /// The architecture that the fields describe.
+    pub fn architecture(&self) -> HeadKind {
+        match self.kind {
+            HeadType::Linear => HeadKind::Linear,
+            HeadType::Mlp => HeadKind::Mlp {
+                hidden: self.hidden.unwrap_or(512),
+            },
+        }
+    }
+}
+
+/// The training loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training images, at most.
+    pub epochs: usize,
+    /// Images per optimiser step.
+    pub batch_size: usize,
+    /// AdamW's peak learning rate.
+    pub learning_rate: f64,
+    /// AdamW's decoupled weight decay (biases are left out).
+    pub weight_decay: f64,
+    /// Epochs of linear warm-up before the cosine.
+    pub warmup_epochs: f64,
+    /// Mass moved from the label to the uniform distribution, in [0, 1).
+    pub label_smoothing: f64,
+    /// `none`, or `balanced`: n / (K · n_k).
+    pub class_weights: ClassWeights,
+    /// Decay of the weights' moving average, updated each step; 0 turns it off.
+    pub ema_decay: f64,
+    /// Largest norm of the gradient over all trained parameters.
+    pub max_grad_norm: f64,
+    /// When to stop and which epoch to keep.
+    pub early_stop: EarlyStop,
+    /// Images per forward pass of the frozen backbone.
+    pub feature_batch_size: usize,
+    /// Where features are kept between runs; `null` means `cache` in the folder above `run_dir`.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 40,
+            batch_size: 128,
+            learning_rate: 1e-3,
+            weight_decay: 0.01,
+            warmup_epochs: 1.0,
+            label_smoothing: 0.0,
+            class_weights: ClassWeights::None,
+            ema_decay: 0.999,
+            max_grad_norm: 1.0,
+            early_stop: EarlyStop::default(),
+            feature_batch_size: 32,
+            cache_dir: None,
+        }
+    }
+}
+
+/// Weights of the classes in the loss.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// Every image counts the same.
+    #[default]
+    None,
+    /// Every class counts the same: n / (K · n_k).
+    Balanced,
+}
+
+/// When to stop and which epoch to keep, judged on val_select.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EarlyStop {
+    /// The metric that chooses.
+    pub metric: SelectionMetric,
+    /// Epochs without improvement before training ends.
+    pub patience: usize,
+    /// What counts as an improvement.
+    pub min_delta: f64,
+}
+
+impl Default for EarlyStop {
+    fn default() -> Self {
+        Self {
+            metric: SelectionMetric::Mcc,
+            patience: 6,
+            min_delta: 0.0,
+        }
+    }
+}
+
+/// A metric that can choose an epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectionMetric {
+    /// Matthews' correlation coefficient.
+    #[default]
+    Mcc,
+    /// Share of right answers.
+    Accuracy,
+    /// Mean recall of the classes.
+    BalancedAccuracy,
+    /// F1 of class 1 for two classes, else the mean of the classes' F1.
+    F1,
+    /// Negative log-likelihood; lower is better.
+    Nll,
+}
+
+/// The checks on the exported model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// Largest error of a logit against libtorch, relative to the largest logit.
+    pub parity_tolerance: f64,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self { parity_tolerance: 1e-4 }
+    }
+}
+
+/// The guarantee that is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrateConfig {
+    /// Largest error rate among answered images (α).
+    pub alpha: f64,
+    /// Probability that the certificate is wrong (δ): the confidence is 1 − δ.
+    pub delta: f64,
+    /// How the reported probability is calibrated; it never enters a decision.
+    pub calibrator: CalibratorChoice,
+    /// `single`: 1 − δ holds for the first attempt on this val_calib. `spending`: attempt j runs at δ / (j (j + 1)).
+    pub attempts: crate::certificate::Attempts,
+}
+
+impl Default for CalibrateConfig {
+    fn default() -> Self {
+        Self {
+            alpha: 0.05,
+            delta: 0.1,
+            calibrator: CalibratorChoice::Auto,
+            attempts: crate::certificate::Attempts::Single,
+        }
+    }
+}
+
+/// How the reported probability is calibrated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CalibratorChoice {
+    /// Temperature for several classes; beta for two, or Platt where there are few rows.
+    #[default]
+    Auto,
+    /// The softmax as it is.
+    None,
+    /// One temperature; several classes.
+    Temperature,
+    /// A logistic curve on the logit; two classes.
+    Platt,
+    /// Beta calibration; two classes.
+    Beta,
+}
+
+/// The verdict on val_test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidateConfig {
+    /// Level of each side of the verdict (γ).
+    pub gamma: f64,
+}
+
+impl Default for ValidateConfig {
+    fn default() -> Self {
+        Self { gamma: 0.05 }
+    }
+}
+
+fn default_run_dir() -> PathBuf {
+    "runs/default".into()
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+/// Where things are in a run directory.
+impl Config {
+    /// The splits; their ledgers lie beside them.
+    pub fn splits_path(&self) -> PathBuf {
+        self.run_dir.join("splits.json")
+    }
+
+    /// The resolved configuration.
+    pub fn resolved_path(&self) -> PathBuf {
+        self.run_dir.join("config.yaml")
+    }
+
+    /// The checkpoint that training keeps.
+    pub fn checkpoint_dir(&self) -> PathBuf {
+        self.run_dir.join("checkpoints/best")
+    }
+
+    /// One line per epoch.
+    pub fn metrics_path(&self) -> PathBuf {
+        self.run_dir.join("metrics.jsonl")
+    }
+
+    /// The deployable model.
+    pub fn bundle_dir(&self) -> PathBuf {
+        self.run_dir.join("bundle")
+    }
+
+    /// Logits of a split through the deployed session.
+    pub fn logits_path(&self, split: crate::split::Split) -> PathBuf {
+        self.run_dir.join("logits").join(format!("{split}.safetensors"))
+    }
+
+    /// Features of the frozen backbone, shared by the runs of one folder.
+    pub fn cache_dir(&self) -> PathBuf {
+        let beside = || self.run_dir.parent().unwrap_or(Path::new("")).join("cache");
+        self.train.cache_dir.clone().unwrap_or_else(beside)
+    }
+
+    /// The number of threads to use.
+    pub fn thread_count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(all)
+    }
+
+    /// The digest of what decides results: everything but where files lie.
+    pub fn digest(&self) -> Digest {
+        let mut same = self.clone();
+        same.run_dir = PathBuf::new();
+        same.data.source = PathBuf::new();
+        same.data.root = None;
+        same.backbone.path = PathBuf::new();
+        same.train.cache_dir = None;
+        Digest::of_json(&same)
+    }
+}
