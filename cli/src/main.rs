@@ -1,2 +1,58 @@
-//! cli
-fn main() {}
+//! `stage1`: from a folder of labelled images to a certified classifier.
+//!
+//! Stdout is the answer, stderr is the story. Exit 0: done; 1: it ran and the answer is no; 2: usage or failure.
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+mod steps;
+mod tables;
+
+use args::{Args, Command};
+use clap::Parser;
+use output::{Answer, Output};
+use std::{io, process::ExitCode};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = Output::new(args.json, args.quiet);
+    output.start_tracing();
+    match run(args, &output) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
+    match args.command {
+        Command::Init(args) => commands::init::run(&args, output),
+        Command::Split(args) => commands::split::run(&args, output),
+        Command::Train(args) => commands::train::run(&args, output),
+        Command::Export(args) => commands::export::run(&args, output),
+        Command::Import(args) => commands::import::run(&args, output),
+        Command::Calibrate(args) => commands::calibrate::run(&args, output),
+        Command::Validate(args) => commands::validate::run(&args, output),
+        Command::Report(args) => commands::report::run(&args, output),
+        Command::Run(args) => commands::run::run(&args, output),
+        Command::Predict(args) => commands::predict::run(&args, output),
+        Command::Metrics(args) => commands::metrics::run(&args, output),
+        Command::Bench(args) => commands::bench::run(&args, output),
+        Command::Doctor(args) => commands::doctor::run(&args, output),
+        Command::Config(args) => commands::config::run(&args, output),
+        Command::Completions(args) => commands::completions::run(&args, output),
+    }
+}
+
+/// A reader that has seen enough (`stage1 predict … | head`) isn't a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(broken)
+}

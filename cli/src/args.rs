@@ -1,0 +1,268 @@
+//! What can be said on the command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// From a folder of labelled images to a certified classifier.
+///
+/// `stage1 run -c stage1.yaml` does everything; each other verb does one step of it and picks up where the last left off.
+#[derive(Debug, Parser)]
+#[command(name = "stage1", version, about, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Print the answer as JSON: one document, or one line per record
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no progress and no notes on standard error, only warnings and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a commented configuration
+    Init(InitArgs),
+    /// Divide the images into train, val_select, val_calib and val_test
+    Split(StepArgs),
+    /// Train the head
+    Train(StepArgs),
+    /// Write the checkpoint as ONNX and check it against libtorch; or a plain embedding model with --backbone
+    Export(ExportArgs),
+    /// Turn an ONNX file with DINOv2 weights into a Hugging Face folder
+    Import(ImportArgs),
+    /// Certify a threshold through the deployed session, or on a file of logits with --logits
+    Calibrate(CalibrateArgs),
+    /// Judge the certified policy on val_test: HELD, REFUTED or INCONCLUSIVE
+    Validate(ValidateArgs),
+    /// Show what a run has found
+    Report(ReportArgs),
+    /// Do everything, from images to a validated bundle
+    Run(StepArgs),
+    /// Answer or defer, one record per image
+    Predict(PredictArgs),
+    /// Compute metrics of a file of logits
+    Metrics(MetricsArgs),
+    /// Measure latency by stage
+    Bench(BenchArgs),
+    /// Say which native libraries are found, and what is wrong with them
+    Doctor(DoctorArgs),
+    /// Show the configuration's schema, or a file with all defaults filled in
+    Config(ConfigArgs),
+    /// Print a shell's completion script
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfigSource {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = "stage1.yaml")]
+    pub(crate) config: PathBuf,
+    /// Override one key, e.g. `--set train.epochs=3`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StepArgs {
+    #[command(flatten)]
+    pub(crate) source: ConfigSource,
+    /// Replace results that were made from other inputs
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// A folder with one folder of images per class, or a CSV file (`path,label[,group][,split]`)
+    #[arg(value_name = "IMAGES")]
+    pub(crate) source: Option<PathBuf>,
+    /// A Hugging Face folder with a DINOv2 or DINOv3 backbone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Where to write
+    #[arg(long, short, value_name = "FILE", default_value = "stage1.yaml")]
+    pub(crate) out: PathBuf,
+    /// Replace the file
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+    /// Export this backbone alone, as an embedding model (no configuration is read)
+    #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["config", "overrides"])]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Input size of the embedding model, in pixels
+    #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
+    pub(crate) image_size: Option<(usize, usize)>,
+    /// Where the embedding model goes
+    #[arg(long, value_name = "FILE", requires = "backbone")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// An ONNX file with a DINOv2 backbone
+    #[arg(value_name = "FILE")]
+    pub(crate) onnx: PathBuf,
+    /// The Hugging Face folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Replace the folder's files
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+    /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "overrides"])]
+    pub(crate) logits: Option<PathBuf>,
+    /// The rows that choose the plan; without it (and without a `split` column) a seeded hash divides the rows 1:2
+    #[arg(long, value_name = "FILE", requires = "logits")]
+    pub(crate) select: Option<PathBuf>,
+    /// With --logits: where policy.json and certificate.json go
+    #[arg(long, value_name = "DIR", requires = "logits")]
+    pub(crate) out: Option<PathBuf>,
+    /// With --logits: largest error rate among answered rows
+    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.05)]
+    pub(crate) alpha: f64,
+    /// With --logits: probability that the certificate is wrong
+    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.1)]
+    pub(crate) delta: f64,
+    /// With --logits: seed of row order and division
+    #[arg(long, requires = "logits", default_value_t = 42)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+    /// Exit 1 on INCONCLUSIVE too, not only on REFUTED
+    #[arg(long)]
+    pub(crate) require_held: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    pub(crate) source: ConfigSource,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PredictArgs {
+    /// Images, and folders of images
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The bundle
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) bundle: PathBuf,
+    /// The bundle's variant
+    #[arg(long, default_value = "fp32")]
+    pub(crate) variant: String,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+    /// Answer although the session isn't the one that was certified; every record then says `certified: false`
+    #[arg(long)]
+    pub(crate) allow_uncertified: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SessionArgs {
+    /// Where the model runs
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+    /// Threads of the session; one per core if not given
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Images per inference call
+    #[arg(long, default_value_t = 8)]
+    pub(crate) batch: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Cpu,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MetricsArgs {
+    /// Logits and labels: safetensors, npz or CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) logits: PathBuf,
+    /// Only the rows of this split
+    #[arg(long, value_name = "NAME")]
+    pub(crate) split: Option<String>,
+    /// A policy: adds `coverage` and `selective_risk` at its threshold
+    #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Answer where the largest softmax is at least this: adds `coverage` and `selective_risk`
+    #[arg(long, value_name = "PROBABILITY")]
+    pub(crate) threshold: Option<f64>,
+    /// Bootstrap resamples (by group where there are groups); 0 gives plain numbers
+    #[arg(long, default_value_t = 0)]
+    pub(crate) bootstrap: usize,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// The bundle
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) bundle: PathBuf,
+    /// Images, and folders of images, to measure with
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The bundle's variant
+    #[arg(long, default_value = "fp32")]
+    pub(crate) variant: String,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+    /// Measured repetitions
+    #[arg(long, default_value_t = 100)]
+    pub(crate) iterations: usize,
+    /// Repetitions before measuring
+    #[arg(long, default_value_t = 10)]
+    pub(crate) warmup: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the JSON Schema
+    Schema,
+    /// Print a configuration with all defaults and overrides filled in
+    Show(ConfigSource),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `224` or `224x448`.
+fn image_size(text: &str) -> Result<(usize, usize), String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    match (height.parse(), width.parse()) {
+        (Ok(height @ 1..), Ok(width @ 1..)) => Ok((height, width)),
+        _ => Err("expected a height in pixels, or height x width: `224` or `224x448`".to_owned()),
+    }
+}
