@@ -1,0 +1,232 @@
+use super::{BackboneSpec, ModelError, Result, Role, TensorSpec};
+use crate::artifact::{Digest, Hasher, tensors::TensorFile};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+/// The tensor that every supported backbone has: what precedes it in a name is the file's prefix.
+const ANCHOR: &str = "embeddings.cls_token";
+
+/// A backbone's tensors in float32, checked against its [`BackboneSpec`].
+#[derive(Debug, Clone)]
+pub struct Weights {
+    spec: BackboneSpec,
+    tensors: BTreeMap<Role, (Vec<usize>, Vec<f32>)>,
+}
+
+impl Weights {
+    /// Reads `config.json` and `model.safetensors` of a Hugging Face folder.
+    ///
+    /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks may be `layer.i` or `model.layer.i`.
+    /// Half-precision files are widened. The mask token, poolers and classifiers are left out.
+    ///
+    /// # Errors
+    /// As [`BackboneSpec::from_hf_config`]; or names the tensors that are missing, unknown, of another shape than the
+    /// configuration says, or not finite.
+    pub fn open(dir: &Path) -> Result<(BackboneSpec, Self)> {
+        let spec = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
+        let path = dir.join("model.safetensors");
+        refuse_shards(dir, &path)?;
+        let file = TensorFile::open(&path)?;
+        let names = NamesInFile::resolve(&file)?;
+        names.check(&spec)?;
+        let mut tensors = BTreeMap::new();
+        for TensorSpec { role, name, shape } in spec.tensors() {
+            let found = &names.by_hf_name[&name];
+            let values = file.f32_of_shape(found, &shape)?;
+            check_finite(&path, found, &values)?;
+            tensors.insert(role, (shape, values));
+        }
+        let weights = Self {
+            spec: spec.clone(),
+            tensors,
+        };
+        Ok((spec, weights))
+    }
+
+    /// The values of a tensor, row-major.
+    ///
+    /// # Panics
+    /// When the backbone has no such tensor: see [`Weights::has`] and [`BackboneSpec::tensors`].
+    pub fn get(&self, role: Role) -> &[f32] {
+        &self.entry(role).1
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Panics
+    /// As [`Weights::get`].
+    pub fn shape(&self, role: Role) -> &[usize] {
+        &self.entry(role).0
+    }
+
+    /// Whether the backbone has this tensor.
+    pub fn has(&self, role: Role) -> bool {
+        self.tensors.contains_key(&role)
+    }
+
+    fn entry(&self, role: Role) -> &(Vec<usize>, Vec<f32>) {
+        let entry = self.tensors.get(&role);
+        entry.unwrap_or_else(|| panic!("{role:?} is not a tensor of {:?}", self.spec))
+    }
+
+    /// The digest of spec and values, whatever the file's layout, prefix or precision.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        let spec = serde_json::to_vec(&self.spec).expect("plain data has a JSON form");
+        hasher.field(&spec);
+        // The table fixes order and shapes, and follows from the spec: the values need no further labels.
+        for TensorSpec { role, .. } in self.spec.tensors() {
+            hash_values(&mut hasher, self.get(role));
+        }
+        hasher.finish()
+    }
+}
+
+fn hash_values(hasher: &mut Hasher, values: &[f32]) {
+    let mut bytes = Vec::new();
+    for block in values.chunks(1 << 14) {
+        bytes.clear();
+        bytes.extend(block.iter().flat_map(|v| v.to_le_bytes()));
+        hasher.write_all(&bytes).expect("hashing can't fail");
+    }
+}
+
+fn refuse_shards(dir: &Path, whole: &Path) -> Result<()> {
+    let index = dir.join("model.safetensors.index.json");
+    if whole.exists() || !index.exists() {
+        return Ok(());
+    }
+    Err(ModelError::Sharded { path: index })
+}
+
+fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(ModelError::NonFinite {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            index,
+            value: values[index],
+        }),
+    }
+}
+
+/// A file's tensors by their Hugging Face name.
+struct NamesInFile {
+    path: PathBuf,
+    by_hf_name: BTreeMap<String, String>,
+    shapes: BTreeMap<String, Vec<usize>>,
+    outside: Vec<String>,
+}
+
+impl NamesInFile {
+    fn resolve(file: &TensorFile) -> Result<Self> {
+        let shapes = file.shapes()?;
+        let prefix = prefix(&shapes, file.path())?;
+        let (mut by_hf_name, mut outside) = (BTreeMap::new(), Vec::new());
+        for found in shapes.keys() {
+            let name = found.strip_prefix(&prefix).map(canonical);
+            // A second spelling of the same tensor would be ambiguous: it stays outside, and is reported.
+            match name {
+                Some(name) if !by_hf_name.contains_key(name) => {
+                    by_hf_name.insert(name.to_owned(), found.clone());
+                }
+                _ => outside.push(found.clone()),
+            }
+        }
+        Ok(Self {
+            path: file.path().to_owned(),
+            by_hf_name,
+            shapes,
+            outside,
+        })
+    }
+
+    fn check(&self, spec: &BackboneSpec) -> Result<()> {
+        let table = spec.tensors();
+        let path = || self.path.clone();
+        let missing = table
+            .iter()
+            .filter(|t| !self.by_hf_name.contains_key(&t.name));
+        let names: Vec<_> = missing.map(|t| t.name.clone()).collect();
+        if !names.is_empty() {
+            return Err(ModelError::MissingTensors {
+                path: path(),
+                names,
+            });
+        }
+        let names = self.unknown(&table);
+        if !names.is_empty() {
+            return Err(ModelError::UnknownTensors {
+                path: path(),
+                names,
+            });
+        }
+        for TensorSpec { name, shape, .. } in table {
+            let found = &self.by_hf_name[&name];
+            let got = &self.shapes[found];
+            if *got != shape {
+                return Err(ModelError::TensorShape {
+                    path: path(),
+                    name: found.clone(),
+                    got: got.clone(),
+                    want: shape,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, table: &[TensorSpec]) -> Vec<String> {
+        let in_table = |name: &str| table.iter().any(|t| t.name == name);
+        let inside = self
+            .by_hf_name
+            .iter()
+            .filter(|(name, _)| !in_table(name) && !is_dropped(name));
+        let outside = self.outside.iter().filter(|name| !is_dropped(name));
+        inside
+            .map(|(_, found)| found)
+            .chain(outside)
+            .cloned()
+            .collect()
+    }
+}
+
+/// Tensors that files carry and the forward pass of a backbone doesn't use.
+fn is_dropped(name: &str) -> bool {
+    let modules = ["pooler.", "classifier."];
+    name == "embeddings.mask_token" || modules.iter().any(|module| name.starts_with(module))
+}
+
+fn prefix(shapes: &BTreeMap<String, Vec<usize>>, path: &Path) -> Result<String> {
+    let prefixes: Vec<_> = shapes
+        .keys()
+        .filter_map(|name| name.strip_suffix(ANCHOR))
+        .collect();
+    match prefixes[..] {
+        [prefix] => Ok(prefix.to_owned()),
+        [] => Err(ModelError::NoBackbone {
+            path: path.to_owned(),
+            name: ANCHOR,
+        }),
+        _ => Err(ModelError::SeveralBackbones {
+            path: path.to_owned(),
+            name: ANCHOR,
+            found: prefixes
+                .iter()
+                .map(|prefix| format!("{prefix}{ANCHOR}"))
+                .collect(),
+        }),
+    }
+}
+
+/// transformers 5 nests DINOv3's blocks in a module `model`, and may save them under either name.
+fn canonical(name: &str) -> &str {
+    match name.strip_prefix("model.") {
+        Some(rest) if rest.starts_with("layer.") => rest,
+        _ => name,
+    }
+}
