@@ -1,0 +1,112 @@
+//! The number that is compared, and what it is compared with.
+
+use serde::{Deserialize, Serialize};
+
+/// A fixed function of the raw logits; nothing in it was fitted on the certifying rows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Score {
+    /// z₁ − z₀: two classes only.
+    BinaryMargin,
+    /// The largest softmax probability of the logits divided by `temperature`.
+    MaxProbability {
+        /// Fitted on val_select (`T_sel`), positive.
+        temperature: f64,
+    },
+}
+
+impl Score {
+    /// The score of one row of finite logits, in the type in which thresholds are compared, here and at run time.
+    ///
+    /// # Panics
+    /// If `logits` is empty, or has fewer than two entries for [`Score::BinaryMargin`].
+    pub fn value(&self, logits: &[f32]) -> f64 {
+        match self {
+            Self::BinaryMargin => f64::from(logits[1]) - f64::from(logits[0]),
+            Self::MaxProbability { temperature } => max_probability(logits, *temperature),
+        }
+    }
+
+    pub(super) fn validate(&self, classes: usize) -> Result<(), String> {
+        match self {
+            Self::BinaryMargin if classes != 2 => Err(format!(
+                "score binary_margin needs 2 classes, there are {classes}"
+            )),
+            Self::MaxProbability { temperature }
+                if !(temperature.is_finite() && *temperature > 0.0) =>
+            {
+                Err(format!(
+                    "score.temperature is {temperature}, a positive number is needed"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// 1 / Σ exp((z_j − z_max) / T): one division, so that equal rows give equal bits.
+fn max_probability(logits: &[f32], temperature: f64) -> f64 {
+    let max = f64::from(logits[super::argmax(logits)]);
+    let sum: f64 = logits
+        .iter()
+        .map(|z| libm::exp((f64::from(*z) - max) / temperature))
+        .sum();
+    1.0 / sum
+}
+
+/// Which scores are answered. Whole tie groups go together: a score equal to a threshold is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Threshold {
+    /// Answer class 1 if the score is ≥ `high`, class 0 if it is ≤ `low`, defer between.
+    TwoSided {
+        /// Below `high`.
+        low: f64,
+        /// Above `low`.
+        high: f64,
+    },
+    /// Answer the class with the largest logit if the score is ≥ `at_least`.
+    OneSided {
+        /// The smallest answered score.
+        at_least: f64,
+    },
+}
+
+impl Threshold {
+    /// The answered class, or nothing to defer; `raw` is the class with the largest logit.
+    pub fn answer(&self, score: f64, raw: usize) -> Option<usize> {
+        match *self {
+            Self::TwoSided { high, .. } if score >= high => Some(1),
+            Self::TwoSided { low, .. } if score <= low => Some(0),
+            Self::TwoSided { .. } => None,
+            Self::OneSided { at_least } => (score >= at_least).then_some(raw),
+        }
+    }
+
+    pub(super) fn validate(&self, score: &Score) -> Result<(), String> {
+        match (self, score) {
+            (Self::TwoSided { low, high }, Score::BinaryMargin) => {
+                if low.is_finite() && high.is_finite() && low < high {
+                    return Ok(());
+                }
+                Err(format!(
+                    "threshold has low {low} and high {high}, finite low < high is needed"
+                ))
+            }
+            (Self::OneSided { at_least }, Score::MaxProbability { .. }) => {
+                if at_least.is_finite() {
+                    return Ok(());
+                }
+                Err(format!(
+                    "threshold.at_least is {at_least}, a finite number is needed"
+                ))
+            }
+            (threshold, score) => Err(format!(
+                "threshold {threshold:?} does not go with score {score:?}: binary_margin takes two_sided, \
+                 max_probability takes one_sided"
+            )),
+        }
+    }
+}
