@@ -120,7 +120,7 @@ impl BundleManifest {
 
     /// The digest of the preprocessing, as a [`crate::certificate::Fingerprint`] holds it.
     pub fn preprocessing_digest(&self) -> Digest {
-        Digest::of_json(&self.preprocess)
+        self.preprocess.digest()
     }
 }
 
@@ -130,9 +130,16 @@ impl Document for BundleManifest {
 
     fn validate(&self) -> Result<(), String> {
         check_labels(&self.labels)?;
-        if self.input.height == 0 || self.input.width == 0 {
-            let InputSpec { height, width, .. } = self.input;
-            return Err(format!("input: a {height}x{width} image has no pixels"));
+        self.preprocess
+            .validate()
+            .map_err(|error| error.to_string())?;
+        let InputSpec { height, width, .. } = self.input;
+        let made = self.preprocess.output_size();
+        if made != (height, width) {
+            return Err(format!(
+                "input: {height}x{width} pixels, but `preprocess` makes {}x{}",
+                made.0, made.1
+            ));
         }
         check_name("input.name", &self.input.name)?;
         check_name("output", &self.output)?;

@@ -1,7 +1,7 @@
 use super::{BundleManifest, Error, FileRef, MANIFEST, Parity, Result, Variant};
 use crate::{
     artifact::{self, Digest, json, tensors::TensorFile},
-    certificate::{Certificate, Fingerprint},
+    certificate::{BatchMode, Certificate, Fingerprint},
     policy::Policy,
 };
 use std::{
@@ -174,69 +174,89 @@ pub(super) fn check_together(
             variant: name.to_owned(),
         });
     };
-    let check = |field, got: String, want: String| {
-        if got == want {
-            return Ok(());
-        }
-        Err(Error::Inconsistent {
+    let policy_digest = Digest::of_bytes(&json::to_bytes(policy));
+    let splits = manifest.provenance.splits_digest;
+    let mut facts = vec![
+        Fact::new(
+            "`classes` of policy.json",
+            policy.classes,
+            manifest.labels.len(),
+        ),
+        Fact::new(
+            "`policy_digest` of certificate.json",
+            certificate.policy_digest,
+            policy_digest,
+        ),
+        Fact::new(
+            "`splits_digest` of policy.json",
+            policy.splits_digest.unwrap_or(splits),
+            splits,
+        ),
+        Fact::new(
+            "`splits_digest` of certificate.json",
+            certificate.splits_digest.unwrap_or(splits),
+            splits,
+        ),
+        Fact::new(
+            "`plan_digest` of certificate.json",
+            certificate.plan_digest,
+            policy.plan_digest,
+        ),
+    ];
+    facts.extend(fingerprint_facts(fingerprint, manifest, variant));
+    match facts.into_iter().find(|fact| fact.got != fact.want) {
+        None => Ok(()),
+        Some(Fact { field, got, want }) => Err(Error::Inconsistent {
             dir: dir.to_owned(),
             variant: name.to_owned(),
             field,
             got,
             want,
-        })
-    };
-    let classes = manifest.labels.len().to_string();
-    check(
-        "`classes` of policy.json",
-        policy.classes.to_string(),
-        classes,
-    )?;
-    let policy_digest = Digest::of_bytes(&json::to_bytes(policy));
-    check(
-        "`policy_digest` of certificate.json",
-        certificate.policy_digest.to_string(),
-        policy_digest.to_string(),
-    )?;
-    if let Some(splits) = policy.splits_digest {
-        let want = manifest.provenance.splits_digest;
-        check(
-            "`splits_digest` of policy.json",
-            splits.to_string(),
-            want.to_string(),
-        )?;
+        }),
     }
-    for (field, got, want) in fingerprint_fields(fingerprint, manifest, variant) {
-        check(field, got, want)?;
-    }
-    Ok(())
 }
 
-fn fingerprint_fields(
+/// A field, what it is, and what it must be.
+struct Fact {
+    field: &'static str,
+    got: String,
+    want: String,
+}
+
+impl Fact {
+    fn new<T: ToString>(field: &'static str, got: T, want: T) -> Self {
+        let (got, want) = (got.to_string(), want.to_string());
+        Self { field, got, want }
+    }
+}
+
+/// What of a fingerprint the bundle itself determines.
+fn fingerprint_facts(
     fingerprint: &Fingerprint,
     manifest: &BundleManifest,
     variant: &Variant,
-) -> [(&'static str, String, String); 4] {
+) -> [Fact; 4] {
+    let mode = |mode: BatchMode| format!("{mode:?}");
     [
-        (
+        Fact::new(
             "`fingerprint.model_digest` of certificate.json",
-            fingerprint.model_digest.to_string(),
-            variant.model.digest.to_string(),
+            fingerprint.model_digest,
+            variant.model.digest,
         ),
-        (
+        Fact::new(
             "`fingerprint.precision` of certificate.json",
             fingerprint.precision.clone(),
             variant.precision.clone(),
         ),
-        (
+        Fact::new(
             "`fingerprint.batch_mode` of certificate.json",
-            format!("{:?}", fingerprint.batch_mode),
-            format!("{:?}", variant.batch_mode),
+            mode(fingerprint.batch_mode),
+            mode(variant.batch_mode),
         ),
-        (
+        Fact::new(
             "`fingerprint.preprocessing_digest` of certificate.json",
-            fingerprint.preprocessing_digest.to_string(),
-            manifest.preprocessing_digest().to_string(),
+            fingerprint.preprocessing_digest,
+            manifest.preprocessing_digest(),
         ),
     ]
 }

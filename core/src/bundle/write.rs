@@ -224,7 +224,7 @@ fn write_golden(
         }))
     };
     let n = shape[0];
-    if n == 0 || inputs.len() != shape.iter().product() {
+    if n == 0 || inputs.len() != shape.iter().product::<usize>() {
         return invalid(format!(
             "pixel_values: {} values are no whole number of images of {:?}",
             inputs.len(),

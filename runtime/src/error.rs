@@ -1,0 +1,124 @@
+use crate::{Difference, InitError};
+use stage1_core::{artifact, bundle, preprocess};
+use std::path::PathBuf;
+
+/// What can go wrong between a bundle and a decision. An image that can't be judged isn't one of these: it gets a record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// ONNX Runtime can't be used.
+    #[error(transparent)]
+    Init(InitError),
+    /// A process has one ONNX Runtime.
+    #[error("{}: this process already uses {}; a process loads ONNX Runtime once", asked.display(), loaded.display())]
+    AnotherLibrary {
+        /// In use.
+        loaded: PathBuf,
+        /// Asked for.
+        asked: PathBuf,
+    },
+    /// A device that this version has no session for.
+    #[error("device `{got}`: this version runs on the CPU only; use `cpu`")]
+    Device {
+        /// As given.
+        got: String,
+    },
+    /// The bundle is damaged, incomplete or contradictory.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// A file is missing or damaged.
+    #[error(transparent)]
+    Artifact(#[from] artifact::Error),
+    /// ONNX Runtime refused.
+    #[error("{model}: ONNX Runtime can't {action}: {source}")]
+    Ort {
+        /// What was attempted.
+        action: &'static str,
+        /// The model: its path or digest.
+        model: String,
+        /// What ONNX Runtime says.
+        source: ort::Error,
+    },
+    /// The model isn't one of ours.
+    #[error("{model}: its {what} is {got}, expected {want}; export the model with `stage1 export`")]
+    Model {
+        /// The model: its path or digest.
+        model: String,
+        /// Which part, e.g. `input`.
+        what: &'static str,
+        /// Found.
+        got: String,
+        /// Expected.
+        want: String,
+    },
+    /// Some nodes run elsewhere than was asked for.
+    #[error(
+        "{model}: asked for {want}, but the nodes were placed on {got}; a session never changes its provider in silence"
+    )]
+    Placement {
+        /// The model: its path or digest.
+        model: String,
+        /// The provider that was asked for.
+        want: &'static str,
+        /// Providers and their numbers of nodes.
+        got: String,
+    },
+    /// The input doesn't fit the model.
+    #[error("{model}: the input is {got}, the model takes {want}")]
+    Input {
+        /// The model: its path or digest.
+        model: String,
+        /// Found.
+        got: String,
+        /// Expected.
+        want: String,
+    },
+    /// The bundle has several models and none was named.
+    #[error("{}: it has several variants, {}; choose one with --variant", dir.display(), known.join(", "))]
+    VariantNeeded {
+        /// The bundle.
+        dir: PathBuf,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Nothing says when to answer.
+    #[error("{}: variant `{variant}` has no policy, so it can't answer, certified or not; run `stage1 calibrate` (there is never a fallback threshold)", dir.display())]
+    NoPolicy {
+        /// The bundle.
+        dir: PathBuf,
+        /// The variant.
+        variant: String,
+    },
+    /// The certificate is about another session than this one.
+    #[error("{}: the certificate of variant `{variant}` doesn't cover this session:\n{}\nrun `stage1 calibrate` here, or pass --allow-uncertified, and every answer will say that it is uncertified", dir.display(), lines(differences))]
+    NotCovered {
+        /// The bundle.
+        dir: PathBuf,
+        /// The variant.
+        variant: String,
+        /// Every field that differs.
+        differences: Vec<Difference>,
+    },
+    /// The preprocessing can't be carried out.
+    #[error(transparent)]
+    Preprocess(#[from] preprocess::Error),
+    /// The decoding threads can't be started.
+    #[error("can't start {threads} decoding threads: {source}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// The system's reason.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+fn lines(differences: &[Difference]) -> String {
+    differences
+        .iter()
+        .map(|difference| format!("  {difference}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The result of opening a bundle or running a model.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,445 @@
+use crate::{
+    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings,
+    pipeline::{Chunk, Pipeline, Slot, take},
+    session::threads,
+};
+use stage1_core::{
+    artifact::Digest,
+    bundle::{Bundle, Variant},
+    certificate::{BatchMode, Fingerprint},
+    logits::Source,
+    preprocess::Limits,
+    progress::Progress,
+};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How a bundle's model is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScorerOptions {
+    /// The variant; none means the only one.
+    pub variant: Option<String>,
+    /// What it runs on.
+    pub device: Device,
+    /// Threads of the model and of decoding; 0 means one per core.
+    pub threads: usize,
+    /// Images that go through the model together, if the variant's batch mode is `any`.
+    pub batch: usize,
+    /// What one image may cost.
+    pub limits: Limits,
+}
+
+impl Default for ScorerOptions {
+    fn default() -> Self {
+        Self {
+            variant: None,
+            device: Device::Cpu,
+            threads: 0,
+            batch: 8,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How far a session is from the bundle's golden outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GoldenCheck {
+    /// Images compared.
+    pub images: usize,
+    /// The largest |golden logit|.
+    pub scale: f64,
+    /// The largest |difference|.
+    pub max_abs_error: f64,
+    /// The largest difference that passes: 1e-5 of the scale.
+    pub tolerance: f64,
+    /// The image with the largest difference.
+    pub worst_image: usize,
+}
+
+impl GoldenCheck {
+    /// Whether the session computes what the bundle says.
+    pub fn passed(&self) -> bool {
+        self.max_abs_error <= self.tolerance
+    }
+}
+
+/// An image's logits, or why there are none.
+pub(crate) struct Scored {
+    pub(crate) path: PathBuf,
+    pub(crate) logits: Result<Vec<f32>, ImageError>,
+    pub(crate) timings: Timings,
+}
+
+/// A bundle's model: images in, raw logits out, no decision.
+///
+/// ```no_run
+/// use stage1_core::progress::Silent;
+/// use stage1_runtime::{Scorer, ScorerOptions};
+/// use std::{path::{Path, PathBuf}};
+///
+/// let mut scorer = Scorer::open(Path::new("bundle"), &ScorerOptions::default())?;
+/// let paths = [PathBuf::from("a.png"), PathBuf::from("b.png")];
+/// for logits in scorer.score_paths(&paths, &Silent)? {
+///     println!("{:?}", logits.map_err(|error| error.to_string()));
+/// }
+/// # Ok::<(), stage1_runtime::Error>(())
+/// ```
+pub struct Scorer {
+    bundle: Bundle,
+    name: String,
+    variant: Variant,
+    session: OrtSession,
+    pipeline: Pipeline,
+    batch: usize,
+    chunk: usize,
+}
+
+impl Scorer {
+    /// Opens a bundle, verifying every digest, and its model, from the very bytes that were verified.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`]; [`Error::VariantNeeded`]; as [`OrtSession::from_bytes`]; [`Error::Model`] when model and
+    /// `bundle.json` disagree.
+    pub fn open(dir: &Path, options: &ScorerOptions) -> Result<Self> {
+        Self::from_bundle(Bundle::open(dir)?, options)
+    }
+
+    /// As [`Scorer::open`], of a bundle that is open already.
+    ///
+    /// # Errors
+    /// As [`Scorer::open`].
+    pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
+        let name = choose(&bundle, options.variant.as_deref())?;
+        let variant = bundle.variant(&name)?.clone();
+        let session = OrtSession::from_bytes(
+            &bundle.read(&variant.model)?,
+            &bundle.dir().join(&variant.model.path).display().to_string(),
+            &SessionOptions {
+                device: options.device,
+                intra_threads: options.threads,
+                ..SessionOptions::default()
+            },
+        )?;
+        let threads = threads(options.threads);
+        let batch = match variant.batch_mode {
+            BatchMode::Any => options.batch.max(1),
+            BatchMode::Single => 1,
+        };
+        let scorer = Self {
+            pipeline: Pipeline::new(
+                bundle.manifest().preprocess.clone(),
+                options.limits,
+                threads,
+            )?,
+            bundle,
+            name,
+            variant,
+            session,
+            batch,
+            chunk: batch.max(2 * threads).next_multiple_of(batch),
+        };
+        scorer.check_input()?;
+        Ok(scorer)
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The name of the variant that was opened.
+    pub fn variant(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's session.
+    pub fn session(&self) -> &OrtSession {
+        &self.session
+    }
+
+    /// What a certificate of this session is about.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let Variant {
+            precision,
+            batch_mode,
+            ..
+        } = &self.variant;
+        self.session
+            .fingerprint(precision, *batch_mode, self.preprocessing_digest())
+    }
+
+    /// Who makes the logits, as a [`stage1_core::logits::LogitSet`] records it.
+    pub fn source(&self) -> Source {
+        Source {
+            provider: self.session.provider().to_owned(),
+            provider_version: self.session.provider_version(),
+            precision: self.variant.precision.clone(),
+            model_digest: self.session.model_digest(),
+            preprocessing_digest: self.preprocessing_digest(),
+        }
+    }
+
+    /// Raw logits `[n, K]` of normalised inputs `[n, 3, H, W]`, both row-major, in the variant's batches.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the values are no whole number of images; [`Error::Model`] when the model doesn't give one
+    /// logit per label; [`Error::Ort`] when a run fails.
+    pub fn logits(&mut self, pixel_values: &[f32]) -> Result<Vec<f32>> {
+        let (height, width) = self.size();
+        let image_len = 3 * height * width;
+        if pixel_values.len() % image_len != 0 {
+            return Err(Error::Input {
+                model: self.model_name(),
+                got: format!("{} values", pixel_values.len()),
+                want: format!("a multiple of {image_len} (3 x {height} x {width})"),
+            });
+        }
+        let classes = self.bundle.manifest().labels.len();
+        let mut logits = Vec::with_capacity(pixel_values.len() / image_len * classes);
+        for batch in pixel_values.chunks(self.batch * image_len) {
+            let n = batch.len() / image_len;
+            let output = self.bundle.manifest().output.as_str();
+            let mut outputs = self
+                .session
+                .run_named(batch, [n, 3, height, width], &[output])?;
+            let tensor = outputs.remove(0);
+            if tensor.shape != [n, classes] {
+                return Err(self.contradiction(
+                    "output",
+                    format!("{:?}", tensor.shape),
+                    format!("[{n}, {classes}]"),
+                ));
+            }
+            logits.extend(tensor.values);
+        }
+        Ok(logits)
+    }
+
+    /// The logits of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
+    /// judged has its reason instead.
+    ///
+    /// # Errors
+    /// [`Error::Ort`] when the session fails, which no image is to blame for.
+    pub fn score_paths(
+        &mut self,
+        paths: &[PathBuf],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Result<Vec<f32>, ImageError>>> {
+        progress.start("score", paths.len() as u64);
+        let mut scores = Vec::with_capacity(paths.len());
+        self.scan(paths, |scored| {
+            scores.push(scored.logits);
+            progress.advance(1);
+            ControlFlow::Continue(())
+        })?;
+        progress.finish();
+        Ok(scores)
+    }
+
+    /// Runs the bundle's golden inputs.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when they aren't of the model's shape, and as [`Scorer::logits`].
+    pub fn check_golden(&mut self) -> Result<GoldenCheck> {
+        let golden = self.bundle.golden()?;
+        let (shape, inputs) = golden.f32("pixel_values")?;
+        let images = shape.first().copied().unwrap_or(0);
+        let classes = self.bundle.manifest().labels.len();
+        let want = golden.f32_of_shape("logits", &[images, classes])?;
+        let got = self.logits(&inputs)?;
+        if got.len() != want.len() || got.is_empty() {
+            let (height, width) = self.size();
+            return Err(self.contradiction(
+                "golden input",
+                format!("{shape:?}"),
+                format!("[{images}, 3, {height}, {width}]"),
+            ));
+        }
+        Ok(compare(&got, &want, classes))
+    }
+
+    /// Scores files in order, and hands each to `each`, which may stop it.
+    pub(crate) fn scan<P: AsRef<Path>>(
+        &mut self,
+        paths: impl IntoIterator<Item = P>,
+        mut each: impl FnMut(Scored) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut paths = paths.into_iter();
+        let mut begin = |pipeline: &Pipeline| {
+            let next = take(&mut paths, self.chunk);
+            (!next.is_empty()).then(|| pipeline.start(next))
+        };
+        let mut pending = begin(&self.pipeline);
+        while let Some(receiver) = pending {
+            let chunk = receiver
+                .recv()
+                .expect("a decoding thread sends its chunk")?;
+            // The next files are decoded while the model works on these.
+            pending = begin(&self.pipeline);
+            for scored in self.score_chunk(chunk)? {
+                if each(scored).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores one image in memory.
+    pub(crate) fn score_bytes(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<(Result<Vec<f32>, ImageError>, Timings)> {
+        let (pixels, mut timings) = self.pipeline.bytes(bytes);
+        let logits = match pixels {
+            Ok(pixels) => {
+                let start = Instant::now();
+                let logits = self.logits(&pixels)?;
+                timings.inference = start.elapsed();
+                Ok(logits)
+            }
+            Err(error) => Err(error),
+        };
+        Ok((logits, timings))
+    }
+
+    fn score_chunk(&mut self, chunk: Chunk) -> Result<Vec<Scored>> {
+        let classes = self.bundle.manifest().labels.len();
+        let start = Instant::now();
+        let logits = self.logits(&chunk.pixels)?;
+        let rows = logits.len() / classes;
+        let inference = start.elapsed() / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
+        let mut rows = logits.chunks_exact(classes);
+        let score = |slot: Slot| {
+            score_slot(slot, inference, || {
+                rows.next().expect("one row per good image").to_vec()
+            })
+        };
+        Ok(chunk.slots.into_iter().map(score).collect())
+    }
+
+    fn check_input(&self) -> Result<()> {
+        let want = &self.bundle.manifest().input;
+        let input = self.session.input();
+        let fits = |side: Option<usize>, want: usize| side.is_none_or(|side| side == want);
+        if input.name == want.name
+            && fits(input.shape[2], want.height)
+            && fits(input.shape[3], want.width)
+        {
+            return Ok(());
+        }
+        Err(self.contradiction(
+            "input",
+            format!("`{}` {:?}", input.name, input.shape),
+            format!(
+                "`{}` of {}x{} pixels, as bundle.json says",
+                want.name, want.height, want.width
+            ),
+        ))
+    }
+
+    fn contradiction(&self, what: &'static str, got: String, want: String) -> Error {
+        let model = self.model_name();
+        Error::Model {
+            model,
+            what,
+            got,
+            want,
+        }
+    }
+
+    fn model_name(&self) -> String {
+        self.bundle
+            .dir()
+            .join(&self.variant.model.path)
+            .display()
+            .to_string()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        let input = &self.bundle.manifest().input;
+        (input.height, input.width)
+    }
+
+    fn preprocessing_digest(&self) -> Digest {
+        self.bundle.manifest().preprocessing_digest()
+    }
+}
+
+fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -> Scored {
+    let Slot {
+        path,
+        outcome,
+        mut timings,
+    } = slot;
+    if outcome.is_ok() {
+        timings.inference = inference;
+    }
+    Scored {
+        path,
+        logits: outcome.map(|()| row()),
+        timings,
+    }
+}
+
+fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {
+    let known = || bundle.manifest().variants.keys();
+    match (asked, known().len()) {
+        (Some(name), _) => Ok(name.to_owned()),
+        (None, 1) => Ok(known().next().expect("there is one").clone()),
+        (None, _) => Err(Error::VariantNeeded {
+            dir: bundle.dir().to_owned(),
+            known: known().cloned().collect(),
+        }),
+    }
+}
+
+/// NaN counts as infinitely far.
+fn compare(got: &[f32], want: &[f32], classes: usize) -> GoldenCheck {
+    let scale = want
+        .iter()
+        .fold(0.0, |scale: f64, x| scale.max(f64::from(x.abs())));
+    let mut check = GoldenCheck {
+        images: want.len() / classes,
+        scale,
+        max_abs_error: 0.0,
+        tolerance: 1e-5 * scale,
+        worst_image: 0,
+    };
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - f64::from(*want)).abs();
+        let error = if error.is_nan() { f64::INFINITY } else { error };
+        if error > check.max_abs_error {
+            check.max_abs_error = error;
+            check.worst_image = i / classes;
+        }
+    }
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_outputs_are_compared_by_their_scale() {
+        let want = [100.0, -50.0, 1.0, 2.0];
+        let cases = [
+            ("the same", [100.0, -50.0, 1.0, 2.0], true, 0),
+            ("within", [100.0, -50.0, 1.000_9, 2.0], true, 1),
+            ("outside", [100.0, -50.002, 1.0, 2.0], false, 0),
+            ("not a number", [100.0, -50.0, 1.0, f32::NAN], false, 1),
+        ];
+        for (name, got, passes, worst) in cases {
+            let check = compare(&got, &want, 2);
+            assert_eq!(
+                (check.passed(), check.worst_image),
+                (passes, worst),
+                "{name}: {check:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,366 @@
+use crate::{Device, Error, Result, cpu_isa, init, native};
+use ort::{
+    ep,
+    logging::LogLevel,
+    session::{Session, builder::GraphOptimizationLevel},
+    value::{Outlet, TensorElementType, TensorRef, ValueType},
+};
+use stage1_core::{
+    artifact::{self, Digest},
+    certificate::{BatchMode, Fingerprint},
+};
+use std::{collections::BTreeMap, fs, num::NonZero, path::Path, thread};
+
+/// How a session is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// What it runs on.
+    pub device: Device,
+    /// Threads within an operator; 0 means one per core.
+    pub intra_threads: usize,
+    /// Whether freed memory is kept for the next run: faster, and holds the peak.
+    pub arena: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            intra_threads: 0,
+            arena: true,
+        }
+    }
+}
+
+/// A float tensor of the model's interface. A dynamic dimension is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<Option<usize>>,
+}
+
+/// An output that was computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// Its name in the model.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, row-major.
+    pub values: Vec<f32>,
+}
+
+/// A model in ONNX Runtime, with one float32 input `[N, 3, H, W]` and float32 outputs.
+///
+/// ```no_run
+/// use stage1_runtime::{OrtSession, SessionOptions};
+/// use std::path::Path;
+///
+/// let mut session = OrtSession::open(Path::new("model.onnx"), &SessionOptions::default())?;
+/// let pixels = vec![0.0; 2 * 3 * 224 * 224];
+/// let logits = session.run(&pixels, [2, 3, 224, 224])?; // the output named `logits`, [2, K]
+/// # Ok::<(), stage1_runtime::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OrtSession {
+    session: Session,
+    device: Device,
+    model: String,
+    digest: Digest,
+    input: TensorInfo,
+    outputs: Vec<TensorInfo>,
+    version: String,
+    placement: BTreeMap<String, usize>,
+}
+
+impl OrtSession {
+    /// Opens a model file. External data files aren't read.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when the file can't be read, and as [`OrtSession::from_bytes`].
+    pub fn open(model: &Path, options: &SessionOptions) -> Result<Self> {
+        let bytes = fs::read(model).map_err(|source| artifact::Error::Io {
+            action: "read",
+            path: model.to_owned(),
+            source,
+        })?;
+        Self::from_bytes(&bytes, &model.display().to_string(), options)
+    }
+
+    /// Opens a model from its bytes, which are those that its digest is taken of. `name` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Init`] without ONNX Runtime; [`Error::Ort`] when it refuses the model; [`Error::Model`] when the model has
+    /// another kind of input; [`Error::Placement`] when a node runs elsewhere than on the device.
+    pub fn from_bytes(bytes: &[u8], name: &str, options: &SessionOptions) -> Result<Self> {
+        let loaded = init::loaded(None)?;
+        let failed = |action| {
+            let model = name.to_owned();
+            move |source| Error::Ort {
+                action,
+                model,
+                source,
+            }
+        };
+        let session =
+            build(&loaded.environment, bytes, options).map_err(failed("load the model"))?;
+        let placement = native::placement(&session).map_err(failed("tell where nodes run"))?;
+        check_placement(&placement, options.device, name)?;
+        Ok(Self {
+            input: only_input(session.inputs(), name)?,
+            outputs: float_outputs(session.outputs()),
+            session,
+            device: options.device,
+            model: name.to_owned(),
+            digest: Digest::of_bytes(bytes),
+            version: loaded.info.version.clone(),
+            placement,
+        })
+    }
+
+    /// Runs the model: `pixel_values` of `shape` [N, 3, H, W], row-major, to the output `logits` [N, K], row-major.
+    ///
+    /// # Errors
+    /// As [`OrtSession::run_named`].
+    pub fn run(&mut self, pixel_values: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
+        let mut outputs = self.run_named(pixel_values, shape, &["logits"])?;
+        Ok(outputs.remove(0).values)
+    }
+
+    /// Runs the model and returns the named outputs in the order asked for, e.g. `tokens` and `features` of an embedding
+    /// model.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the shape doesn't fit the model or the values; [`Error::Model`] when there is no such float
+    /// output; [`Error::Ort`] when the run fails.
+    pub fn run_named(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
+        self.check_input(pixel_values, shape)?;
+        outputs
+            .iter()
+            .try_for_each(|name| self.check_output(name))?;
+        let model = &self.model;
+        let failed = |action| {
+            move |source| Error::Ort {
+                action,
+                model: model.clone(),
+                source,
+            }
+        };
+        let input =
+            TensorRef::from_array_view((shape, pixel_values)).map_err(failed("take the input"))?;
+        let inputs = ort::inputs![self.input.name.as_str() => input];
+        let computed = self.session.run(inputs).map_err(failed("run the model"))?;
+        let take = |name: &&str| {
+            let (shape, values) = computed[*name]
+                .try_extract_tensor::<f32>()
+                .map_err(failed("hand out an output"))?;
+            Ok(NamedTensor {
+                name: (*name).to_owned(),
+                shape: shape
+                    .iter()
+                    .map(|d| usize::try_from(*d).unwrap_or_default())
+                    .collect(),
+                values: values.to_vec(),
+            })
+        };
+        outputs.iter().map(take).collect()
+    }
+
+    /// The model's input.
+    pub fn input(&self) -> &TensorInfo {
+        &self.input
+    }
+
+    /// The model's float outputs, in the model's order.
+    pub fn outputs(&self) -> &[TensorInfo] {
+        &self.outputs
+    }
+
+    /// The SHA-256 of the model's bytes.
+    pub fn model_digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The execution provider as fingerprints name it: `cpu`.
+    pub fn provider(&self) -> &'static str {
+        self.device.provider()
+    }
+
+    /// Its version: `onnxruntime 1.31.1`.
+    pub fn provider_version(&self) -> String {
+        format!("onnxruntime {}", self.version)
+    }
+
+    /// How many graph nodes each provider executes, as ONNX Runtime reports it: proof, not intent.
+    pub fn placement(&self) -> &BTreeMap<String, usize> {
+        &self.placement
+    }
+
+    /// What a certificate of this session is about.
+    pub fn fingerprint(
+        &self,
+        precision: &str,
+        batch_mode: BatchMode,
+        preprocessing_digest: Digest,
+    ) -> Fingerprint {
+        Fingerprint {
+            model_digest: self.digest,
+            provider: self.provider().to_owned(),
+            provider_version: self.provider_version(),
+            precision: precision.to_owned(),
+            batch_mode,
+            preprocessing_digest,
+            cpu_isa: cpu_isa(),
+        }
+    }
+
+    fn check_input(&self, values: &[f32], shape: [usize; 4]) -> Result<()> {
+        let wrong = |got: String, want: String| Error::Input {
+            model: self.model.clone(),
+            got,
+            want,
+        };
+        let fits = |(got, want): (&usize, &Option<usize>)| {
+            *got > 0 && want.is_none_or(|want| want == *got)
+        };
+        if !shape.iter().zip(&self.input.shape).all(fits) {
+            return Err(wrong(format!("{shape:?}"), describe(&self.input)));
+        }
+        let want: usize = shape.iter().product();
+        if values.len() != want {
+            return Err(wrong(
+                format!("{} values", values.len()),
+                format!("{want} for {shape:?}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_output(&self, name: &str) -> Result<()> {
+        if self.outputs.iter().any(|output| output.name == name) {
+            return Ok(());
+        }
+        let names: Vec<_> = self
+            .outputs
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect();
+        Err(Error::Model {
+            model: self.model.clone(),
+            what: "list of float outputs",
+            got: names.join(", "),
+            want: format!("one named `{name}`"),
+        })
+    }
+}
+
+fn build(
+    environment: &ort::environment::Environment,
+    bytes: &[u8],
+    options: &SessionOptions,
+) -> ort::Result<Session> {
+    let provider = match options.device {
+        // Registration is silent about failure unless it is told not to be.
+        Device::Cpu => ep::CPU::default()
+            .with_arena_allocator(options.arena)
+            .build()
+            .error_on_failure(),
+    };
+    Session::builder(environment)?
+        .with_execution_providers([provider])?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads(options.intra_threads))?
+        .with_inter_threads(1)?
+        .with_deterministic_compute(true)?
+        .with_log_level(LogLevel::Warning)?
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")?
+        .commit_from_memory(bytes)
+}
+
+/// The number of threads that `wanted` stands for.
+pub(crate) fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        n => n,
+    }
+}
+
+fn check_placement(placement: &BTreeMap<String, usize>, device: Device, model: &str) -> Result<()> {
+    if placement
+        .keys()
+        .all(|provider| provider == device.ort_name())
+    {
+        return Ok(());
+    }
+    let got: Vec<_> = placement
+        .iter()
+        .map(|(provider, nodes)| format!("{provider} ({nodes} nodes)"))
+        .collect();
+    Err(Error::Placement {
+        model: model.to_owned(),
+        want: device.ort_name(),
+        got: got.join(", "),
+    })
+}
+
+fn only_input(inputs: &[Outlet], model: &str) -> Result<TensorInfo> {
+    let wrong = |got: String| Error::Model {
+        model: model.to_owned(),
+        what: "input",
+        got,
+        want: "one float32 tensor [N, 3, H, W]".to_owned(),
+    };
+    let [input] = inputs else {
+        let names: Vec<_> = inputs.iter().map(Outlet::name).collect();
+        return Err(wrong(format!(
+            "{} inputs ({})",
+            inputs.len(),
+            names.join(", ")
+        )));
+    };
+    match float_tensor(input) {
+        Some(info)
+            if info.shape.len() == 4 && info.shape[1].is_none_or(|channels| channels == 3) =>
+        {
+            Ok(info)
+        }
+        Some(info) => Err(wrong(describe(&info))),
+        None => Err(wrong(format!(
+            "`{}` of type {}",
+            input.name(),
+            input.dtype()
+        ))),
+    }
+}
+
+fn float_outputs(outputs: &[Outlet]) -> Vec<TensorInfo> {
+    outputs.iter().filter_map(float_tensor).collect()
+}
+
+fn float_tensor(outlet: &Outlet) -> Option<TensorInfo> {
+    let ValueType::Tensor {
+        ty: TensorElementType::Float32,
+        shape,
+        ..
+    } = outlet.dtype()
+    else {
+        return None;
+    };
+    Some(TensorInfo {
+        name: outlet.name().to_owned(),
+        shape: shape.iter().map(|d| usize::try_from(*d).ok()).collect(),
+    })
+}
+
+fn describe(info: &TensorInfo) -> String {
+    let side = |d: &Option<usize>| d.map_or_else(|| "any".to_owned(), |d| d.to_string());
+    let sides: Vec<_> = info.shape.iter().map(side).collect();
+    format!("`{}` [{}]", info.name, sides.join(", "))
+}
