@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What the head sees of the backbone's tokens, both after the final norm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Features {
     /// The class token: width D.
