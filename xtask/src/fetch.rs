@@ -206,7 +206,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nothing = |_: &Pin, _: &Path| Ok(());
         let two = |_: &Pin, to: &Path| {
-            Ok([fs::write(to.join("a"), "")?, fs::write(to.join("b"), "")?][0])
+            fs::write(to.join("a"), "")?;
+            Ok(fs::write(to.join("b"), "")?)
         };
         let found = |result: Result<PathBuf>| result.unwrap_err().to_string();
         assert!(found(wheel_with(&ABC, folder.path(), nothing)).ends_with("found 0"));

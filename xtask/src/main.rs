@@ -10,7 +10,7 @@
 )]
 
 mod ci;
-//DEMO mod demo;
+mod demo;
 mod digest;
 mod fetch;
 mod files;
@@ -37,7 +37,7 @@ enum Task {
     /// Download and lay out the native libraries (libtorch, ONNX Runtime) in `.native/`.
     Setup(native::Options),
     /// From nothing to a certified classifier: fetch weights and images, then run `stage1 run`.
-    //DEMO Demo(demo::Options),
+    Demo(demo::Options),
     /// Build everything and run every test.
     Test(test_run::Options),
     /// Run what the continuous integration runs, and print the time of each stage.
@@ -58,7 +58,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
         Task::Setup(options) => native::set_up(&workspace, &options).map(|()| ExitCode::SUCCESS),
-        //DEMO Task::Demo(options) => demo::run(&workspace, &options),
+        Task::Demo(options) => demo::run(&workspace, &options),
         Task::Test(options) => test_run::run(&workspace, &options),
         Task::Ci => ci::run(&workspace),
     }

@@ -12,6 +12,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -102,6 +103,18 @@ fn users_own<'a>(value: Option<&'a OsStr>, default: &Path) -> Option<&'a Path> {
     let same = value == default
         || matches!((value.canonicalize(), default.canonicalize()), (Ok(a), Ok(b)) if a == b);
     (!same).then_some(value)
+}
+
+/// Lets a program below find the libraries when cargo has not set their variables, as when this tool is not run by cargo.
+pub(crate) fn point_at_libraries(workspace: &Workspace, command: &mut Command) {
+    for component in recipes::ALL {
+        if env::var_os(component.variable).is_none_or(|value| value.is_empty()) {
+            command.env(
+                component.variable,
+                workspace.path(".native").join(component.points_at),
+            );
+        }
+    }
 }
 
 fn needs_compiler(wanted: &[&Component]) -> bool {
