@@ -36,6 +36,20 @@ impl Steps {
         }
     }
 
+    /// Moves the running step to `done` items.
+    pub(crate) fn advance_to(&self, done: u64) {
+        let already = self.lock().as_ref().map_or(0, |step| step.done);
+        self.advance(done.saturating_sub(already));
+    }
+
+    /// Tells something in between, above the bar if there is one.
+    pub(crate) fn say(&self, text: &str) {
+        match self.lock().as_ref() {
+            Some(step) if !step.bar.is_hidden() => step.bar.println(text),
+            _ => self.output.note(text),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Step>> {
         self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

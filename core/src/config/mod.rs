@@ -38,7 +38,8 @@ pub struct Config {
     /// Where all results of the run go.
     #[serde(default = "default_run_dir")]
     pub run_dir: PathBuf,
-    /// Seed of splits, initialisation, data order and every other draw.
+    /// Seed of initialisation, data order and every other draw; the splits have their own, `split.seed`, so that the
+    /// same images may be trained on again with another seed.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// Threads for decoding, training and inference; `null` means one per core. Results repeat bit by bit for one
@@ -51,6 +52,7 @@ pub struct Config {
     #[serde(default)]
     pub split: SplitOptions,
     /// From image bytes to the model's input; the same code runs in training and in deployment.
+    #[serde(default = "default_preprocess")]
     pub preprocess: PreprocessSpec,
     /// The pretrained model.
     pub backbone: BackboneConfig,
@@ -81,17 +83,15 @@ pub enum Phase {
 }
 
 /// The labelled images.
+///
+/// Unknown keys are refused before this type is read: serde can't refuse them in a flattened struct.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A folder with one folder of images per class, or a CSV file with the columns `path,label[,group][,split]`.
     pub source: PathBuf,
-    /// What the paths in a CSV are relative to; `null` means the CSV's own folder.
-    #[serde(default)]
-    pub root: Option<PathBuf>,
-    /// How the images are read, checked and compared.
-    #[serde(default)]
-    pub checks: DataOptions,
+    /// How the images are found, checked and compared.
+    #[serde(flatten)]
+    pub options: DataOptions,
 }
 
 /// The pretrained model.
@@ -323,6 +323,11 @@ fn default_run_dir() -> PathBuf {
     "runs/default".into()
 }
 
+/// 224 is a multiple of the patches of DINOv2 (14) and DINOv3 (16).
+fn default_preprocess() -> PreprocessSpec {
+    PreprocessSpec::dinov3(224, 224)
+}
+
 fn default_seed() -> u64 {
     42
 }
@@ -376,7 +381,7 @@ impl Config {
         let mut same = self.clone();
         same.run_dir = PathBuf::new();
         same.data.source = PathBuf::new();
-        same.data.root = None;
+        same.data.options.root = None;
         same.backbone.path = PathBuf::new();
         same.train.cache_dir = None;
         Digest::of_json(&same)

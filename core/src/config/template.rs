@@ -25,10 +25,10 @@ mod tests {
         assert!(json_schema()["properties"]["train"].is_object());
 
         let mut bare = document;
-        for optional in ["split", "head", "train", "export", "calibrate", "validate", "seed", "threads", "phase", "run_dir"] {
+        for optional in ["split", "preprocess", "head", "train", "export", "calibrate", "validate", "seed", "threads", "phase", "run_dir"] {
             bare.as_object_mut().unwrap().remove(optional);
         }
-        bare["data"].as_object_mut().unwrap().remove("checks");
+        bare["data"].as_object_mut().unwrap().retain(|key, _| key == "source");
         assert_eq!(Config::from_document(bare, "bare", &[]).unwrap(), config);
     }
 }

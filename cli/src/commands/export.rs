@@ -1,0 +1,80 @@
+use crate::{
+    args::ExportArgs,
+    output::{Answer, Output},
+    steps::{
+        self, Run,
+        export::Outcome,
+    },
+};
+use anyhow::{Context, bail};
+use serde_json::json;
+use stage1_core::{artifact::atomic, bundle::Parity, model::Weights};
+use std::path::Path;
+
+pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
+    match (&args.backbone, args.image_size, &args.out) {
+        (Some(backbone), Some(size), Some(out)) => embedding(backbone, size, out, args.step.overwrite, output),
+        (Some(_), _, _) => bail!("--backbone needs --image-size H[xW] and --out FILE"),
+        (None, ..) => classifier(args, output),
+    }
+}
+
+fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
+    let run = Run::open(&args.step, *output)?;
+    let splits = steps::split::ensure(&run)?;
+    let checkpoint = steps::train::ensure(&run)?;
+    match steps::export::ensure(&run, &splits, &checkpoint)? {
+        Outcome::Exported(bundle) => {
+            let parity = bundle.parity(stage1_core::bundle::FP32)?;
+            let text = format!("bundle {}\n{}", bundle.dir().display(), describe(&parity));
+            output.answer(&json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity}), &text)?;
+            Ok(Answer::Yes)
+        }
+        Outcome::ParityFailed(parity) => parity_failed(&parity, output),
+    }
+}
+
+/// The model answers differently from the one that was trained: it isn't written.
+pub(crate) fn parity_failed(parity: &Parity, output: &Output) -> anyhow::Result<Answer> {
+    let text = format!("parity failed, nothing was exported\n{}", describe(parity));
+    output.answer(&json!({"bundle": null, "parity": parity}), &text)?;
+    Ok(Answer::No)
+}
+
+fn describe(parity: &Parity) -> String {
+    format!(
+        "  parity on {} images: max |Δlogit| {:.2e} of scale {:.3} (tolerance {:.0e} of scale), alone against in a batch {:.2e}",
+        parity.images, parity.max_abs_error, parity.scale, parity.tolerance, parity.batch_max_abs_error
+    )
+}
+
+fn embedding(
+    backbone: &Path,
+    (height, width): (usize, usize),
+    out: &Path,
+    overwrite: bool,
+    output: &Output,
+) -> anyhow::Result<Answer> {
+    if out.exists() && !overwrite {
+        bail!("{} exists; choose another name with --out, or replace it with --overwrite", out.display());
+    }
+    let (spec, weights) = Weights::open(backbone)?;
+    let exported = stage1_exporter::export_embedding(&spec, &weights, height, width)?;
+    atomic::write_bytes(out, &exported.model).context("cannot write the model")?;
+    let (grid_h, grid_w) = spec.grid(height, width)?;
+    let tokens = spec.prefix_tokens() + grid_h * grid_w;
+    let document = json!({
+        "model": out,
+        "digest": exported.digest,
+        "input": {"pixel_values": ["N", 3, height, width]},
+        "outputs": {"tokens": ["N", tokens, spec.hidden], "features": ["N", spec.hidden]},
+    });
+    let text = format!(
+        "wrote {} ({:.1} MB)\n  pixel_values [N, 3, {height}, {width}] -> tokens [N, {tokens}, {hidden}], features [N, {hidden}]",
+        out.display(),
+        exported.model.len() as f64 / 1e6,
+        hidden = spec.hidden
+    );
+    output.answer(&document, &text)?;
+    Ok(Answer::Yes)
+}

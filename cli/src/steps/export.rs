@@ -1,0 +1,149 @@
+//! Checkpoint → bundle: the graph, its parity with libtorch, and the golden outputs of the deployed session.
+
+use super::{Run, split::Splits};
+use anyhow::{Context, bail};
+use stage1_core::{
+    artifact::{Digest, tensors::TensorFile},
+    bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
+    certificate::BatchMode,
+    checkpoint::Checkpoint,
+    model::Weights,
+};
+use stage1_exporter::{Exported, Tolerances};
+use stage1_runtime::{Device, OrtSession, SessionOptions};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::Path,
+};
+
+/// The bundle, and whether the exported model answers as the trained one did.
+pub(crate) enum Outcome {
+    Exported(Bundle),
+    ParityFailed(Parity),
+}
+
+/// The run's bundle: the one that is there, or a new one without a policy.
+pub(crate) fn ensure(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Outcome> {
+    let dir = run.config.bundle_dir();
+    let provenance = Provenance {
+        splits_digest: splits.digest,
+        checkpoint_digest: checkpoint.digest(),
+        backbone_digest: checkpoint.backbone_digest,
+        config_digest: Digest::of_json(&run.config.export),
+        phase: checkpoint.phase,
+    };
+    let existing = match Bundle::open(&dir) {
+        Ok(bundle) if bundle.manifest().provenance == provenance => {
+            run.reused("export");
+            return Ok(Outcome::Exported(bundle));
+        }
+        Ok(_) if !run.overwrite => bail!(
+            "{} holds a bundle of another checkpoint; keep it by setting another run_dir, or replace it with --overwrite",
+            dir.display()
+        ),
+        Ok(_) => Existing::Replace,
+        Err(bundle::Error::NotABundle { .. }) => Existing::Refuse,
+        Err(_) if run.overwrite => Existing::Replace,
+        Err(error) => return Err(error).context("repair the bundle, or make it again with --overwrite"),
+    };
+    create(run, splits, checkpoint, provenance, existing)
+}
+
+fn create(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    provenance: Provenance,
+    existing: Existing,
+) -> anyhow::Result<Outcome> {
+    let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
+    let model = write_graph(run, splits, checkpoint)?;
+    let mut session = Deployed(OrtSession::from_bytes(&model.model, "the exported model", &session_options(run))?);
+    let tolerances = Tolerances {
+        reference: run.config.export.parity_tolerance,
+        ..Tolerances::default()
+    };
+    let parity = stage1_exporter::parity(&mut session, &reference, tolerances)?;
+    if !parity.passed {
+        return Ok(Outcome::ParityFailed(parity));
+    }
+    let (golden_inputs, golden_logits) = golden(&mut session.0, &reference)?;
+    let (height, width) = checkpoint.preprocess.output_size();
+    let new = NewBundle {
+        labels: checkpoint.labels.clone(),
+        input: InputSpec {
+            name: "pixel_values".to_owned(),
+            height,
+            width,
+        },
+        output: "logits".to_owned(),
+        preprocess: checkpoint.preprocess.clone(),
+        variant: FP32.to_owned(),
+        precision: FP32.to_owned(),
+        batch_mode: BatchMode::Any,
+        model: &model.model,
+        parity: &parity,
+        golden_inputs: &golden_inputs,
+        golden_logits: &golden_logits,
+        licences: licences(&run.config.backbone.path)?,
+        metrics: checkpoint.metrics.iter().map(|(name, value)| (format!("val_select_{name}"), *value)).collect(),
+        provenance,
+    };
+    let bundle = bundle::create(&run.config.bundle_dir(), new, existing)?;
+    Ok(Outcome::Exported(bundle))
+}
+
+fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
+    let (spec, weights) = Weights::open(&run.config.backbone.path)?;
+    let metadata = BTreeMap::from([
+        ("stage1.labels".to_owned(), serde_json::to_string(&checkpoint.labels)?),
+        ("stage1.preprocess".to_owned(), serde_json::to_string(&checkpoint.preprocess)?),
+        ("stage1.splits_digest".to_owned(), splits.digest.to_string()),
+        ("stage1.checkpoint_digest".to_owned(), checkpoint.digest().to_string()),
+        ("stage1.backbone_digest".to_owned(), checkpoint.backbone_digest.to_string()),
+    ]);
+    let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
+    Ok(stage1_exporter::export_classifier(checkpoint, &head, &spec, &weights, &metadata)?)
+}
+
+/// The deployed session's own answers, to recognise it by later.
+fn golden(session: &mut OrtSession, reference: &TensorFile) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
+    let (shape, inputs) = reference.f32("pixel_values")?;
+    let shape = shape.try_into().map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
+    let logits = session.run(&inputs, shape)?;
+    Ok((inputs, logits))
+}
+
+/// Licences travel with the weights: whatever the backbone's folder holds under such a name.
+fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(backbone).with_context(|| format!("cannot read {}", backbone.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let upper = name.to_uppercase();
+        let is_licence = ["LICENSE", "LICENCE", "NOTICE"].iter().any(|start| upper.starts_with(start));
+        if is_licence && entry.path().is_file() {
+            found.insert(name, fs::read_to_string(entry.path())?);
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn session_options(run: &Run) -> SessionOptions {
+    SessionOptions {
+        device: Device::Cpu,
+        intra_threads: run.config.thread_count(),
+        ..SessionOptions::default()
+    }
+}
+
+/// ONNX Runtime, as the exporter asks for it: exporter and runtime don't know each other.
+pub(crate) struct Deployed(pub(crate) OrtSession);
+
+impl stage1_exporter::Session for Deployed {
+    fn run(&mut self, pixel_values: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.run(pixel_values, shape)?)
+    }
+}

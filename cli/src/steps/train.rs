@@ -1,0 +1,131 @@
+//! Training happens in another process: libtorch and ONNX Runtime corrupt each other's heap when they share one.
+
+use super::Run;
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use stage1_core::{checkpoint::Checkpoint, progress::Progress};
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+const TRAINER: &str = "stage1-train";
+
+/// What the trainer says, one JSON object per line.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event {
+    Stage {
+        name: String,
+        total: u64,
+    },
+    Progress {
+        done: u64,
+    },
+    Epoch {
+        epoch: usize,
+        train_loss: f64,
+        val_select: BTreeMap<String, f64>,
+        best: bool,
+    },
+    Done {
+        reused: bool,
+    },
+}
+
+/// The checkpoint for the run's configuration: the one that is there, or a new one.
+pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
+    let program = find_trainer()?;
+    let mut command = Command::new(&program);
+    command.arg("--config").arg(run.config.resolved_path()).arg("--events");
+    if run.overwrite {
+        command.arg("--overwrite");
+    }
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    follow(run, child)?;
+    let dir = run.config.checkpoint_dir();
+    Checkpoint::load(&dir).with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
+}
+
+fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let story = thread::spawn(move || collect(stderr));
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read what the trainer says")?;
+        match serde_json::from_str(&line) {
+            Ok(event) => tell(run, event),
+            Err(_) => run.output.note(&line),
+        }
+    }
+    run.progress.finish();
+    let status = child.wait().context("cannot wait for the trainer")?;
+    let story = story.join().unwrap_or_default();
+    if status.success() {
+        story.iter().for_each(|line| run.output.note(line));
+        return Ok(());
+    }
+    let reason = story.iter().rev().find_map(|line| line.strip_prefix("error: "));
+    match reason {
+        Some(reason) => bail!("training failed: {reason}"),
+        None => bail!("training failed: {TRAINER} ended with {status}\n{}", story.join("\n")),
+    }
+}
+
+fn collect(stderr: impl Read) -> Vec<String> {
+    BufReader::new(stderr).lines().map_while(Result::ok).collect()
+}
+
+fn tell(run: &Run, event: Event) {
+    match event {
+        Event::Stage { name, total } => run.progress.start(&name, total),
+        Event::Progress { done } => run.progress.advance_to(done),
+        Event::Epoch {
+            epoch,
+            train_loss,
+            val_select,
+            best,
+        } => {
+            let metrics: Vec<_> = val_select.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            let mark = if best { " *" } else { "" };
+            run.progress.say(&format!("  epoch {epoch:>3}  loss {train_loss:.4}  {}{mark}", metrics.join("  ")));
+        }
+        Event::Done { reused: true } => run.reused("train"),
+        Event::Done { reused: false } => {}
+    }
+}
+
+/// `STAGE1_TRAIN_BIN`, the folder of this program, or `PATH`.
+pub(crate) fn find_trainer() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("STAGE1_TRAIN_BIN").map(PathBuf::from) {
+        if is_program(&path) {
+            return Ok(path);
+        }
+        bail!("STAGE1_TRAIN_BIN is {}, which is no program", path.display());
+    }
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(TRAINER)));
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&on_path).map(|dir| dir.join(TRAINER)).collect::<Vec<_>>();
+    let found = beside.iter().chain(&on_path).find(|path| is_program(path));
+    found.cloned().with_context(|| {
+        let beside = beside.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+        format!(
+            "{TRAINER} was found neither in {} nor on PATH; build it with `cargo xtask setup && cargo build --release -p stage1-trainer`, \
+             or name it in STAGE1_TRAIN_BIN",
+            beside.display()
+        )
+    })
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file()
+}
