@@ -4,3 +4,4 @@
 mod goldens;
 
 mod goldens_suite;
+mod preprocess;

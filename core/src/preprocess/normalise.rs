@@ -1,0 +1,166 @@
+use super::{CentreCrop, PreprocessSpec};
+use fast_image_resize::pixels::{F32x3, U8x3};
+
+/// `grey level * scale + offset` per channel, which is `(level / 255 - mean) / std`.
+#[derive(Clone, Copy)]
+pub(super) struct Affine {
+    scale: [f32; 3],
+    offset: [f32; 3],
+}
+
+impl Affine {
+    pub(super) fn new(spec: &PreprocessSpec) -> Self {
+        let channel = |c: usize| (f64::from(spec.mean[c]), f64::from(spec.std[c]));
+        Self {
+            scale: [0, 1, 2].map(|c| (1.0 / (255.0 * channel(c).1)) as f32),
+            offset: [0, 1, 2].map(|c| (-channel(c).0 / channel(c).1) as f32),
+        }
+    }
+
+    fn apply(&self, levels: [f32; 3]) -> [f32; 3] {
+        [0, 1, 2].map(|c| levels[c] * self.scale[c] + self.offset[c])
+    }
+}
+
+/// Where the output lies in the resized picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Size of the resized picture.
+    pub(super) source: (usize, usize),
+    /// Size of the output, as (width, height).
+    pub(super) size: (usize, usize),
+    /// The output's first column and row in the resized picture; negative where it is padded.
+    pub(super) start: (i64, i64),
+}
+
+impl Window {
+    /// `crop` (or all) of a resized picture of `width` x `height`.
+    pub(super) fn new((width, height): (u32, u32), crop: Option<CentreCrop>) -> Self {
+        let source = (width as usize, height as usize);
+        match crop {
+            None => Self {
+                source,
+                size: source,
+                start: (0, 0),
+            },
+            Some(crop) => Self {
+                source,
+                size: (crop.width as usize, crop.height as usize),
+                start: (
+                    crop.rounding.start(width, crop.width),
+                    crop.rounding.start(height, crop.height),
+                ),
+            },
+        }
+    }
+
+    /// Number of pixels of the output.
+    pub(super) fn pixels(&self) -> usize {
+        self.size.0 * self.size.1
+    }
+
+    /// The source pixels of each row of the output with the column where they go; empty for rows of padding.
+    pub(super) fn rows<'a, P>(&self, pixels: &'a [P]) -> impl Iterator<Item = (usize, &'a [P])> {
+        let (width, height) = self.source;
+        let (skipped, padding) = split_start(self.start.0);
+        let count = (width - skipped).min(self.size.0 - padding);
+        let first = self.start.1;
+        (0..self.size.1).map(move |row| match usize::try_from(first + row as i64) {
+            Ok(row) if row < height => {
+                let at = row * width + skipped;
+                (padding, &pixels[at..at + count])
+            }
+            _ => (0, &pixels[..0]),
+        })
+    }
+}
+
+/// A start as (pixels skipped in the source, pixels of padding in the output).
+fn split_start(start: i64) -> (usize, usize) {
+    let length = start.unsigned_abs() as usize;
+    if start < 0 { (0, length) } else { (length, 0) }
+}
+
+/// A pixel as three grey levels.
+pub(super) trait Levels: Copy {
+    fn levels(self) -> [f32; 3];
+}
+
+impl Levels for U8x3 {
+    fn levels(self) -> [f32; 3] {
+        self.0.map(f32::from)
+    }
+}
+
+impl Levels for F32x3 {
+    fn levels(self) -> [f32; 3] {
+        self.0
+    }
+}
+
+/// Writes the window of a resized picture as float32 planes `[3, height, width]`.
+pub(super) fn write_planes(
+    pixels: &[impl Levels],
+    window: Window,
+    affine: Affine,
+    out: &mut [f32],
+) {
+    let [red, green, blue] = split_planes(out, window.pixels());
+    let width = window.size.0;
+    for (row, (column, pixels)) in window.rows(pixels).enumerate() {
+        let whole = row * width..(row + 1) * width;
+        let [red, green, blue] =
+            [&mut *red, &mut *green, &mut *blue].map(|plane| &mut plane[whole.clone()]);
+        if pixels.len() < width {
+            // Padding is black, that is level 0.
+            red.fill(affine.offset[0]);
+            green.fill(affine.offset[1]);
+            blue.fill(affine.offset[2]);
+        }
+        let columns = red[column..]
+            .iter_mut()
+            .zip(&mut green[column..])
+            .zip(&mut blue[column..]);
+        for (((red, green), blue), &pixel) in columns.zip(pixels) {
+            [*red, *green, *blue] = affine.apply(pixel.levels());
+        }
+    }
+}
+
+fn split_planes(out: &mut [f32], pixels: usize) -> [&mut [f32]; 3] {
+    let (red, rest) = out.split_at_mut(pixels);
+    let (green, blue) = rest.split_at_mut(pixels);
+    [red, green, blue]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CropRounding;
+    use super::*;
+
+    #[test]
+    fn windows_cut_and_pad() {
+        // A 3 x 2 picture of the numbers 0..6, cropped to height x width.
+        let picture: Vec<u8> = (0..6).collect();
+        let cases: [(&str, (u32, u32), &[(usize, &[u8])]); 4] = [
+            ("whole", (2, 3), &[(0, &[0, 1, 2]), (0, &[3, 4, 5])]),
+            ("inside", (1, 1), &[(0, &[1])]),
+            ("wider", (1, 6), &[(1, &[0, 1, 2])]),
+            (
+                "higher",
+                (5, 1),
+                &[(0, &[]), (0, &[1]), (0, &[4]), (0, &[]), (0, &[])],
+            ),
+        ];
+        for (name, (height, width), want) in cases {
+            let crop = CentreCrop {
+                height,
+                width,
+                rounding: CropRounding::Floor,
+            };
+            let window = Window::new((3, 2), Some(crop));
+            let got: Vec<_> = window.rows(&picture).collect();
+            assert_eq!(got, want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+use super::{
+    Arithmetic, Error, PreprocessSpec,
+    normalise::{Affine, Window, write_planes},
+    resize::Scratch,
+};
+use image::RgbImage;
+
+/// The most pixels of a picture between the passes of a resize, against pictures of one pixel by millions.
+const MAX_INTERMEDIATE: u64 = 1 << 26;
+
+/// Carries out a [`PreprocessSpec`]. Its buffers are reused from picture to picture: keep one per thread (it is `Clone`).
+#[derive(Clone)]
+pub struct Preprocessor {
+    spec: PreprocessSpec,
+    affine: Affine,
+    scratch: Scratch,
+}
+
+impl Preprocessor {
+    /// # Errors
+    /// [`Error::Spec`] for a spec that isn't [valid](PreprocessSpec::validate).
+    pub fn new(spec: PreprocessSpec) -> Result<Self, Error> {
+        spec.validate()?;
+        Ok(Self {
+            affine: Affine::new(&spec),
+            spec,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// What it carries out.
+    pub fn spec(&self) -> &PreprocessSpec {
+        &self.spec
+    }
+
+    /// The number of values per picture, `3 * height * width`.
+    pub fn output_len(&self) -> usize {
+        let (height, width) = self.spec.output_size();
+        3 * height * width
+    }
+
+    /// The model's input for `image`, `[3, height, width]` row by row.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::run_into`], the length of the output aside.
+    pub fn run(&mut self, image: &RgbImage) -> Result<Vec<f32>, Error> {
+        let mut out = vec![0.0; self.output_len()];
+        self.run_into(image, &mut out)?;
+        Ok(out)
+    }
+
+    /// Writes the model's input for `image` into `out`, `[3, height, width]` row by row: a slice of a batch.
+    ///
+    /// # Errors
+    /// [`Error::OutputLength`] unless `out` has [`Preprocessor::output_len`] values; [`Error::EmptyPicture`] and
+    /// [`Error::TooElongated`] for pictures that can't be resized. `out` is then as it was.
+    pub fn run_into(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<(), Error> {
+        let want = self.output_len();
+        if out.len() != want {
+            return Err(Error::OutputLength {
+                got: out.len(),
+                want,
+            });
+        }
+        let target = self.target(image)?;
+        let window = Window::new(target, self.spec.crop);
+        match self.spec.arithmetic {
+            Arithmetic::Uint8 => {
+                let pixels = self.scratch.resize_bytes(image, target, self.spec.filter);
+                write_planes(pixels, window, self.affine, out);
+            }
+            Arithmetic::Float32 => {
+                let pixels = self.scratch.resize_floats(image, target, self.spec.filter);
+                write_planes(pixels, window, self.affine, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The resized and cropped picture before normalisation, in whole grey levels whatever the spec's arithmetic.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::run`].
+    pub fn resized_u8(&mut self, image: &RgbImage) -> Result<RgbImage, Error> {
+        let target = self.target(image)?;
+        let window = Window::new(target, self.spec.crop);
+        let pixels = self.scratch.resize_bytes(image, target, self.spec.filter);
+        let (width, height) = window.size;
+        let mut out = RgbImage::new(width as u32, height as u32);
+        let rows = out.chunks_exact_mut(3 * width);
+        for (out, (column, pixels)) in rows.zip(window.rows(pixels)) {
+            let (out, _) = out[3 * column..].as_chunks_mut();
+            for (out, pixel) in out.iter_mut().zip(pixels) {
+                *out = pixel.0;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The size (width, height) that `image` is resized to.
+    fn target(&self, image: &RgbImage) -> Result<(u32, u32), Error> {
+        let (width, height) = image.dimensions();
+        if width == 0 || height == 0 {
+            return Err(Error::EmptyPicture { width, height });
+        }
+        let target = self.spec.resize.target(width, height);
+        let area = |width: u32, height: u32| u64::from(width) * u64::from(height);
+        let intermediate = target.map_or(u64::MAX, |(new_width, new_height)| {
+            area(new_width, height).max(area(new_width, new_height))
+        });
+        match target {
+            Some(target) if intermediate <= MAX_INTERMEDIATE => Ok(target),
+            _ => Err(Error::TooElongated {
+                width,
+                height,
+                intermediate,
+                limit: MAX_INTERMEDIATE,
+            }),
+        }
+    }
+}

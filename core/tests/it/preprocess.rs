@@ -1,0 +1,7 @@
+//! Preprocessing against what Pillow, torchvision and Hugging Face compute, and against hostile input.
+
+mod formats;
+mod goldens;
+mod hostile;
+mod pillow;
+mod sizes;
