@@ -34,7 +34,6 @@ impl Attempts {
     pub fn level(self, delta: f64, attempt: u64) -> f64 {
         match self {
             Self::Single => delta,
-            #[expect(clippy::cast_precision_loss, reason = "attempts are few")]
             Self::Spending => delta / (attempt as f64 * (attempt as f64 + 1.0)),
         }
     }
@@ -248,7 +247,7 @@ impl Document for Certificate {
         check_level("delta", self.delta)?;
         check_level("level", self.level)?;
         check_counts(self.errors, self.answered, self.calib)?;
-        if !(self.p_value <= self.level) {
+        if self.p_value.is_nan() || self.p_value > self.level {
             return Err(format!(
                 "p_value {} is above level {}",
                 self.p_value, self.level
