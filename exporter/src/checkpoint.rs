@@ -1,0 +1,72 @@
+use crate::{
+    Error, Exported, Result,
+    graph::{Axis, Graph, check_size},
+    head::{self, Head},
+    vit,
+};
+use stage1_core::{
+    artifact::{Digest, tensors::TensorFile},
+    checkpoint::Checkpoint,
+    model::{BackboneSpec, Weights},
+};
+use std::collections::BTreeMap;
+
+/// Writes backbone and head as one model: input `pixel_values` [N, 3, H, W] (float32, normalised, of the size that the
+/// checkpoint's preprocessing makes), output `logits` [N, K].
+///
+/// The file's properties name the classes, the preprocessing and where the weights come from (`stage1.labels`,
+/// `stage1.preprocess`, `stage1.checkpoint_digest`, `stage1.backbone_digest`, `stage1.splits_digest`); those in
+/// `metadata` are added, and win over them.
+///
+/// # Errors
+/// [`Error::OtherBackbone`] when the head was trained on other weights, [`Error::Artifact`] when the head's tensors
+/// don't fit, [`Error::Model`] when the image size doesn't, [`Error::TooLarge`].
+pub fn export_classifier(
+    checkpoint: &Checkpoint,
+    head: &TensorFile,
+    spec: &BackboneSpec,
+    weights: &Weights,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Exported> {
+    check_backbone(checkpoint, spec, weights)?;
+    check_size(4 * spec.parameter_count())?;
+    let head = Head::read(&checkpoint.head, spec.hidden, head)?;
+    let mut graph = Graph::new("stage1_classifier");
+    let size = checkpoint.preprocess.output_size();
+    let (vit, tokens) = vit::tokens(&mut graph, spec, weights, size)?;
+    let features = head::features(&mut graph, &vit, checkpoint.head.features, &tokens);
+    let logits = head.logits(&mut graph, &features);
+    graph.output(
+        &logits,
+        &[Axis::Batch, Axis::Fixed(checkpoint.head.classes)],
+    );
+    let mut properties = properties(checkpoint);
+    properties.extend(metadata.clone());
+    graph.finish(&properties)
+}
+
+fn check_backbone(checkpoint: &Checkpoint, spec: &BackboneSpec, weights: &Weights) -> Result<()> {
+    let (want, got) = (checkpoint.backbone_digest, weights.digest());
+    if want == got && checkpoint.backbone == *spec {
+        return Ok(());
+    }
+    Err(Error::OtherBackbone { want, got })
+}
+
+fn properties(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
+    let json = |value: serde_json::Result<String>| value.expect("plain data has a JSON form");
+    let digest = |digest: Digest| digest.to_string();
+    let properties = [
+        ("labels", json(serde_json::to_string(&checkpoint.labels))),
+        (
+            "preprocess",
+            json(serde_json::to_string(&checkpoint.preprocess)),
+        ),
+        ("checkpoint_digest", digest(checkpoint.digest())),
+        ("backbone_digest", digest(checkpoint.backbone_digest)),
+        ("splits_digest", digest(checkpoint.splits_digest)),
+    ];
+    properties
+        .map(|(name, value)| (format!("stage1.{name}"), value))
+        .into()
+}

@@ -1,0 +1,83 @@
+use crate::ImportError;
+use stage1_core::{
+    artifact::{self, Digest},
+    model::ModelError,
+};
+
+/// Why there is no exported model, or no verdict on one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file can't be read, written or verified.
+    #[error(transparent)]
+    Artifact(#[from] artifact::Error),
+    /// The backbone doesn't allow what was asked, e.g. the image size.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The ONNX file to import isn't of the form that can be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The head was trained on another backbone.
+    #[error(
+        "the checkpoint was trained on the backbone {want}, the folder given holds {got}; give the folder that `train` used"
+    )]
+    OtherBackbone {
+        /// The digest in the checkpoint.
+        want: Digest,
+        /// The digest of the spec and weights given.
+        got: Digest,
+    },
+    /// The model doesn't fit into one file.
+    #[error(
+        "the model has {bytes} bytes, an ONNX file holds at most {limit}; this version doesn't write weights outside of the file: export a smaller backbone"
+    )]
+    TooLarge {
+        /// Size of the model in bytes.
+        bytes: usize,
+        /// What protobuf allows.
+        limit: usize,
+    },
+    /// The session that parity was asked of failed.
+    #[error("the session failed on a batch of {batch} images: {source}")]
+    Session {
+        /// Images in the batch.
+        batch: usize,
+        /// The session's reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The session gave another number of logits than the reference has.
+    #[error("the session gave {got} values for a batch of {batch} images and {classes} classes")]
+    OutputLength {
+        /// Images in the batch.
+        batch: usize,
+        /// Classes K of the reference logits.
+        classes: usize,
+        /// Values returned.
+        got: usize,
+    },
+    /// A logit is NaN or infinite: no error bound could hold.
+    #[error(
+        "parity failed: logit {class} of reference image {image} is {value} in a batch of {batch}; the weights or the provider produce values that float32 can't hold"
+    )]
+    NonFiniteLogit {
+        /// Index of the image in the reference.
+        image: usize,
+        /// Class index.
+        class: usize,
+        /// Images in the batch.
+        batch: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A tolerance isn't a number that an error can be held against.
+    #[error("tolerance `{name}` is {value}, expected a finite number >= 0")]
+    Tolerance {
+        /// Which of the tolerances.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+}
+
+/// The result of exporting, importing or checking a model.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,219 @@
+//! A small builder of ONNX graphs. Values are named after what computes them; the order of calls is the order in the
+//! file, so that equal calls give equal bytes.
+
+mod ops;
+mod tensor;
+
+use crate::{
+    Error, Result,
+    onnx::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+        StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+        attribute_proto::AttributeType,
+        tensor_proto::DataType,
+        tensor_shape_proto::{self, dimension},
+        type_proto,
+    },
+};
+use prost::Message as _;
+use stage1_core::artifact::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The oldest pair of versions that has everything used here (LayerNormalization came with 17): what TensorRT 10 and
+/// every ONNX Runtime of the last years read.
+const OPSET: i64 = 18;
+const IR_VERSION: i64 = 8;
+/// Protobuf refuses longer messages.
+pub(crate) const MAX_BYTES: usize = i32::MAX as usize;
+/// What the dynamic batch axis is called.
+const BATCH: &str = "N";
+
+/// A finished model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The bytes of the ONNX file.
+    pub model: Vec<u8>,
+    /// Their digest.
+    pub digest: Digest,
+}
+
+/// A tensor in the graph, by name.
+#[derive(Debug, Clone)]
+pub(crate) struct Value(String);
+
+/// One axis of an input's or output's shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Axis {
+    /// The number of images, known only at run time.
+    Batch,
+    /// Always this many.
+    Fixed(usize),
+}
+
+/// The value of a node's attribute.
+pub(crate) enum Attribute {
+    Float(f64),
+    Int(i64),
+    Ints(Vec<i64>),
+}
+
+/// A graph in the making.
+pub(crate) struct Graph {
+    proto: GraphProto,
+    /// Every name that is taken: a second one would silently replace the first in some readers.
+    names: BTreeSet<String>,
+}
+
+impl Graph {
+    pub(crate) fn new(name: &str) -> Self {
+        let proto = GraphProto {
+            name: Some(name.to_owned()),
+            ..GraphProto::default()
+        };
+        Self {
+            proto,
+            names: BTreeSet::new(),
+        }
+    }
+
+    /// A float32 input.
+    pub(crate) fn input(&mut self, name: &str, shape: &[Axis]) -> Value {
+        self.proto.input.push(value_info(name, shape));
+        self.claim(name)
+    }
+
+    /// Declares a float32 value that a node has computed to be an output.
+    pub(crate) fn output(&mut self, value: &Value, shape: &[Axis]) {
+        self.proto.output.push(value_info(&value.0, shape));
+    }
+
+    /// Adds a node with one output, which has the node's name.
+    pub(crate) fn node(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+    ) -> Value {
+        let output = self.claim(name);
+        self.push_node(op, name, inputs, vec![name.to_owned()], attributes);
+        output
+    }
+
+    fn push_node(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        output: Vec<String>,
+        attributes: &[(&str, Attribute)],
+    ) {
+        self.proto.node.push(NodeProto {
+            op_type: Some(op.to_owned()),
+            name: Some(name.to_owned()),
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output,
+            attribute: attributes
+                .iter()
+                .map(|(name, value)| attribute(name, value))
+                .collect(),
+            ..NodeProto::default()
+        });
+    }
+
+    fn claim(&mut self, name: &str) -> Value {
+        let fresh = self.names.insert(name.to_owned());
+        assert!(fresh, "two values of the graph are called `{name}`");
+        Value(name.to_owned())
+    }
+
+    /// The model as bytes, with string properties.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub(crate) fn finish(self, metadata: &BTreeMap<String, String>) -> Result<Exported> {
+        let entry = |(key, value): (&String, &String)| StringStringEntryProto {
+            key: Some(key.clone()),
+            value: Some(value.clone()),
+        };
+        let model = ModelProto {
+            ir_version: Some(IR_VERSION),
+            opset_import: vec![OperatorSetIdProto {
+                domain: Some(String::new()),
+                version: Some(OPSET),
+            }],
+            producer_name: Some("stage1".to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            graph: Some(self.proto),
+            metadata_props: metadata.iter().map(entry).collect(),
+            ..ModelProto::default()
+        };
+        check_size(model.encoded_len())?;
+        let model = model.encode_to_vec();
+        Ok(Exported {
+            digest: Digest::of_bytes(&model),
+            model,
+        })
+    }
+}
+
+/// Fails when a model of this many bytes can't be written as one file.
+///
+/// # Errors
+/// [`Error::TooLarge`].
+pub(crate) fn check_size(bytes: usize) -> Result<()> {
+    match bytes > MAX_BYTES {
+        true => Err(Error::TooLarge {
+            bytes,
+            limit: MAX_BYTES,
+        }),
+        false => Ok(()),
+    }
+}
+
+fn value_info(name: &str, shape: &[Axis]) -> ValueInfoProto {
+    let axis = |axis: &Axis| tensor_shape_proto::Dimension {
+        value: Some(match axis {
+            Axis::Batch => dimension::Value::DimParam(BATCH.to_owned()),
+            Axis::Fixed(n) => dimension::Value::DimValue(*n as i64),
+        }),
+        ..tensor_shape_proto::Dimension::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Float.into()),
+        shape: Some(TensorShapeProto {
+            dim: shape.iter().map(axis).collect(),
+        }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+    let mut proto = AttributeProto {
+        name: Some(name.to_owned()),
+        ..AttributeProto::default()
+    };
+    let kind = match value {
+        Attribute::Float(x) => {
+            proto.f = Some(*x as f32);
+            AttributeType::Float
+        }
+        Attribute::Int(x) => {
+            proto.i = Some(*x);
+            AttributeType::Int
+        }
+        Attribute::Ints(xs) => {
+            proto.ints.clone_from(xs);
+            AttributeType::Ints
+        }
+    };
+    proto.r#type = Some(kind.into());
+    proto
+}

@@ -1,0 +1,300 @@
+//! Does the exported model compute what the trainer computed, whatever else is in the batch?
+
+use crate::{Error, Result};
+use stage1_core::{
+    artifact::{self, Document as _, tensors::TensorFile},
+    bundle::Parity,
+};
+use std::ops::Range;
+
+/// What runs a model: the command line implements it with ONNX Runtime.
+pub trait Session {
+    /// Logits [N, K], row-major, of `pixel_values` with shape [N, 3, H, W].
+    ///
+    /// # Errors
+    /// The session's own.
+    fn run(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// How far logits may be off, as shares of their scale (the largest |logit| of the reference).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerances {
+    /// Against the reference.
+    pub reference: f64,
+    /// Between an image alone and the same image in a batch.
+    pub batch: f64,
+}
+
+impl Default for Tolerances {
+    fn default() -> Self {
+        Self {
+            reference: 1e-4,
+            batch: 1e-5,
+        }
+    }
+}
+
+/// Runs the images of `reference.safetensors` (`pixel_values` [n, 3, H, W], `logits` [n, K]) alone and in batches of
+/// several sizes, orders and neighbours (among them images of one extreme value each, which a batch-wide quantisation
+/// range would follow), and compares every result with the reference and with that of the image alone.
+///
+/// [`Parity::passed`] is the verdict; it is the caller who acts on it.
+///
+/// # Errors
+/// [`Error::Artifact`] when the reference lacks a tensor, [`Error::Session`], [`Error::OutputLength`],
+/// [`Error::NonFiniteLogit`], [`Error::Tolerance`].
+pub fn parity(
+    session: &mut dyn Session,
+    reference: &TensorFile,
+    tolerances: Tolerances,
+) -> Result<Parity> {
+    check_tolerances(tolerances)?;
+    let reference = Reference::read(reference)?;
+    let mut runner = Runner {
+        session,
+        reference: &reference,
+    };
+    let mut alone = Vec::new();
+    for image in 0..reference.images {
+        alone.extend(runner.run(&[Some(image)])?);
+    }
+    let mut error = Differences::default();
+    let mut batch_error = Differences::default();
+    let mut same_labels = true;
+    error.add(&alone, &reference.logits);
+    same_labels &= reference.same_labels(&alone, 0..reference.images);
+    for batch in batches(reference.images) {
+        let logits = runner.run(&batch)?;
+        for (image, row) in batch.iter().zip(logits.chunks_exact(reference.classes)) {
+            let Some(image) = *image else { continue };
+            let at = reference.row(image);
+            error.add(row, &reference.logits[at.clone()]);
+            batch_error.add(row, &alone[at]);
+            same_labels &= reference.same_labels(row, image..image + 1);
+        }
+    }
+    Ok(verdict(
+        &reference,
+        &error,
+        &batch_error,
+        same_labels,
+        tolerances,
+    ))
+}
+
+fn verdict(
+    reference: &Reference,
+    error: &Differences,
+    batch_error: &Differences,
+    same_labels: bool,
+    tolerances: Tolerances,
+) -> Parity {
+    let scale = reference.scale();
+    let holds = |differences: &Differences, tolerance: f64| differences.max <= tolerance * scale;
+    Parity {
+        schema_version: Parity::SCHEMA_VERSION,
+        images: reference.images,
+        scale,
+        max_abs_error: error.max,
+        mean_abs_error: error.mean(),
+        tolerance: tolerances.reference,
+        batch_max_abs_error: batch_error.max,
+        batch_tolerance: tolerances.batch,
+        same_labels,
+        passed: holds(error, tolerances.reference) && holds(batch_error, tolerances.batch),
+    }
+}
+
+fn check_tolerances(tolerances: Tolerances) -> Result<()> {
+    let all = [
+        ("reference", tolerances.reference),
+        ("batch", tolerances.batch),
+    ];
+    match all
+        .into_iter()
+        .find(|(_, value)| !value.is_finite() || *value < 0.0)
+    {
+        Some((name, value)) => Err(Error::Tolerance { name, value }),
+        None => Ok(()),
+    }
+}
+
+/// A batch: indices of reference images, and `None` for a made-up neighbour.
+type Batch = Vec<Option<usize>>;
+
+/// The batches of `n` images: all, all backwards, in twos, in threes, one image in every place, all between neighbours
+/// of extreme values.
+fn batches(n: usize) -> Vec<Batch> {
+    let all: Batch = (0..n).map(Some).collect();
+    let backwards: Batch = all.iter().rev().copied().collect();
+    let repeated = vec![Some(n - 1); 3];
+    let crowded = [vec![None], all.clone(), vec![None; 2]].concat();
+    let parts = |size: usize| all.chunks(size).map(<[_]>::to_vec).collect::<Vec<_>>();
+    [
+        vec![all.clone(), backwards],
+        parts(2),
+        parts(3),
+        vec![repeated, crowded],
+    ]
+    .concat()
+}
+
+/// The trainer's inputs and outputs.
+struct Reference {
+    images: usize,
+    classes: usize,
+    /// `[3, H, W]` of one image.
+    image_shape: [usize; 3],
+    pixels: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl Reference {
+    fn read(file: &TensorFile) -> Result<Self> {
+        let wrong = |name: &str, got: &[usize], want: &str| artifact::Error::TensorShape {
+            path: file.path().to_owned(),
+            name: name.to_owned(),
+            got: got.to_vec(),
+            want: want.to_owned(),
+        };
+        let (shape, pixels) = file.f32("pixel_values")?;
+        let (logits_shape, logits) = file.f32("logits")?;
+        let [images, channels, height, width] = shape[..] else {
+            return Err(wrong("pixel_values", &shape, "[n, 3, height, width]").into());
+        };
+        match logits_shape[..] {
+            [n, classes] if n == images && n > 0 && classes > 0 => Ok(Self {
+                images,
+                classes,
+                image_shape: [channels, height, width],
+                pixels,
+                logits,
+            }),
+            _ => Err(wrong(
+                "logits",
+                &logits_shape,
+                "[n, classes] with the n of `pixel_values`, both at least 1",
+            )
+            .into()),
+        }
+    }
+
+    fn scale(&self) -> f64 {
+        self.logits
+            .iter()
+            .fold(0.0, |scale, logit| f64::from(logit.abs()).max(scale))
+    }
+
+    fn row(&self, image: usize) -> Range<usize> {
+        image * self.classes..(image + 1) * self.classes
+    }
+
+    fn image(&self, image: usize) -> &[f32] {
+        let size: usize = self.image_shape.iter().product();
+        &self.pixels[image * size..][..size]
+    }
+
+    fn same_labels(&self, logits: &[f32], images: Range<usize>) -> bool {
+        let rows = logits.chunks_exact(self.classes);
+        images
+            .zip(rows)
+            .all(|(image, row)| arg_max(row) == arg_max(&self.logits[self.row(image)]))
+    }
+}
+
+fn arg_max(row: &[f32]) -> Option<usize> {
+    (0..row.len())
+        .rev()
+        .max_by(|a, b| row[*a].total_cmp(&row[*b]))
+}
+
+struct Runner<'a> {
+    session: &'a mut dyn Session,
+    reference: &'a Reference,
+}
+
+impl Runner<'_> {
+    fn run(&mut self, batch: &[Option<usize>]) -> Result<Vec<f32>> {
+        let Reference {
+            classes,
+            image_shape: [channels, height, width],
+            ..
+        } = *self.reference;
+        let size = batch.len();
+        let pixels = self.pixels(batch);
+        let shape = [size, channels, height, width];
+        let logits = self
+            .session
+            .run(&pixels, shape)
+            .map_err(|source| Error::Session {
+                batch: size,
+                source,
+            })?;
+        if logits.len() != size * classes {
+            return Err(Error::OutputLength {
+                batch: size,
+                classes,
+                got: logits.len(),
+            });
+        }
+        self.check_finite(batch, &logits)?;
+        Ok(logits)
+    }
+
+    fn pixels(&self, batch: &[Option<usize>]) -> Vec<f32> {
+        let size: usize = self.reference.image_shape.iter().product();
+        let mut pixels = Vec::with_capacity(batch.len() * size);
+        for (place, image) in batch.iter().enumerate() {
+            match image {
+                Some(image) => pixels.extend_from_slice(self.reference.image(*image)),
+                // About as dark and as bright as a normalised pixel gets.
+                None => pixels.extend(vec![[-2.5, 2.8][place % 2]; size]),
+            }
+        }
+        pixels
+    }
+
+    fn check_finite(&self, batch: &[Option<usize>], logits: &[f32]) -> Result<()> {
+        let classes = self.reference.classes;
+        for (place, image) in batch.iter().enumerate() {
+            let Some(image) = *image else { continue };
+            let row = &logits[place * classes..][..classes];
+            if let Some(class) = row.iter().position(|logit| !logit.is_finite()) {
+                return Err(Error::NonFiniteLogit {
+                    image,
+                    class,
+                    batch: batch.len(),
+                    value: row[class],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Absolute differences, as they come.
+#[derive(Default)]
+struct Differences {
+    max: f64,
+    sum: f64,
+    count: u32,
+}
+
+impl Differences {
+    fn add(&mut self, a: &[f32], b: &[f32]) {
+        for (a, b) in a.iter().zip(b) {
+            let difference = (f64::from(*a) - f64::from(*b)).abs();
+            self.max = self.max.max(difference);
+            self.sum += difference;
+            self.count += 1;
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / f64::from(self.count.max(1))
+    }
+}
