@@ -1,3 +1,5 @@
+use super::{Error, Result};
+use crate::preprocess::Limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ impl Default for DataOptions {
             on_bad_image: OnBadImage::Fail,
             on_conflict: OnConflict::Fail,
             near: NearOptions::default(),
-            max_pixels: 100_000_000,
+            max_pixels: Limits::default().max_pixels,
         }
     }
 }
@@ -95,5 +97,41 @@ impl Default for NearOptions {
             refuse_share: 0.10,
             allow_large_clusters: false,
         }
+    }
+}
+
+impl NearOptions {
+    /// Numbers that mean something.
+    pub(super) fn check(&self) -> Result<()> {
+        let checks = [
+            (
+                "near.correlation",
+                self.correlation,
+                self.correlation > 0.0,
+                "a number above 0, at most 1",
+            ),
+            (
+                "near.warn_share",
+                self.warn_share,
+                self.warn_share >= 0.0,
+                "a share from 0 to 1",
+            ),
+            (
+                "near.refuse_share",
+                self.refuse_share,
+                self.refuse_share >= 0.0,
+                "a share from 0 to 1",
+            ),
+        ];
+        let wrong = checks
+            .into_iter()
+            .find(|(_, got, above, _)| !(*above && *got <= 1.0));
+        wrong.map_or(Ok(()), |(option, got, _, expected)| {
+            Err(Error::Option {
+                option,
+                got,
+                expected,
+            })
+        })
     }
 }

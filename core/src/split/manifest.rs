@@ -1,10 +1,19 @@
-use super::{Ratios, Split};
+use super::{
+    Ratios, Split, Warning,
+    order::{canonical_order, one_row_per_unit},
+};
 use crate::{
     artifact::{Digest, Document},
     data::Content,
 };
 use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+/// The version of `splits.json`.
+pub(super) const VERSION: u32 = 1;
 
 /// `splits.json`: every image with its label, its unit and what it is for.
 ///
@@ -18,7 +27,7 @@ pub struct SplitManifest {
     pub inputs_digest: Digest,
     /// The seed.
     pub seed: u64,
-    /// The shares that were asked for; none where the CSV gives all four splits.
+    /// The shares that were asked for; none where a CSV gives the splits.
     pub ratios: Option<Ratios>,
     /// Whether the images were read.
     pub content: Content,
@@ -54,15 +63,6 @@ pub struct SplitSample {
     pub digest: Option<Digest>,
 }
 
-/// What the reader of the splits should know.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Warning {
-    /// The images weren't read.
-    ContentUnknown,
-}
-
 /// A million rows stay readable, and small, with one row to the line.
 fn one_per_line<S: Serializer>(samples: &[SplitSample], serializer: S) -> Result<S::Ok, S::Error> {
     let rows = samples.iter().map(serde_json::value::to_raw_value);
@@ -70,13 +70,18 @@ fn one_per_line<S: Serializer>(samples: &[SplitSample], serializer: S) -> Result
     serializer.collect_seq(rows)
 }
 
-impl Document for SplitManifest {
-    const KIND: &'static str = "splits.json";
-    const SCHEMA_VERSION: u32 = 1;
-
-    fn validate(&self) -> Result<(), String> {
-        Ok(())
+/// Rows per split and label.
+pub(super) fn counts(samples: &[SplitSample], labels: usize) -> BTreeMap<Split, Vec<u64>> {
+    let mut counts: BTreeMap<_, _> = Split::ALL.map(|split| (split, vec![0; labels])).into();
+    for sample in samples {
+        if let Some(count) = counts
+            .get_mut(&sample.split)
+            .and_then(|row| row.get_mut(sample.label))
+        {
+            *count += 1;
+        }
     }
+    counts
 }
 
 impl SplitManifest {
@@ -87,8 +92,152 @@ impl SplitManifest {
             .filter(move |sample| sample.split == split)
     }
 
-    /// Where the file of `sample` is, below the data root.
-    pub fn path_of(&self, root: &Path, sample: &SplitSample) -> std::path::PathBuf {
+    /// Rows in one split.
+    pub fn rows_in(&self, split: Split) -> u64 {
+        self.counts
+            .get(&split)
+            .map_or(0, |counts| counts.iter().sum())
+    }
+
+    /// Units in one split.
+    pub fn units_in(&self, split: Split) -> u64 {
+        self.of(split)
+            .map(|sample| sample.unit)
+            .collect::<BTreeSet<_>>()
+            .len() as u64
+    }
+
+    /// The images of one split in canonical order: by the hash of their paths, seeded with the manifest's seed.
+    pub fn canonical(&self, split: Split) -> Vec<&SplitSample> {
+        canonical_order(self.of(split), self.seed, |sample| &sample.path)
+    }
+
+    /// One image of each unit of one split, drawn by the hash of its path, in canonical order.
+    pub fn one_per_unit(&self, split: Split) -> Vec<&SplitSample> {
+        one_row_per_unit(
+            self.of(split),
+            self.seed,
+            |sample| &sample.path,
+            |sample| sample.unit,
+        )
+    }
+
+    /// Where the file of `sample` is.
+    pub fn path_of(&self, root: &Path, sample: &SplitSample) -> PathBuf {
         root.join(&sample.path)
+    }
+
+    fn check_sample(&self, sample: &SplitSample) -> Result<(), String> {
+        let SplitSample { path, label, .. } = sample;
+        let parts_are_names = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !parts_are_names {
+            return Err(format!("the path `{path}` isn't relative to the data root"));
+        }
+        if *label >= self.labels.len() {
+            return Err(format!(
+                "`{path}` has label {label}, there are {} labels",
+                self.labels.len()
+            ));
+        }
+        match (self.content, sample.digest) {
+            (Content::Digest, None) => Err(format!("`{path}` has no digest")),
+            (Content::None, Some(_)) => Err(format!("`{path}` has a digest, but content is none")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same unit, digest or group in two rows means the same split, and the same digest or group the same unit.
+    fn check_units(&self) -> Result<(), String> {
+        let by_unit = self.samples.iter().map(|sample| (sample.unit, sample));
+        all_agree(
+            by_unit,
+            |sample| sample.split,
+            |unit| format!("unit {unit}"),
+            "splits",
+        )?;
+        let by_digest = self
+            .samples
+            .iter()
+            .filter_map(|sample| Some((sample.digest?, sample)));
+        all_agree(
+            by_digest,
+            |sample| sample.unit,
+            |digest| format!("content {digest}"),
+            "units",
+        )?;
+        let by_group = self
+            .samples
+            .iter()
+            .filter_map(|sample| Some((sample.group.as_deref()?, sample)));
+        all_agree(
+            by_group,
+            |sample| sample.unit,
+            |group| format!("group `{group}`"),
+            "units",
+        )
+    }
+}
+
+/// Rows with the same key have the same value.
+fn all_agree<'a, K: Ord, V: PartialEq>(
+    keyed: impl Iterator<Item = (K, &'a SplitSample)>,
+    value: impl Fn(&SplitSample) -> V,
+    name: impl Fn(&K) -> String,
+    values: &str,
+) -> Result<(), String> {
+    let mut keyed: Vec<_> = keyed.collect();
+    keyed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    match keyed
+        .windows(2)
+        .find(|pair| pair[0].0 == pair[1].0 && value(pair[0].1) != value(pair[1].1))
+    {
+        None => Ok(()),
+        Some(pair) => {
+            let (a, b) = (&pair[0].1.path, &pair[1].1.path);
+            Err(format!(
+                "{} is in two {values}: `{a}` and `{b}`",
+                name(&pair[0].0)
+            ))
+        }
+    }
+}
+
+impl Document for SplitManifest {
+    const KIND: &'static str = "splits.json";
+    const SCHEMA_VERSION: u32 = VERSION;
+
+    fn validate(&self) -> Result<(), String> {
+        if self.labels.len() < 2 {
+            return Err(format!(
+                "{} label(s), expected at least two",
+                self.labels.len()
+            ));
+        }
+        if self.labels.iter().collect::<BTreeSet<_>>().len() < self.labels.len() {
+            return Err("a label is there twice".to_owned());
+        }
+        if let Some(pair) = self
+            .samples
+            .windows(2)
+            .find(|pair| pair[0].path >= pair[1].path)
+        {
+            let (a, b) = (&pair[0].path, &pair[1].path);
+            return Err(format!(
+                "`{a}` comes before `{b}`: paths are sorted, and there once"
+            ));
+        }
+        self.samples
+            .iter()
+            .try_for_each(|sample| self.check_sample(sample))?;
+        if self.counts != counts(&self.samples, self.labels.len()) {
+            return Err("`counts` aren't those of the samples".to_owned());
+        }
+        if let Some(split) = Split::ALL
+            .into_iter()
+            .find(|split| self.rows_in(*split) == 0)
+        {
+            return Err(format!("the split {split} is empty"));
+        }
+        self.check_units()
     }
 }

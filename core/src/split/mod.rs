@@ -1,12 +1,23 @@
 //! Which image is for what: training, choices, the certificate, or the verdict.
 
+mod assign;
+mod conflicts;
+mod content;
 mod error;
+mod make;
 mod manifest;
+mod near;
 mod options;
+mod order;
+mod units;
+mod warning;
 
 pub use error::{Error, Result};
-pub use manifest::{SplitManifest, SplitSample, Warning};
+pub use make::{inputs_digest, make_splits};
+pub use manifest::{SplitManifest, SplitSample};
 pub use options::{RatioError, Ratios, SplitOptions};
+pub use order::{Use, canonical_order, one_row_per_unit, seeded_hash};
+pub use warning::Warning;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,49 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why a ledger can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The ledger.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A line is wrong.
+    #[error("{}: the ledger is damaged: {fault}; restore it from a backup, or make new splits (another `split.seed`), whose ledger starts anew", path.display())]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// The line, and what is wrong with it.
+        fault: String,
+    },
+    /// The file doesn't continue what was read from it before.
+    #[error("{}: the first {entries} entries were changed or removed while the ledger was in use; restore it from a backup", path.display())]
+    Rewritten {
+        /// The ledger.
+        path: PathBuf,
+        /// Entries read before.
+        entries: u64,
+    },
+}
+
+/// The result of reading or writing a ledger.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

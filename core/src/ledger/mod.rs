@@ -1,0 +1,375 @@
+//! What was done with val_calib and val_test, in files that only grow.
+//!
+//! A ledger lies beside `splits.json` and is keyed by its digest, so that the same splits keep their history. It is a file
+//! of JSON lines, each with the digest of the line before. A line is appended under a lock and synced before
+//! [`Ledger::append`] returns; only then may the labels be read that it stands for.
+//!
+//! - A last line without its end is an append that was interrupted: it was not acknowledged, so nothing depended on it. It
+//!   is completed if only the newline is missing, and otherwise cut off by the next append.
+//! - Any other line that is wrong makes the ledger *unknown*: nothing is appended to it any more.
+//! - A ledger that lacks entries which a certificate recorded ([`Ledger::check`]) is unknown, too. The next append then
+//!   writes a [`Entry::Break`] first, so that it stays unknown.
+
+mod chain;
+mod entry;
+mod error;
+
+pub use entry::{Attempt, Break, Entry, Opening, Outcome, Ruling, Verdict};
+pub use error::{Error, Result};
+
+use crate::artifact::Digest;
+use chain::{Chain, Tail};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// Which ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Attempts on val_calib.
+    Calib,
+    /// Openings of val_test.
+    Test,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Calib => "calib",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// What is known of a ledger; certificates record it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LedgerState {
+    /// All its entries are there.
+    Known {
+        /// How many.
+        entries: u64,
+        /// The digest of the last one (of nothing but the splits' digest and the ledger's kind, if there is none).
+        head: Digest,
+    },
+    /// Entries are missing or were changed: how often the split was used can't be told.
+    Unknown {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// An attempt or an opening that may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Whether the ledger had it already: repeating it is no further use of the split.
+    pub repeated: bool,
+}
+
+/// A ledger, as it was read last.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    start: Digest,
+    chain: Chain,
+    /// Entries that were recorded elsewhere aren't there.
+    lost: Option<String>,
+}
+
+impl Ledger {
+    /// Reads the ledger beside `splits_path`; a file that isn't there is a ledger without entries. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. A damaged ledger is no error here: see [`Ledger::state`].
+    pub fn open(splits_path: &Path, splits_digest: Digest, kind: Kind) -> Result<Self> {
+        let stem = splits_path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let name = format!(
+            "{stem}.{}.{}-ledger.jsonl",
+            splits_digest.short(),
+            kind.name()
+        );
+        let path = splits_path.with_file_name(name);
+        let start = Digest::of_json(&("stage1 ledger", kind.name(), splits_digest));
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(Error::io("read", &path))?,
+        };
+        let chain = Chain::parse(start, &bytes);
+        Ok(Self {
+            path,
+            start,
+            chain,
+            lost: None,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its entries, up to the first line that is wrong.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.chain.lines.iter().map(|line| &line.entry)
+    }
+
+    /// Compares it with what was recorded of it elsewhere (in a certificate): entries that were there then and aren't now
+    /// make it unknown.
+    pub fn check(&mut self, recorded: &LedgerState) {
+        let LedgerState::Known { entries, head } = recorded else {
+            return;
+        };
+        if self.chain.head_after(*entries) == Some(*head) {
+            return;
+        }
+        let reason = match self.chain.lines.len() as u64 {
+            0 => format!("{}: missing, {entries} entries are recorded", self.name()),
+            n if n < *entries => format!("{}: {n} entries, {entries} are recorded", self.name()),
+            _ => format!(
+                "{}: its first {entries} entries aren't those that are recorded",
+                self.name()
+            ),
+        };
+        self.lost.get_or_insert(reason);
+    }
+
+    /// What is known of it.
+    pub fn state(&self) -> LedgerState {
+        let broken = self.entries().find_map(|entry| match entry {
+            Entry::Break(Break { reason }) => Some(reason.clone()),
+            _ => None,
+        });
+        let fault = self
+            .chain
+            .fault
+            .as_ref()
+            .map(|fault| format!("{}: {fault}", self.name()));
+        match fault.or(broken).or_else(|| self.lost.clone()) {
+            Some(reason) => LedgerState::Unknown { reason },
+            None => LedgerState::Known {
+                entries: self.chain.lines.len() as u64,
+                head: self.chain.head(),
+            },
+        }
+    }
+
+    /// Adds an entry; when this returns, it is on the disk. Returns the new head.
+    ///
+    /// Attempts and openings get their numbers by [`Ledger::begin_attempt`] and [`Ledger::begin_opening`].
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a line is wrong, [`Error::Rewritten`] if lines that were read before are gone, [`Error::Io`].
+    pub fn append(&mut self, entry: Entry) -> Result<Digest> {
+        self.locked(|ledger, file| ledger.write(file, entry))
+    }
+
+    /// Records an attempt before the labels of val_calib are read, unless the very same is recorded. `attempt` gives it for
+    /// a number from 1, on which its plan may depend (its level, if attempts are spending).
+    ///
+    /// # Errors
+    /// As [`Ledger::append`], and those of `attempt`.
+    pub fn begin_attempt<E: From<Error>>(
+        &mut self,
+        attempt: impl Fn(u64) -> Result<Attempt, E>,
+    ) -> Result<Begun, E> {
+        self.locked(|ledger, file| {
+            for known in ledger.attempts() {
+                if attempt(known.number)? == *known {
+                    return Ok(Begun {
+                        number: known.number,
+                        repeated: true,
+                    });
+                }
+            }
+            let number = ledger.attempts().count() as u64 + 1;
+            ledger.write(file, Entry::Attempt(attempt(number)?))?;
+            Ok(Begun {
+                number,
+                repeated: false,
+            })
+        })
+    }
+
+    /// Records an opening of val_test before its labels are read, unless this bundle has opened it before.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub fn begin_opening(&mut self, bundle_digest: Digest) -> Result<Begun> {
+        self.locked(|ledger, file| {
+            let same = |opening: &&Opening| opening.bundle_digest == bundle_digest;
+            if let Some(Opening { number, .. }) = ledger.openings().find(same) {
+                return Ok(Begun {
+                    number: *number,
+                    repeated: true,
+                });
+            }
+            let number = ledger.openings().count() as u64 + 1;
+            ledger.write(
+                file,
+                Entry::Opening(Opening {
+                    number,
+                    bundle_digest,
+                }),
+            )?;
+            Ok(Begun {
+                number,
+                repeated: false,
+            })
+        })
+    }
+
+    /// The attempts on val_calib.
+    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.entries().filter_map(|entry| match entry {
+            Entry::Attempt(attempt) => Some(attempt),
+            _ => None,
+        })
+    }
+
+    /// The recorded attempt of this model with this plan.
+    pub fn find(&self, model_digest: Digest, plan_digest: Digest) -> Option<&Attempt> {
+        let same = |attempt: &&Attempt| {
+            attempt.model_digest == model_digest && attempt.plan_digest == plan_digest
+        };
+        self.attempts().find(same)
+    }
+
+    /// The openings of val_test.
+    pub fn openings(&self) -> impl DoubleEndedIterator<Item = &Opening> {
+        self.entries().filter_map(|entry| match entry {
+            Entry::Opening(opening) => Some(opening),
+            _ => None,
+        })
+    }
+
+    /// The outcome of an attempt, if it came to one.
+    pub fn outcome(&self, attempt: u64) -> Option<&Outcome> {
+        self.entries().find_map(|entry| match entry {
+            Entry::Outcome(outcome) if outcome.attempt == attempt => Some(outcome),
+            _ => None,
+        })
+    }
+
+    /// The verdict of an opening, if it came to one.
+    pub fn verdict(&self, opening: u64) -> Option<&Verdict> {
+        self.entries().find_map(|entry| match entry {
+            Entry::Verdict(verdict) if verdict.opening == opening => Some(verdict),
+            _ => None,
+        })
+    }
+
+    /// The file's name, for states that are written into certificates: no folders.
+    fn name(&self) -> String {
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Runs `change` on what the file holds now, while no other process can write to it.
+    fn locked<T, E: From<Error>>(
+        &mut self,
+        change: impl FnOnce(&mut Self, &mut File) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut file = self.lock()?;
+        self.read_again(&mut file)?;
+        self.mend(&mut file)?;
+        self.record_loss(&mut file)?;
+        change(self, &mut file)
+        // Dropping the file releases the lock.
+    }
+
+    /// Takes in what other processes appended.
+    fn read_again(&mut self, file: &mut File) -> Result<()> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
+            .map_err(Error::io("read", &self.path))?;
+        let now = Chain::parse(self.start, &bytes);
+        if let Some(fault) = now.fault {
+            return Err(Error::Damaged {
+                path: self.path.clone(),
+                fault,
+            });
+        }
+        let entries = self.chain.lines.len() as u64;
+        if now.head_after(entries) != Some(self.chain.head()) {
+            return Err(Error::Rewritten {
+                path: self.path.clone(),
+                entries,
+            });
+        }
+        self.chain = now;
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<File> {
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let is_new = !self.path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.path);
+        let file = file.map_err(Error::io("open", &self.path))?;
+        file.lock().map_err(Error::io("lock", &self.path))?;
+        if is_new {
+            sync_folder(folder).map_err(Error::io("sync the folder of", &self.path))?;
+        }
+        Ok(file)
+    }
+
+    /// Completes or cuts off a last line that was interrupted.
+    fn mend(&mut self, file: &mut File) -> Result<()> {
+        let mended = match self.chain.tail {
+            Tail::Whole => return Ok(()),
+            Tail::NoNewline => file.write_all(b"\n"),
+            Tail::Partial(start) => file.set_len(start),
+        };
+        mended
+            .and_then(|()| file.sync_all())
+            .map_err(Error::io("mend", &self.path))?;
+        self.chain.tail = Tail::Whole;
+        Ok(())
+    }
+
+    /// Writes down that entries are missing, once.
+    fn record_loss(&mut self, file: &mut File) -> Result<()> {
+        let recorded = self.entries().any(|entry| matches!(entry, Entry::Break(_)));
+        match self.lost.take().filter(|_| !recorded) {
+            Some(reason) => self.write(file, Entry::Break(Break { reason })).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&mut self, file: &mut File, entry: Entry) -> Result<Digest> {
+        let line = self.chain.next(entry);
+        let written = file
+            .write_all(&line.to_bytes())
+            .and_then(|()| file.sync_all());
+        written.map_err(Error::io("append to", &self.path))?;
+        self.chain.lines.push(line);
+        Ok(self.chain.head())
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
