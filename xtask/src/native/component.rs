@@ -23,8 +23,6 @@ pub(crate) struct Component {
     pub(crate) points_at: &'static str,
     /// What the variable should hold when somebody provides the library by hand.
     pub(crate) by_hand: &'static str,
-    /// Whether building against it takes a C++ compiler.
-    pub(crate) needs_compiler: bool,
     /// Raised whenever the steps change, so that folders made the old way are made again.
     pub(crate) recipe: u32,
     /// The wheels, and what is taken from each.
@@ -116,7 +114,6 @@ mod tests {
         variable: "ABC",
         points_at: "abc",
         by_hand: "a folder",
-        needs_compiler: false,
         recipe: 1,
         parts: &[Part {
             pin: &PIN,

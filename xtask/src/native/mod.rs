@@ -57,12 +57,8 @@ pub(crate) fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
         .copied()
         .filter(|component| !component.is_up_to_date(&native))
         .collect();
-    prerequisites::check(
-        needs_compiler(&wanted),
-        missing
-            .iter()
-            .any(|component| !component.is_downloaded(&native)),
-    )?;
+    let must_download = |component: &&Component| !component.is_downloaded(&native);
+    prerequisites::check(missing.iter().any(must_download))?;
     for component in wanted {
         if missing.iter().any(|other| other.folder == component.folder) {
             component.install(&native)?;
@@ -115,10 +111,6 @@ pub(crate) fn point_at_libraries(workspace: &Workspace, command: &mut Command) {
             );
         }
     }
-}
-
-fn needs_compiler(wanted: &[&Component]) -> bool {
-    wanted.iter().any(|component| component.needs_compiler)
 }
 
 fn is_supported_platform() -> bool {

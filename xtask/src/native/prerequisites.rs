@@ -39,10 +39,11 @@ const NO_PIP: Missing = Missing {
     brew: "python",
 };
 
-/// Fails naming everything that is missing, and how to get it.
-pub(crate) fn check(compiler: bool, downloads: bool) -> Result<()> {
+/// Fails naming everything that is missing, and how to get it: a C++ compiler, which the trainer's build takes, and pip if
+/// there is something to download.
+pub(crate) fn check(downloads: bool) -> Result<()> {
     let mut missing = Vec::new();
-    if compiler && find_compiler(own_compiler().as_deref(), runs).is_none() {
+    if find_compiler(own_compiler().as_deref(), runs).is_none() {
         missing.push(&NO_COMPILER);
     }
     if downloads && !runs("python3", &["--version"]) {

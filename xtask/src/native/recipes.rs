@@ -22,7 +22,6 @@ static LIBTORCH: Component = Component {
     variable: "LIBTORCH",
     points_at: "libtorch",
     by_hand: "a libtorch 2.11.0 folder, with include/ and lib/",
-    needs_compiler: true,
     recipe: 1,
     parts: &[
         Part {
@@ -102,7 +101,6 @@ static ONNX_RUNTIME_LIBRARY: Component = Component {
     variable: "ORT_DYLIB_PATH",
     points_at: "onnxruntime/lib/libonnxruntime.so.1.31.1",
     by_hand: "the full path of an ONNX Runtime 1.31 library file",
-    needs_compiler: false,
     recipe: 1,
     parts: &[Part {
         pin: &ONNX_RUNTIME,
