@@ -7,9 +7,9 @@ use stage1_core::{
     bundle::{Bundle, DecisionKind, Prediction},
     certificate::Certificate,
     policy::{Decision, Outcome, Policy, Threshold},
-    preprocess::{DecodeError, Limits},
+    preprocess::Limits,
 };
-use std::{fs, ops::ControlFlow, path::Path, time::Instant};
+use std::{ops::ControlFlow, path::Path, time::Instant};
 
 /// How a bundle is opened for predictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,5 +324,7 @@ fn why(policy: &Policy, score: f64) -> String {
             format!("score {score:.4} lies between {low:.4} and {high:.4}")
         }
         Threshold::OneSided { at_least } => format!("score {score:.4} is below {at_least:.4}"),
+        // Kinds that are added to core later.
+        _ => format!("score {score:.4} is outside the answered region"),
     }
 }

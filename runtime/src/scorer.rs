@@ -268,8 +268,9 @@ impl Scorer {
         mut each: impl FnMut(Scored) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut paths = paths.into_iter();
+        let chunk = self.chunk;
         let mut begin = |pipeline: &Pipeline| {
-            let next = take(&mut paths, self.chunk);
+            let next = take(&mut paths, chunk);
             (!next.is_empty()).then(|| pipeline.start(next))
         };
         let mut pending = begin(&self.pipeline);

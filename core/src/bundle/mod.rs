@@ -20,6 +20,9 @@ mod parity;
 mod prediction;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{Error, Result};
 pub use manifest::{BundleManifest, FileRef, InputSpec, Provenance, Variant};
 pub use open::Bundle;

@@ -208,7 +208,7 @@ fn commit(
     Bundle::open(dir)
 }
 
-fn write_golden(
+pub(super) fn write_golden(
     dir: &Path,
     shape: [usize; 4],
     classes: usize,

@@ -1,0 +1,186 @@
+//! A bundle whose model looks at colours: red, green and blue pictures are its three classes.
+
+use crate::onnx::exponential;
+use image::{Rgb, RgbImage};
+use stage1_core::{
+    artifact::Digest,
+    bundle::{self, Existing, InputSpec, NewBundle, Parity, Provenance},
+    certificate::{Attempts, BatchMode, Certificate, Fingerprint, Guarantee, SampleSize, UnitRule},
+    config::Phase,
+    ledger::LedgerState,
+    policy::{Calibrator, Policy, Score, Threshold},
+    preprocess::{Arithmetic, Filter, PreprocessSpec, Resize},
+};
+use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+pub(crate) const SIDE: usize = 8;
+pub(crate) const LABELS: [&str; 3] = ["red", "green", "blue"];
+
+pub(crate) struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    /// A bundle without a policy.
+    pub(crate) fn uncalibrated(batch_mode: BatchMode) -> Self {
+        let fixture = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        create(&fixture.bundle(), batch_mode);
+        fixture
+    }
+
+    /// A bundle that answers where the largest probability is at least 0.9.
+    pub(crate) fn calibrated() -> Self {
+        let fixture = Self::uncalibrated(BatchMode::Any);
+        let scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
+        fixture.attach(scorer.fingerprint());
+        fixture
+    }
+
+    pub(crate) fn attach(&self, fingerprint: Fingerprint) {
+        let policy = policy();
+        let certificate = certificate(&policy, fingerprint);
+        bundle::attach_policy(&self.bundle(), bundle::FP32, &policy, &certificate).unwrap();
+    }
+
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.dir.path().join("bundle")
+    }
+
+    /// A PNG of one colour.
+    pub(crate) fn picture(&self, name: &str, colour: [u8; 3]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        RgbImage::from_pixel(20, 12, Rgb(colour))
+            .save(&path)
+            .unwrap();
+        path
+    }
+
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+/// The class of a red, green or blue picture has logit exp(3), the others exp(0); yellow and white pictures overflow.
+fn model() -> Vec<u8> {
+    let weights = [[3.0, 0.0, 100.0], [0.0, 3.0, 100.0], [0.0, 0.0, 103.0]];
+    exponential(SIDE as i64, &weights, [0.0, 0.0, -100.0])
+}
+
+fn create(dir: &Path, batch_mode: BatchMode) {
+    let model = model();
+    let golden_inputs: Vec<f32> = (0..4 * 3 * SIDE * SIDE)
+        .map(|i| 0.2 * (i as f32 * 0.1).sin().abs())
+        .collect();
+    let mut session = OrtSession::from_bytes(&model, "model", &SessionOptions::default()).unwrap();
+    let golden_logits = session.run(&golden_inputs, [4, 3, SIDE, SIDE]).unwrap();
+    let digest = |name: &str| Digest::of_bytes(name.as_bytes());
+    let new = NewBundle {
+        labels: LABELS.map(str::to_owned).to_vec(),
+        input: InputSpec {
+            name: "pixel_values".to_owned(),
+            height: SIDE,
+            width: SIDE,
+        },
+        output: "logits".to_owned(),
+        preprocess: preprocess(),
+        variant: bundle::FP32.to_owned(),
+        precision: "fp32".to_owned(),
+        batch_mode,
+        model: &model,
+        parity: &parity(),
+        golden_inputs: &golden_inputs,
+        golden_logits: &golden_logits,
+        licences: BTreeMap::from([("weights.txt".to_owned(), "do as you like\n".to_owned())]),
+        metrics: BTreeMap::from([("mcc".to_owned(), 0.5)]),
+        provenance: Provenance {
+            splits_digest: digest("splits"),
+            checkpoint_digest: digest("checkpoint"),
+            backbone_digest: digest("backbone"),
+            config_digest: digest("config"),
+            phase: Phase::Baseline,
+        },
+    };
+    bundle::create(dir, new, Existing::Refuse).unwrap();
+}
+
+/// Values in 0..1.
+fn preprocess() -> PreprocessSpec {
+    let side = SIDE as u32;
+    PreprocessSpec {
+        resize: Resize::Exact {
+            height: side,
+            width: side,
+        },
+        filter: Filter::Bilinear,
+        arithmetic: Arithmetic::Uint8,
+        crop: None,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    }
+}
+
+fn parity() -> Parity {
+    Parity {
+        schema_version: 1,
+        images: 4,
+        scale: 10.0,
+        max_abs_error: 1e-6,
+        mean_abs_error: 1e-7,
+        tolerance: 1e-4,
+        batch_max_abs_error: 0.0,
+        batch_tolerance: 1e-5,
+        same_labels: true,
+        passed: true,
+    }
+}
+
+fn policy() -> Policy {
+    Policy::new(
+        LABELS.len(),
+        Score::MaxProbability { temperature: 1.0 },
+        Threshold::OneSided { at_least: 0.9 },
+        Calibrator::None,
+        Digest::of_bytes(b"plan"),
+    )
+}
+
+fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
+    Certificate {
+        schema_version: 1,
+        guarantee: Guarantee::Pac,
+        alpha: 0.05,
+        delta: 0.1,
+        attempt: 1,
+        attempts: Attempts::Single,
+        level: 0.1,
+        calib: SampleSize {
+            rule: UnitRule::Rows,
+            rows: 200,
+            units: 200,
+        },
+        answered: 100,
+        errors: 0,
+        p_value: 0.005,
+        upper_bound: 0.023,
+        coverage: 0.5,
+        run: Vec::new(),
+        plan_digest: policy.plan_digest,
+        policy_digest: Digest::of_bytes(&stage1_core::artifact::json::to_bytes(policy)),
+        splits_digest: None,
+        calib_ledger: LedgerState::Unknown {
+            reason: "a test".to_owned(),
+        },
+        fingerprint: Some(fingerprint),
+        statement: "On average, at most 5 % of the answers are wrong.".to_owned(),
+        assumptions: Vec::new(),
+    }
+}

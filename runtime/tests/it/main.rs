@@ -1,0 +1,8 @@
+//! Integration tests of `stage1-runtime`. They need ONNX Runtime (`cargo xtask setup`), and build their own models.
+
+mod fixture;
+mod init;
+mod onnx;
+mod predictor;
+mod scorer;
+mod session;
