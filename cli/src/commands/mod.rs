@@ -2,16 +2,19 @@
 
 pub(crate) mod bench;
 pub(crate) mod calibrate;
+pub(crate) mod calibrate_logits;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod export;
+pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod metrics;
 pub(crate) mod predict;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod session;
 pub(crate) mod split;
 pub(crate) mod train;
 pub(crate) mod validate;

@@ -74,7 +74,7 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
 }
 
 /// The smallest time that `percent` of the sorted times don't exceed, in milliseconds.
-fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let rank = (percent * sorted.len()).div_ceil(100).max(1);
     sorted[rank - 1].as_secs_f64() * 1e3
 }
