@@ -11,7 +11,7 @@ use crate::{
         tensors::{self, Tensor, TensorFile},
     },
     config::Phase,
-    model::{BackboneSpec, Features, HeadSpec},
+    model::{BackboneSpec, HeadSpec},
     preprocess::PreprocessSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -76,14 +76,21 @@ impl Document for Checkpoint {
             ));
         }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(format!("metric `{name}` is {value}: a checkpoint holds finite metrics only"));
+            return Err(format!(
+                "metric `{name}` is {value}: a checkpoint holds finite metrics only"
+            ));
         }
         if self.epoch == 0 || self.epoch > self.epochs_run {
-            return Err(format!("epoch {} of {} epochs run", self.epoch, self.epochs_run));
+            return Err(format!(
+                "epoch {} of {} epochs run",
+                self.epoch, self.epochs_run
+            ));
         }
         let files: Vec<_> = self.files.keys().map(String::as_str).collect();
         if files != [HEAD, REFERENCE] {
-            return Err(format!("lists the files {files:?}, expected {HEAD} and {REFERENCE}"));
+            return Err(format!(
+                "lists the files {files:?}, expected {HEAD} and {REFERENCE}"
+            ));
         }
         Ok(())
     }
@@ -128,10 +135,7 @@ impl Checkpoint {
 
     /// The width of the features that the head reads.
     pub fn feature_width(&self) -> usize {
-        match self.head.features {
-            Features::Cls => self.backbone.hidden,
-            Features::ClsMeanPatch => 2 * self.backbone.hidden,
-        }
+        self.head.features.width(self.backbone.hidden)
     }
 
     /// Writes the folder `dir` and fills in [`Checkpoint::files`]. What was in `dir` stays until the new folder is
@@ -149,8 +153,14 @@ impl Checkpoint {
         remove(&staged)?;
         let none = BTreeMap::new();
         self.files = BTreeMap::from([
-            (HEAD.to_owned(), tensors::save(&staged.join(HEAD), head, &none)?),
-            (REFERENCE.to_owned(), tensors::save(&staged.join(REFERENCE), reference, &none)?),
+            (
+                HEAD.to_owned(),
+                tensors::save(&staged.join(HEAD), head, &none)?,
+            ),
+            (
+                REFERENCE.to_owned(),
+                tensors::save(&staged.join(REFERENCE), reference, &none)?,
+            ),
         ]);
         json::save(self, &staged.join(DOCUMENT))?;
         Self::load(&staged)?;
@@ -170,7 +180,11 @@ impl Checkpoint {
         finite(file, "pixel_values", &pixels)?;
         let features = file.f32_of_shape("features", &[n, self.feature_width()])?;
         finite(file, "features", &features)?;
-        finite(file, "logits", &file.f32_of_shape("logits", &[n, self.head.classes])?)
+        finite(
+            file,
+            "logits",
+            &file.f32_of_shape("logits", &[n, self.head.classes])?,
+        )
     }
 }
 
@@ -181,7 +195,10 @@ fn finite(file: &TensorFile, name: &str, values: &[f32]) -> artifact::Result<()>
     Err(artifact::Error::Invalid {
         path: file.path().to_owned(),
         kind: "checkpoint",
-        reason: format!("tensor `{name}` holds {} at position {at}; train again", values[at]),
+        reason: format!(
+            "tensor `{name}` holds {} at position {at}; train again",
+            values[at]
+        ),
     })
 }
 

@@ -26,7 +26,10 @@ impl Confusion {
     /// When a class isn't below the number of classes.
     pub fn add(&mut self, label: usize, predicted: usize) {
         let classes = self.classes;
-        assert!(label < classes && predicted < classes, "class {label} or {predicted} of {classes}");
+        assert!(
+            label < classes && predicted < classes,
+            "class {label} or {predicted} of {classes}"
+        );
         self.counts[label * classes + predicted] += 1;
     }
 
@@ -75,7 +78,11 @@ impl Confusion {
         if self.total() == 0 {
             return f64::NAN;
         }
-        ratio(2 * self.count(class, class), self.labelled(class) + self.predicted(class)).unwrap_or(0.0)
+        ratio(
+            2 * self.count(class, class),
+            self.labelled(class) + self.predicted(class),
+        )
+        .unwrap_or(0.0)
     }
 
     /// The mean F1 over the classes that have samples or predictions.
@@ -86,7 +93,11 @@ impl Confusion {
 
     /// The field's `f1`: of class 1 for two classes, else the macro mean.
     pub fn f1_default(&self) -> f64 {
-        if self.classes == 2 { self.f1(1) } else { self.f1_macro() }
+        if self.classes == 2 {
+            self.f1(1)
+        } else {
+            self.f1_macro()
+        }
     }
 
     /// Matthews' correlation coefficient, for more than two classes as Gorodkin (2004) extends it; 0 when the labels or
@@ -106,7 +117,8 @@ impl Confusion {
         if label_spread == 0 || prediction_spread == 0 {
             return 0.0;
         }
-        let agreement = n as f64 * self.correct() as f64 - sum(&|k| labelled(k) * predicted(k)) as f64;
+        let agreement =
+            n as f64 * self.correct() as f64 - sum(&|k| labelled(k) * predicted(k)) as f64;
         agreement / ((label_spread as f64).sqrt() * (prediction_spread as f64).sqrt())
     }
 
@@ -146,7 +158,13 @@ mod tests {
                 classes: 2,
                 labels: &[0, 0, 0, 1, 1, 1, 1],
                 predicted: &[0, 1, 0, 1, 1, 0, 1],
-                want: [5.0 / 7.0, (2.0 / 3.0 + 0.75) / 2.0, 5.0 / 12.0, 0.75, (2.0 / 3.0 + 0.75) / 2.0],
+                want: [
+                    5.0 / 7.0,
+                    (2.0 / 3.0 + 0.75) / 2.0,
+                    5.0 / 12.0,
+                    0.75,
+                    (2.0 / 3.0 + 0.75) / 2.0,
+                ],
             },
             Case {
                 name: "three classes",
@@ -168,7 +186,13 @@ mod tests {
                 labels: &[0, 0, 1, 1],
                 predicted: &[0, 2, 1, 1],
                 // MCC: (4·3 − (2·1 + 2·2 + 0)) / √(16−8) / √(16−6)
-                want: [0.75, 0.75, 6.0 / 80_f64.sqrt(), (2.0 / 3.0 + 1.0) / 3.0, (2.0 / 3.0 + 1.0) / 3.0],
+                want: [
+                    0.75,
+                    0.75,
+                    6.0 / 80_f64.sqrt(),
+                    (2.0 / 3.0 + 1.0) / 3.0,
+                    (2.0 / 3.0 + 1.0) / 3.0,
+                ],
             },
             Case {
                 name: "a class with neither",
@@ -187,9 +211,19 @@ mod tests {
         ];
         for case in cases {
             let c = count(case.classes, case.labels, case.predicted);
-            let got = [c.accuracy(), c.balanced_accuracy(), c.mcc(), c.f1_default(), c.f1_macro()];
+            let got = [
+                c.accuracy(),
+                c.balanced_accuracy(),
+                c.mcc(),
+                c.f1_default(),
+                c.f1_macro(),
+            ];
             for (got, want) in got.iter().zip(case.want) {
-                assert!((got - want).abs() < 1e-12, "{}: {got} for {want}", case.name);
+                assert!(
+                    (got - want).abs() < 1e-12,
+                    "{}: {got} for {want}",
+                    case.name
+                );
             }
         }
     }
@@ -197,7 +231,13 @@ mod tests {
     #[test]
     fn nothing_measured_is_nan() {
         let c = Confusion::new(2);
-        for value in [c.accuracy(), c.balanced_accuracy(), c.mcc(), c.f1(1), c.f1_macro()] {
+        for value in [
+            c.accuracy(),
+            c.balanced_accuracy(),
+            c.mcc(),
+            c.f1(1),
+            c.f1_macro(),
+        ] {
             assert!(value.is_nan());
         }
     }

@@ -1,2 +1,74 @@
-//! trainer
-fn main() {}
+//! `stage1-train`: what `stage1 train` runs. A process of its own, because libtorch and ONNX Runtime don't share one.
+
+mod report;
+
+use clap::Parser;
+use report::{JsonLines, Story};
+use stage1_core::config::Config;
+use stage1_trainer::{Error, Existing, Result, events::Events, train};
+use std::{io::Write as _, panic, path::PathBuf, process::ExitCode};
+
+/// Train as a configuration says, on the splits in its run directory.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration; its relative paths are relative to the current folder
+    #[arg(long)]
+    config: PathBuf,
+    /// Override a key, e.g. `train.epochs=3`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print one JSON event per line on standard output instead of text on standard error
+    #[arg(long)]
+    events: bool,
+    /// Replace a checkpoint of other inputs
+    #[arg(long)]
+    overwrite: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match panic::catch_unwind(|| run(&args)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error.to_string()),
+        // libtorch's failures (memory, above all) arrive as panics; the message was printed by then.
+        Err(_) => fail(
+            "libtorch failed (see above); if memory ran out, try a smaller `train.feature_batch_size`",
+        ),
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let config = Config::load(&args.config, &args.set)?;
+    start_threads(config.thread_count())?;
+    let existing = if args.overwrite {
+        Existing::Overwrite
+    } else {
+        Existing::Keep
+    };
+    let (json, story) = (JsonLines::default(), Story::default());
+    let events: &dyn Events = if args.events { &json } else { &story };
+    let trained = train(&config, existing, events)?;
+    if args.events {
+        json.done(&trained);
+    } else {
+        story.done(&trained);
+    }
+    Ok(())
+}
+
+fn start_threads(threads: usize) -> Result<()> {
+    let started = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
+    started.map_err(|error| Error::Threads {
+        threads,
+        reason: error.to_string(),
+    })
+}
+
+fn fail(message: &str) -> ExitCode {
+    // Nothing is left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(2)
+}

@@ -1,0 +1,154 @@
+use stage1_core::{
+    artifact::{self, Digest},
+    config, model, preprocess,
+};
+use std::{io, path::PathBuf};
+
+/// Why nothing was trained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A file of the project can't be read or written.
+    #[error(transparent)]
+    Artifact(#[from] artifact::Error),
+    /// The backbone can't be read, or doesn't take images of this size.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// The preprocessing is wrong.
+    #[error("preprocess: {0}")]
+    Preprocess(preprocess::Error),
+    /// Another training's checkpoint is in the way.
+    #[error("{}: holds the checkpoint of another training (other images, settings or backbone); give --overwrite to replace it, or another run_dir", path.display())]
+    CheckpointExists {
+        /// The checkpoint's folder.
+        path: PathBuf,
+    },
+    /// What is in the checkpoint's place can't be read.
+    #[error("{source}; give --overwrite to train again and replace it")]
+    CheckpointDamaged {
+        /// What is wrong with it.
+        source: artifact::Error,
+    },
+    /// A split has no images.
+    #[error("{}: no images in {split}; make the splits again with a larger share for it (split.ratios)", splits.display())]
+    EmptySplit {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// The split.
+        split: &'static str,
+    },
+    /// A class can't be learned.
+    #[error("{}: class `{class}` has no images in train; add images of it, or remove the class", splits.display())]
+    ClassWithoutTraining {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// The class.
+        class: String,
+    },
+    /// There is nothing to tell apart.
+    #[error("{}: {count} class in the data, at least 2 are needed for a classifier", splits.display())]
+    OneClass {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// How many classes there are.
+        count: usize,
+    },
+    /// No epoch can be chosen.
+    #[error("{}: val_select has images of class `{class}` only, so that it can't tell a good epoch from a bad one; give it images of at least 2 classes", splits.display())]
+    SelectHasOneClass {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// The class.
+        class: String,
+    },
+    /// An image can't be read.
+    #[error("{}: cannot read the image: {source}; restore the file, or make the splits again", path.display())]
+    ReadImage {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// An image isn't the one that the splits were made with.
+    #[error("{}: changed since the split: splits.json records the digest {want}, the file has {got}; make the splits again", path.display())]
+    ImageChanged {
+        /// The file.
+        path: PathBuf,
+        /// The recorded digest.
+        want: Digest,
+        /// The digest of the bytes that are there.
+        got: Digest,
+    },
+    /// An image can't be decoded.
+    #[error("{}: {source}; remove it from the data, or set `data.on_bad_image: skip`", path.display())]
+    DecodeImage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: preprocess::DecodeError,
+    },
+    /// An image can't be brought to the model's size.
+    #[error("{}: {source}; remove it from the data, or set `data.on_bad_image: skip`", path.display())]
+    PreprocessImage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: preprocess::Error,
+    },
+    /// The backbone gives no numbers.
+    #[error("{}: the backbone's features of this image are not finite; check the weights ({})", path.display(), backbone.display())]
+    NonFiniteFeatures {
+        /// The image.
+        path: PathBuf,
+        /// The backbone's folder.
+        backbone: PathBuf,
+    },
+    /// The training has diverged.
+    #[error(
+        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower `train.learning_rate` (now {learning_rate}), a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
+    )]
+    Diverged {
+        /// What isn't finite.
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step within the epoch, from 1.
+        step: usize,
+        /// The configured peak rate.
+        learning_rate: f64,
+    },
+    /// The metrics file can't be written.
+    #[error("{}: cannot write: {source}", path.display())]
+    MetricsFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The threads for decoding can't be started.
+    #[error("cannot start {threads} threads for decoding: {reason}; set a smaller `threads`")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether one image can't be decoded or resized, so that the run can go on without it.
+    pub fn is_bad_image(&self) -> bool {
+        matches!(
+            self,
+            Self::DecodeImage { .. } | Self::PreprocessImage { .. }
+        )
+    }
+}
+
+/// The result of training.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

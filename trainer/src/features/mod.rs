@@ -1,0 +1,9 @@
+//! Features of the frozen backbone: computed once per image, kept on disk.
+
+mod cache;
+mod extract;
+mod images;
+
+pub use cache::FeatureCache;
+pub use extract::{Extractor, Found};
+pub use images::{Image, ImageReader};

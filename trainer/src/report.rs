@@ -1,0 +1,166 @@
+//! The two ways in which `stage1-train` tells what it does.
+
+use serde::Serialize;
+use stage1_core::progress::Progress;
+use stage1_trainer::{
+    Trained,
+    events::{EpochRecord, Events},
+};
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::Mutex,
+};
+
+/// One JSON object per line on standard output.
+#[derive(Default)]
+pub(crate) struct JsonLines {
+    done: Mutex<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Stage {
+        name: &'a str,
+        total: u64,
+    },
+    Progress {
+        done: u64,
+    },
+    Epoch(&'a EpochRecord),
+    Warning {
+        message: &'a str,
+    },
+    Done {
+        checkpoint: &'a Path,
+        reused: bool,
+        features_computed: usize,
+    },
+}
+
+impl JsonLines {
+    pub(crate) fn done(&self, trained: &Trained) {
+        self.print(&Line::Done {
+            checkpoint: &trained.checkpoint,
+            reused: trained.reused,
+            features_computed: trained.features_computed,
+        });
+    }
+
+    fn print(&self, line: &Line<'_>) {
+        let json = serde_json::to_string(line).expect("an event has a JSON form");
+        // A reader that has gone away doesn't end the training.
+        let _ = writeln!(io::stdout(), "{json}");
+    }
+
+    fn counter(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.done.lock().expect("no holder panics")
+    }
+}
+
+impl Progress for JsonLines {
+    fn start(&self, what: &str, total: u64) {
+        *self.counter() = 0;
+        self.print(&Line::Stage { name: what, total });
+    }
+
+    fn advance(&self, n: u64) {
+        let mut done = self.counter();
+        *done += n;
+        self.print(&Line::Progress { done: *done });
+    }
+
+    fn finish(&self) {}
+}
+
+impl Events for JsonLines {
+    fn epoch(&self, record: &EpochRecord) {
+        self.print(&Line::Epoch(record));
+    }
+
+    fn warning(&self, message: &str) {
+        self.print(&Line::Warning { message });
+    }
+}
+
+/// Lines for people on standard error.
+#[derive(Default)]
+pub(crate) struct Story {
+    stage: Mutex<Stage>,
+}
+
+#[derive(Default)]
+struct Stage {
+    name: String,
+    total: u64,
+    done: u64,
+}
+
+impl Story {
+    pub(crate) fn done(&self, trained: &Trained) {
+        let how = if trained.reused {
+            "unchanged, reused"
+        } else {
+            "written"
+        };
+        tell(&format!(
+            "checkpoint {}: {how}",
+            trained.checkpoint.display()
+        ));
+    }
+}
+
+impl Progress for Story {
+    fn start(&self, what: &str, total: u64) {
+        tell(&format!("{what}: {total}"));
+        *self.stage.lock().expect("no holder panics") = Stage {
+            name: what.to_owned(),
+            total,
+            done: 0,
+        };
+    }
+
+    /// A line for each tenth.
+    fn advance(&self, n: u64) {
+        let mut stage = self.stage.lock().expect("no holder panics");
+        let tenth = |done: u64| done * 10 / stage.total.max(1);
+        let (before, after) = (tenth(stage.done), tenth(stage.done + n));
+        stage.done += n;
+        // Epochs have lines of their own.
+        if after > before && stage.name != "epochs" {
+            tell(&format!(
+                "{}: {} of {}",
+                stage.name, stage.done, stage.total
+            ));
+        }
+    }
+
+    fn finish(&self) {}
+}
+
+impl Events for Story {
+    fn epoch(&self, record: &EpochRecord) {
+        let metrics: Vec<_> = record
+            .val_select
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
+        tell(&format!(
+            "epoch {:3}  loss {:.4}  val_select: {}{}",
+            record.epoch,
+            record.train_loss,
+            metrics.join("  "),
+            if record.best { "  (best)" } else { "" }
+        ));
+    }
+
+    fn warning(&self, message: &str) {
+        tell(&format!("warning: {message}"));
+    }
+}
+
+fn tell(line: &str) {
+    // Nobody listens when standard error is closed; the training goes on.
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,218 @@
+//! Judging an epoch on val_select: metrics, the best one, and when to stop.
+
+use crate::{events::Metrics, head::values};
+use stage1_core::{
+    config::{EarlyStop, SelectionMetric},
+    metrics::Confusion,
+};
+use tch::{Kind, Tensor};
+
+/// Accuracy, balanced accuracy, MCC, F1 and NLL (nats per image) of `logits` `[n, K]`. A row's class is its first
+/// largest logit.
+pub fn metrics(logits: &Tensor, labels: &[usize]) -> Metrics {
+    let classes = logits.size()[1] as usize;
+    let mut confusion = Confusion::new(classes);
+    for (row, &label) in values(logits).chunks_exact(classes).zip(labels) {
+        confusion.add(label, first_largest(row));
+    }
+    let named = [
+        ("accuracy", confusion.accuracy()),
+        ("balanced_accuracy", confusion.balanced_accuracy()),
+        ("f1", confusion.f1_default()),
+        ("mcc", confusion.mcc()),
+        ("nll", nll(logits, labels)),
+    ];
+    named
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn first_largest(row: &[f32]) -> usize {
+    let better = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
+    (1..row.len()).fold(0, better)
+}
+
+fn nll(logits: &Tensor, labels: &[usize]) -> f64 {
+    let labels: Vec<_> = labels.iter().map(|&label| label as i64).collect();
+    let labels = Tensor::from_slice(&labels).to_device(logits.device());
+    let log_probabilities = logits.to_kind(Kind::Double).log_softmax(-1, Kind::Double);
+    let of_labels = log_probabilities.gather(1, &labels.unsqueeze(1), false);
+    -of_labels.mean(Kind::Double).double_value(&[])
+}
+
+/// Which epoch is the best, and whether another is worth its time.
+pub struct Selection {
+    rule: EarlyStop,
+    best: Option<Metrics>,
+    /// The value that an improvement is measured from.
+    reference: f64,
+    stale: usize,
+}
+
+impl Selection {
+    /// No epoch yet.
+    pub fn new(rule: EarlyStop) -> Self {
+        Self {
+            rule,
+            best: None,
+            reference: f64::NEG_INFINITY,
+            stale: 0,
+        }
+    }
+
+    /// Takes in an epoch's metrics; whether it is the best so far. Of equal epochs the one with the lower NLL is better,
+    /// then the earlier one.
+    pub fn judge(&mut self, metrics: &Metrics) -> bool {
+        let score = self.score(metrics);
+        // Strictly: with `min_delta` 0, standing still isn't an improvement.
+        if score > self.reference + self.rule.min_delta {
+            self.reference = score;
+            self.stale = 0;
+        } else {
+            self.stale += 1;
+        }
+        let rank = |m: &Metrics| (self.score(m), -m["nll"]);
+        let is_best = self
+            .best
+            .as_ref()
+            .is_none_or(|best| rank(metrics) > rank(best));
+        if is_best {
+            self.best = Some(metrics.clone());
+        }
+        is_best
+    }
+
+    /// Whether the patience is used up.
+    pub fn should_stop(&self) -> bool {
+        self.stale >= self.rule.patience
+    }
+
+    /// The selection metric, turned so that higher is better.
+    fn score(&self, metrics: &Metrics) -> f64 {
+        match self.rule.metric {
+            SelectionMetric::Mcc => metrics["mcc"],
+            SelectionMetric::Accuracy => metrics["accuracy"],
+            SelectionMetric::BalancedAccuracy => metrics["balanced_accuracy"],
+            SelectionMetric::F1 => metrics["f1"],
+            SelectionMetric::Nll => -metrics["nll"],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(mcc: f64, nll: f64) -> Metrics {
+        let named = [
+            ("accuracy", 0.5),
+            ("balanced_accuracy", 0.5),
+            ("f1", 0.5),
+            ("mcc", mcc),
+            ("nll", nll),
+        ];
+        named
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    #[test]
+    fn the_best_epoch_and_the_stop_follow_the_rule() {
+        struct Case {
+            name: &'static str,
+            metric: SelectionMetric,
+            min_delta: f64,
+            epochs: &'static [(f64, f64)],
+            best: usize,
+            stops_after: Option<usize>,
+        }
+        let cases = [
+            Case {
+                name: "rises",
+                metric: SelectionMetric::Mcc,
+                min_delta: 0.0,
+                epochs: &[(0.1, 1.0), (0.2, 1.0), (0.3, 1.0)],
+                best: 2,
+                stops_after: None,
+            },
+            Case {
+                name: "stands still: the lower NLL is kept, the patience runs",
+                metric: SelectionMetric::Mcc,
+                min_delta: 0.0,
+                epochs: &[(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)],
+                best: 1,
+                stops_after: Some(2),
+            },
+            Case {
+                name: "small steps count as one when they add up",
+                metric: SelectionMetric::Mcc,
+                min_delta: 0.15,
+                epochs: &[(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0)],
+                best: 4,
+                stops_after: None,
+            },
+            Case {
+                name: "steps below min_delta: kept, but not worth going on",
+                metric: SelectionMetric::Mcc,
+                min_delta: 0.5,
+                epochs: &[(0.1, 1.0), (0.2, 1.0), (0.3, 1.0)],
+                best: 2,
+                stops_after: Some(2),
+            },
+            Case {
+                name: "NLL: lower is better",
+                metric: SelectionMetric::Nll,
+                min_delta: 0.0,
+                epochs: &[(0.1, 1.0), (0.0, 0.5), (0.9, 0.7)],
+                best: 1,
+                stops_after: None,
+            },
+        ];
+        for case in cases {
+            let mut selection = Selection::new(EarlyStop {
+                metric: case.metric,
+                patience: 2,
+                min_delta: case.min_delta,
+            });
+            let (mut best, mut stop) = (None, None);
+            for (i, &(mcc, nll)) in case.epochs.iter().enumerate() {
+                if selection.judge(&epoch(mcc, nll)) {
+                    best = Some(i);
+                }
+                if selection.should_stop() && stop.is_none() {
+                    stop = Some(i);
+                }
+            }
+            assert_eq!(
+                (best, stop),
+                (Some(case.best), case.stops_after),
+                "{}",
+                case.name
+            );
+        }
+    }
+
+    #[test]
+    fn metrics_of_known_logits() {
+        // Rows 0 and 1 are right; row 2 is a tie, which goes to the first class: wrong.
+        let logits = Tensor::from_slice(&[2.0_f32, 0.0, -1.0, 1.0, 0.0, 0.0]).reshape([3, 2]);
+        let got = metrics(&logits, &[0, 1, 1]);
+        let nll = ((1.0 + (-2.0_f64).exp()).ln() * 2.0 + 2.0_f64.ln()) / 3.0;
+        let want = [
+            ("accuracy", 2.0 / 3.0),
+            ("balanced_accuracy", 0.75),
+            ("f1", 2.0 / 3.0),
+            ("mcc", 0.5),
+            ("nll", nll),
+        ];
+        for (name, want) in want {
+            assert!(
+                (got[name] - want).abs() < 1e-12,
+                "{name}: {} for {want}",
+                got[name]
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Backbones against the outputs of Hugging Face transformers.
+
+use crate::goldens::Suite;
+use stage1_core::{
+    artifact::tensors::TensorFile,
+    model::{Features, Weights},
+};
+use stage1_trainer::{backbone::Backbone, head::values};
+use std::path::Path;
+use tch::{Device, Tensor, no_grad};
+
+/// Of the largest expected value: float32 sums in another order.
+const TOLERANCE: f32 = 1e-4;
+
+const EXCEPTIONS: &[(&str, &str)] = &[
+    (
+        "backbones/*convnext*",
+        "ConvNeXt backbones aren't implemented yet",
+    ),
+    (
+        "backbones/adapters/*",
+        "adapters belong to the phase `peft`, which isn't implemented yet",
+    ),
+];
+
+fn is_golden(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    ["config.json", "model.safetensors", "cases.safetensors"].contains(&&*name)
+}
+
+#[test]
+fn backbones_reproduce_transformers() {
+    let mut suite = Suite::discover("trainer backbones", "backbones", is_golden, EXCEPTIONS);
+    for cases in suite.paths() {
+        let dir = cases.parent().unwrap();
+        let excepted = dir.to_string_lossy().contains("convnext")
+            || dir.to_string_lossy().contains("adapters");
+        if excepted || !cases.ends_with("cases.safetensors") {
+            continue;
+        }
+        let (spec, weights) = Weights::open(dir).unwrap();
+        suite.mark_used(&dir.join("config.json"));
+        suite.mark_used(&dir.join("model.safetensors"));
+        let backbone = Backbone::new(spec, weights, Device::Cpu);
+        let file = TensorFile::open(&cases).unwrap();
+        let names = case_names(&file);
+        suite.expand(&cases, &names);
+        for name in &names {
+            check(&backbone, &file, name);
+            suite.mark_case(&cases, name);
+        }
+    }
+    suite.finish();
+}
+
+fn case_names(file: &TensorFile) -> Vec<String> {
+    let shapes = file.shapes().unwrap();
+    let inputs = shapes
+        .keys()
+        .filter_map(|name| name.strip_suffix(".pixel_values"));
+    inputs.map(str::to_owned).collect()
+}
+
+fn check(backbone: &Backbone, file: &TensorFile, case: &str) {
+    let golden = |what: &str| file.f32(&format!("{case}.{what}")).unwrap();
+    let (shape, pixels) = golden("pixel_values");
+    let shape: Vec<_> = shape.iter().map(|&n| n as i64).collect();
+    let pixels = Tensor::from_slice(&pixels).reshape(shape);
+    let (tokens, features) = no_grad(|| {
+        (
+            backbone.tokens(&pixels).unwrap(),
+            backbone.features(&pixels).unwrap(),
+        )
+    });
+    let name = format!("{} {case}", file.path().display());
+    assert_close(
+        &values(&tokens),
+        &golden("last_hidden_state").1,
+        &format!("{name} tokens"),
+    );
+    assert_close(
+        &values(&features.class),
+        &golden("pooler_output").1,
+        &format!("{name} class token"),
+    );
+    check_patch_mean(
+        backbone,
+        &tokens,
+        &values(&features.select(Features::ClsMeanPatch)),
+        &name,
+    );
+}
+
+/// Our own definition, spelled out on the tokens: the class token, then the mean without class token and registers.
+fn check_patch_mean(backbone: &Backbone, tokens: &Tensor, got: &[f32], name: &str) {
+    let (batch, count, width) = tokens.size3().unwrap();
+    let (count, width) = (count as usize, width as usize);
+    let first = backbone.spec().prefix_tokens();
+    let tokens = values(tokens);
+    let mut want = Vec::new();
+    for image in tokens.chunks_exact(count * width) {
+        want.extend_from_slice(&image[..width]);
+        let mean = |d: usize| {
+            (first..count).map(|t| image[t * width + d]).sum::<f32>() / (count - first) as f32
+        };
+        want.extend((0..width).map(mean));
+    }
+    assert_eq!(want.len(), batch as usize * 2 * width);
+    assert_close(got, &want, &format!("{name} features"));
+}
+
+fn assert_close(got: &[f32], want: &[f32], name: &str) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    let scale = want.iter().fold(0.0_f32, |scale, x| scale.max(x.abs()));
+    let error = got
+        .iter()
+        .zip(want)
+        .fold(0.0_f32, |error, (a, b)| error.max((a - b).abs()));
+    assert!(
+        error <= TOLERANCE * scale,
+        "{name}: error {error} at scale {scale}"
+    );
+}

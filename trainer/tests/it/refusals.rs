@@ -1,0 +1,126 @@
+//! What can't be trained is refused with the file, the fault and the next step; and nothing is left behind.
+
+use crate::fixture::Fixture;
+use stage1_core::{data::Content, split::Split};
+use std::fs;
+
+#[test]
+fn a_diverging_run_stops_and_leaves_no_checkpoint() {
+    let fixture = Fixture::new(Content::Digest);
+    let message = fixture.refusal(&["--set", "train.learning_rate=1e30"]);
+    for part in ["diverged", "epoch 1", "step 2", "train.learning_rate"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!fixture.path("run/checkpoints/best").exists());
+}
+
+#[test]
+fn a_diverging_run_leaves_the_previous_checkpoint_as_it_was() {
+    let fixture = Fixture::new(Content::Digest);
+    fixture.train(&[]);
+    let bytes = fixture.checkpoint_bytes();
+    fixture.refusal(&["--overwrite", "--set", "train.learning_rate=1e30"]);
+    assert_eq!(fixture.checkpoint_bytes(), bytes);
+}
+
+#[test]
+fn another_trainings_checkpoint_is_not_replaced_unasked() {
+    let fixture = Fixture::new(Content::Digest);
+    fixture.train(&[]);
+    let bytes = fixture.checkpoint_bytes();
+    let message = fixture.refusal(&["--set", "seed=9"]);
+    assert!(
+        message.contains("another training") && message.contains("--overwrite"),
+        "{message}"
+    );
+    assert_eq!(fixture.checkpoint_bytes(), bytes);
+    fixture.train(&["--overwrite", "--set", "seed=9"]);
+    assert_ne!(fixture.checkpoint_bytes(), bytes);
+
+    fs::write(
+        fixture.path("run/checkpoints/best/head.safetensors"),
+        "damaged",
+    )
+    .unwrap();
+    let message = fixture.refusal(&["--set", "seed=9"]);
+    assert!(
+        message.contains("head.safetensors") && message.contains("--overwrite"),
+        "{message}"
+    );
+    fixture.train(&["--overwrite", "--set", "seed=9"]);
+}
+
+#[test]
+fn a_changed_image_is_noticed() {
+    let fixture = Fixture::new(Content::Digest);
+    let (one, other) = (
+        fixture.image_path(Split::Train, 0),
+        fixture.image_path(Split::Train, 2),
+    );
+    fs::copy(other, one).unwrap();
+    let message = fixture.refusal(&[]);
+    assert!(
+        message.contains("train-000.png: changed since the split"),
+        "{message}"
+    );
+}
+
+#[test]
+fn splits_that_cannot_train_or_choose_are_refused() {
+    type Edit = fn(&mut Vec<stage1_core::split::SplitSample>);
+    let cases: [(&str, Edit, &str); 4] = [
+        (
+            "no training images",
+            |s| s.retain(|s| s.split != Split::Train),
+            "no images in train",
+        ),
+        (
+            "nothing to choose by",
+            |s| s.retain(|s| s.split != Split::ValSelect),
+            "no images in val_select",
+        ),
+        (
+            "a class without training images",
+            |s| s.retain(|s| s.split != Split::Train || s.label == 0),
+            "class `light` has no images in train",
+        ),
+        (
+            "one class to choose by",
+            |s| s.retain(|s| s.split != Split::ValSelect || s.label == 1),
+            "val_select has images of class `light` only",
+        ),
+    ];
+    for (name, edit, want) in cases {
+        let fixture = Fixture::new(Content::Digest);
+        fixture.edit_splits(edit);
+        let message = fixture.refusal(&[]);
+        assert!(
+            message.contains(want) && message.contains("splits.json"),
+            "{name}: {message}"
+        );
+    }
+}
+
+#[test]
+fn sizes_and_files_that_do_not_fit_are_named() {
+    let fixture = Fixture::new(Content::Digest);
+    let cases = [
+        (
+            vec![
+                "--set",
+                "preprocess.resize={exact: {height: 18, width: 20}}",
+            ],
+            "patch",
+        ),
+        (vec!["--set", "backbone.path=nowhere"], "nowhere"),
+        (vec!["--set", "run_dir=elsewhere"], "elsewhere/splits.json"),
+        (
+            vec!["--set", "train.epoch=1"],
+            "did you mean `train.epochs`",
+        ),
+    ];
+    for (arguments, want) in cases {
+        let message = fixture.refusal(&arguments);
+        assert!(message.contains(want), "{arguments:?}: {message}");
+    }
+}
