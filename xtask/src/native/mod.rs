@@ -22,7 +22,7 @@ use crate::files;
 use crate::progress::say;
 use crate::workspace::Workspace;
 
-pub(crate) use self::prerequisites::name_compiler;
+pub(crate) use self::prerequisites::{check as check_prerequisites, name_compiler};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args, Default)]
