@@ -6,6 +6,8 @@
 mod dinov2;
 mod error;
 mod index;
+#[cfg(test)]
+mod tests;
 
 pub use error::ImportError;
 

@@ -1,0 +1,264 @@
+//! Backbone and head as one model: the head's formula, the file's properties, and parity's verdicts.
+
+use crate::support::{Ort, golden_backbone, numbers, relative_error};
+use stage1_core::{
+    artifact::{
+        Digest,
+        tensors::{self, Tensor, TensorFile},
+    },
+    checkpoint::Checkpoint,
+    config::Phase,
+    model::{BackboneSpec, Features, HeadKind, HeadSpec, Weights},
+    preprocess::PreprocessSpec,
+};
+use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, parity};
+use std::collections::BTreeMap;
+
+const SIDE: usize = 24;
+const IMAGES: usize = 5;
+const CLASSES: usize = 3;
+const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
+
+/// A head on a golden backbone, with its reference outputs computed here, in double precision, from the tokens of the
+/// backbone alone.
+struct Trained {
+    dir: tempfile::TempDir,
+    spec: BackboneSpec,
+    weights: Weights,
+    checkpoint: Checkpoint,
+    head: BTreeMap<String, Tensor>,
+    pixels: Vec<f32>,
+}
+
+impl Trained {
+    fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
+        let (spec, weights) = golden_backbone(backbone);
+        let head = HeadSpec {
+            kind,
+            features,
+            classes: CLASSES,
+        };
+        let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
+            let count = shape.iter().product();
+            (name, Tensor::f32(shape, numbers(count, i as u64)))
+        };
+        let tensors = head
+            .tensors(spec.hidden)
+            .into_iter()
+            .enumerate()
+            .map(tensor)
+            .collect();
+        Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            checkpoint: checkpoint(&spec, &weights, head),
+            head: tensors,
+            pixels: numbers(SHAPE.iter().product(), 99),
+            spec,
+            weights,
+        }
+    }
+
+    fn save(&self, name: &str, tensors: &BTreeMap<String, Tensor>) -> TensorFile {
+        let path = self.dir.path().join(name);
+        tensors::save(&path, tensors, &BTreeMap::new()).expect("saved");
+        TensorFile::open(&path).expect("read again")
+    }
+
+    fn export(&self) -> Result<Vec<u8>, Error> {
+        let head = self.save("head.safetensors", &self.head);
+        let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
+        let exported = export_classifier(
+            &self.checkpoint,
+            &head,
+            &self.spec,
+            &self.weights,
+            &metadata,
+        )?;
+        assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
+        Ok(exported.model)
+    }
+
+    fn logits(&self) -> Vec<f32> {
+        let exported =
+            export_embedding(&self.spec, &self.weights, SIDE, SIDE).expect("the backbone");
+        let outputs = Ort::new(&exported.model).outputs(&self.pixels, SHAPE, &["tokens"]);
+        let tokens: Vec<f64> = outputs[0].iter().map(|x| f64::from(*x)).collect();
+        let per_image = tokens.len() / IMAGES;
+        tokens
+            .chunks_exact(per_image)
+            .flat_map(|tokens| self.head(&self.features(tokens)))
+            .collect()
+    }
+
+    fn features(&self, tokens: &[f64]) -> Vec<f64> {
+        let d = self.spec.hidden;
+        let class = tokens[..d].to_vec();
+        if self.checkpoint.head.features == Features::Cls {
+            return class;
+        }
+        let patches: Vec<_> = tokens
+            .chunks_exact(d)
+            .skip(self.spec.prefix_tokens())
+            .collect();
+        let mean = (0..d).map(|i| patches.iter().map(|p| p[i]).sum::<f64>() / patches.len() as f64);
+        class.into_iter().chain(mean).collect()
+    }
+
+    fn head(&self, features: &[f64]) -> Vec<f32> {
+        let gelu = |x: f64| x * 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        let logits = match self.checkpoint.head.kind {
+            HeadKind::Linear => self.linear("head", features),
+            HeadKind::Mlp { .. } => {
+                let inner: Vec<_> = self
+                    .linear("head.fc1", features)
+                    .into_iter()
+                    .map(gelu)
+                    .collect();
+                self.linear("head.fc2", &inner)
+            }
+        };
+        logits.into_iter().map(|x| x as f32).collect()
+    }
+
+    fn linear(&self, layer: &str, x: &[f64]) -> Vec<f64> {
+        let values = |name: &str| match &self.head[&format!("{layer}.{name}")].values {
+            tensors::Values::F32(values) => values,
+            other => panic!("{other:?}"),
+        };
+        let rows = values("weight").chunks_exact(x.len());
+        let row = |(row, bias): (&[f32], &f32)| {
+            row.iter()
+                .zip(x)
+                .map(|(w, x)| f64::from(*w) * x)
+                .sum::<f64>()
+                + f64::from(*bias)
+        };
+        rows.zip(values("bias")).map(row).collect()
+    }
+
+    fn reference(&self) -> TensorFile {
+        let tensors = BTreeMap::from([
+            (
+                "pixel_values".to_owned(),
+                Tensor::f32(SHAPE, self.pixels.clone()),
+            ),
+            (
+                "logits".to_owned(),
+                Tensor::f32([IMAGES, CLASSES], self.logits()),
+            ),
+        ]);
+        self.save("reference.safetensors", &tensors)
+    }
+}
+
+fn checkpoint(spec: &BackboneSpec, weights: &Weights, head: HeadSpec) -> Checkpoint {
+    Checkpoint {
+        schema_version: 1,
+        phase: Phase::Baseline,
+        backbone: spec.clone(),
+        backbone_digest: weights.digest(),
+        head,
+        labels: ["bag", "boot", "dress"].map(str::to_owned).to_vec(),
+        preprocess: PreprocessSpec::dinov3(SIDE as u32, SIDE as u32),
+        seed: 0,
+        threads: 1,
+        epoch: 1,
+        epochs_run: 1,
+        metrics: BTreeMap::new(),
+        splits_digest: Digest::of_bytes(b"splits"),
+        inputs_digest: Digest::of_bytes(b"inputs"),
+        files: BTreeMap::new(),
+    }
+}
+
+/// All backbones and heads, once each.
+fn all() -> [Trained; 4] {
+    let mlp = HeadKind::Mlp { hidden: 7 };
+    [
+        Trained::new("dinov2", HeadKind::Linear, Features::Cls),
+        Trained::new(
+            "dinov2-registers-swiglu",
+            HeadKind::Linear,
+            Features::ClsMeanPatch,
+        ),
+        Trained::new("dinov3-vit-mlp", mlp, Features::Cls),
+        Trained::new("dinov3-vit-swiglu", mlp, Features::ClsMeanPatch),
+    ]
+}
+
+#[test]
+fn logits_are_the_heads_formula_and_parity_holds() {
+    for trained in all() {
+        let name = format!("{:?} {:?}", trained.spec.family, trained.checkpoint.head);
+        let mut session = Ort::new(&trained.export().expect("exported"));
+        let logits = session
+            .outputs(&trained.pixels, SHAPE, &["logits"])
+            .remove(0);
+        let error = relative_error(&logits, &trained.logits());
+        assert!(error <= 1e-5, "{name}: {error:e}");
+        let parity =
+            parity(&mut session, &trained.reference(), Tolerances::default()).expect("a verdict");
+        assert!(parity.passed && parity.same_labels, "{name}: {parity:?}");
+        assert_eq!(parity.images, IMAGES);
+    }
+}
+
+#[test]
+fn a_changed_weight_fails_parity() {
+    for mut trained in all() {
+        let reference = trained.reference();
+        let (name, tensor) = trained.head.pop_first().expect("a tensor");
+        let tensors::Values::F32(mut values) = tensor.values else {
+            panic!("{name}")
+        };
+        values[0] += 0.01;
+        trained.head.insert(name, Tensor::f32(tensor.shape, values));
+        let mut session = Ort::new(&trained.export().expect("exported"));
+        let parity = parity(&mut session, &reference, Tolerances::default()).expect("a verdict");
+        assert!(
+            !parity.passed && parity.max_abs_error > parity.tolerance * parity.scale,
+            "{parity:?}"
+        );
+        assert!(
+            parity.batch_max_abs_error <= parity.batch_tolerance * parity.scale,
+            "{parity:?}"
+        );
+    }
+}
+
+#[test]
+fn another_backbone_than_the_heads_is_refused() {
+    let mut trained = Trained::new("dinov2", HeadKind::Linear, Features::Cls);
+    trained.checkpoint.backbone_digest = Digest::of_bytes(b"another");
+    assert!(matches!(trained.export(), Err(Error::OtherBackbone { .. })));
+}
+
+#[test]
+fn a_head_of_another_shape_is_named() {
+    let mut trained = Trained::new("dinov2", HeadKind::Linear, Features::Cls);
+    trained.checkpoint.head.features = Features::ClsMeanPatch;
+    let error = trained
+        .export()
+        .expect_err("the head is too narrow")
+        .to_string();
+    assert!(
+        error.contains("head.weight") && error.contains("[3, 64]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_file_says_what_it_is() {
+    let model = Trained::new("dinov2", HeadKind::Linear, Features::Cls)
+        .export()
+        .expect("exported");
+    let text = String::from_utf8_lossy(&model);
+    for wanted in [
+        "[\"bag\",\"boot\",\"dress\"]",
+        "stage1.preprocess",
+        "stage1.backbone_digest",
+        "config_digest",
+    ] {
+        assert!(text.contains(wanted), "{wanted}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Integration tests of `stage1-exporter`: exported models on ONNX Runtime.
+
+#[path = "../../../goldens/suite.rs"]
+mod goldens;
+
+mod backbones;
+mod classifier;
+mod support;

@@ -1,0 +1,71 @@
+//! What the tests share: sessions, golden backbones, deterministic numbers.
+
+use stage1_core::model::{BackboneSpec, Weights};
+use stage1_exporter::Session;
+use stage1_runtime::{OrtSession, SessionOptions};
+use std::{error::Error, path::Path};
+
+/// A model on ONNX Runtime.
+pub(crate) struct Ort(OrtSession);
+
+impl Ort {
+    pub(crate) fn new(model: &[u8]) -> Self {
+        let options = SessionOptions::default();
+        Self(
+            OrtSession::from_bytes(model, "exported", &options)
+                .expect("ONNX Runtime takes the model"),
+        )
+    }
+
+    /// The named outputs' values.
+    pub(crate) fn outputs(
+        &mut self,
+        pixels: &[f32],
+        shape: [usize; 4],
+        names: &[&str],
+    ) -> Vec<Vec<f32>> {
+        let outputs = self
+            .0
+            .run_named(pixels, shape, names)
+            .expect("the model runs");
+        outputs.into_iter().map(|tensor| tensor.values).collect()
+    }
+}
+
+impl Session for Ort {
+    fn run(
+        &mut self,
+        pixels: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.run(pixels, shape)?)
+    }
+}
+
+/// A backbone of the repository's own goldens.
+pub(crate) fn golden_backbone(name: &str) -> (BackboneSpec, Weights) {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+    Weights::open(&goldens.join(name)).expect("a golden backbone")
+}
+
+/// `count` numbers in -1..1, the same in every run.
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// The largest |a - b|, as a share of the largest |b|.
+pub(crate) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let difference = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs();
+    assert!(a.iter().all(|a| a.is_finite()), "not finite");
+    largest(&mut a.iter().zip(b).map(difference))
+        / largest(&mut b.iter().map(|b| f64::from(b.abs())))
+}
