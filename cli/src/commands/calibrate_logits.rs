@@ -1,0 +1,134 @@
+//! `stage1 calibrate --logits`: certify on logits that somebody else's model made.
+
+mod division;
+mod record;
+mod summary;
+
+use crate::{
+    args::CalibrateArgs,
+    output::{Answer, Output},
+};
+use anyhow::{Context, bail};
+use division::Division;
+use record::Record;
+use stage1_calibration::{
+    fit::{PolicyFit, certificate, fit_policy},
+    plan::{Target, plan},
+    rows::{CalibRows, SelectRows, count_units},
+};
+use stage1_core::{
+    artifact::{Digest, json},
+    certificate::{Attempts, Plan},
+    config::CalibratorChoice,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use summary::{Finding, Summary};
+
+const PLAN: &str = "plan.json";
+const POLICY: &str = "policy.json";
+const CERTIFICATE: &str = "certificate.json";
+const NOT_CERTIFIED: &str = "not-certified.json";
+
+/// Writes `plan.json` and, if a threshold was certified, `policy.json` and `certificate.json`, else
+/// `not-certified.json`, into `--out` (`<file>-policy` beside the file if not given).
+///
+/// The order is that of a run: the plan is made from the selecting rows alone, recorded in the ledger beside the file
+/// and written, before the certifying rows are looked at.
+pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answer> {
+    let logits = args.logits.as_deref().context("--logits names no file")?;
+    let out = args.out.clone().unwrap_or_else(|| beside(logits));
+    check_free(&out, args.step.overwrite)?;
+    let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
+    let select = SelectRows::new(&division.select, args.seed)?;
+    let units = count_units(&division.calib);
+    let plan = |attempt| {
+        let target = Target {
+            alpha: args.alpha,
+            delta: args.delta,
+            attempts: Attempts::Single,
+            attempt,
+        };
+        plan(&select, units, &target, None)
+    };
+    let mut record = Record::open(logits, &division, *output)?;
+    let attempt = record.begin(units, &plan)?;
+    let plan = plan(attempt)?;
+    clear(&out)?;
+    json::save(&plan, &out.join(PLAN))?;
+    let calib = CalibRows::new(&division.calib, args.seed)?;
+    let finding = match fit_policy(&plan, &calib, CalibratorChoice::Auto)? {
+        PolicyFit::Certified { policy, certified } => {
+            let digest = Digest::of_bytes(&json::to_bytes(&policy));
+            record.conclude(attempt, Some(digest))?;
+            let certificate = certificate(&plan, &policy, &certified, record.state(), None);
+            json::save(&policy, &out.join(POLICY))?;
+            json::save(&certificate, &out.join(CERTIFICATE))?;
+            Finding::Certified {
+                policy,
+                certificate,
+            }
+        }
+        PolicyFit::NotCertified(not_certified) => {
+            record.conclude(attempt, None)?;
+            json::save(&not_certified, &out.join(NOT_CERTIFIED))?;
+            Finding::NotCertified(not_certified)
+        }
+    };
+    answer(&out, &plan, &division, finding, *output)
+}
+
+fn answer(
+    out: &Path,
+    plan: &Plan,
+    division: &Division,
+    finding: Finding,
+    output: Output,
+) -> anyhow::Result<Answer> {
+    let is_certified = matches!(finding, Finding::Certified { .. });
+    let summary = Summary::new(out, plan, division, finding)?;
+    output.answer(&summary, &summary.text())?;
+    Ok(if is_certified {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
+}
+
+fn beside(logits: &Path) -> PathBuf {
+    let stem = logits.file_stem().unwrap_or_default().to_string_lossy();
+    logits.with_file_name(format!("{stem}-policy"))
+}
+
+/// Before the ledger records anything.
+fn check_free(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    let mut files = [PLAN, POLICY, CERTIFICATE, NOT_CERTIFIED]
+        .into_iter()
+        .map(|name| out.join(name));
+    match files.find(|file| file.exists()) {
+        Some(file) if !overwrite => {
+            bail!(
+                "{} exists; choose another folder with --out, or replace it with --overwrite",
+                file.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An older policy must not stay beside the news that nothing could be certified. The certificate goes first: a policy
+/// without one is worth nothing.
+fn clear(out: &Path) -> anyhow::Result<()> {
+    for name in [CERTIFICATE, POLICY, NOT_CERTIFIED, PLAN] {
+        let path = out.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

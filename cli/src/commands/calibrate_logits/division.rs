@@ -1,0 +1,176 @@
+//! Which rows select and which certify.
+
+use crate::{output::Output, tables};
+use anyhow::{bail, ensure};
+use serde::Serialize;
+use stage1_calibration::rows::divide;
+use stage1_core::{
+    artifact::{Digest, Hasher},
+    logits::LogitSet,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+/// How the rows were divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub(super) enum How {
+    /// The file's `split` column.
+    SplitColumn,
+    /// `--select` names the file of the others.
+    TwoFiles,
+    /// A seeded hash of the units, 1:2.
+    SeededHash { seed: u64 },
+}
+
+/// The rows of a calibration.
+pub(super) struct Division {
+    pub(super) select: LogitSet,
+    pub(super) calib: LogitSet,
+    pub(super) how: How,
+    /// What the ledger goes by: the rows that certify, or could have with another seed.
+    pub(super) key: Digest,
+}
+
+impl Division {
+    pub(super) fn read(
+        logits: &Path,
+        select: Option<&Path>,
+        seed: u64,
+        output: Output,
+    ) -> anyhow::Result<Self> {
+        let set = read(logits, output)?;
+        let division = match (select, &set.split) {
+            (Some(path), _) => {
+                let select = rows_of(path, &read(path, output)?, "val_select")?;
+                Self::given(How::TwoFiles, select, rows_of(logits, &set, "val_calib")?)
+            }
+            (None, Some(_)) => {
+                let select = rows_of(logits, &set, "val_select")?;
+                Self::given(
+                    How::SplitColumn,
+                    select,
+                    rows_of(logits, &set, "val_calib")?,
+                )
+            }
+            (None, None) => Self::hashed(&set, seed, output)?,
+        };
+        division.check_apart()?;
+        Ok(division)
+    }
+
+    fn given(how: How, select: LogitSet, calib: LogitSet) -> Self {
+        let key = identity(&calib);
+        Self {
+            select,
+            calib,
+            how,
+            key,
+        }
+    }
+
+    fn hashed(set: &LogitSet, seed: u64, output: Output) -> anyhow::Result<Self> {
+        let (select, calib) = divide(set, seed)?;
+        output.note(&format!(
+            "no `split` column and no --select: a hash seeded with {seed} divides the rows 1:2, {} to select and {} to certify",
+            select.len(),
+            calib.len()
+        ));
+        Ok(Self {
+            select: set.subset(&select),
+            calib: set.subset(&calib),
+            how: How::SeededHash { seed },
+            // Of all rows: another seed is another attempt, not another val_calib.
+            key: identity(set),
+        })
+    }
+
+    /// A row that selects the threshold can't certify it.
+    fn check_apart(&self) -> anyhow::Result<()> {
+        let ids: BTreeSet<_> = self.select.ids.iter().collect();
+        if let Some(id) = self.calib.ids.iter().find(|id| ids.contains(id)) {
+            bail!(
+                "row `{id}` is both among those that select and those that certify: a row can be used for one of them"
+            );
+        }
+        let units: BTreeSet<_> = self.select.units.iter().flatten().collect();
+        let row = self
+            .calib
+            .units
+            .iter()
+            .flatten()
+            .position(|unit| units.contains(unit));
+        if let Some(row) = row {
+            let id = self.calib.ids.get(row).map_or_else(
+                || format!("{row} of those that certify"),
+                |id| format!("`{id}`"),
+            );
+            bail!(
+                "row {id}: its group is also among the rows that select: a group goes to one of them as a whole"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path, output: Output) -> anyhow::Result<LogitSet> {
+    let table = tables::read(path)?;
+    table.notes.iter().for_each(|note| output.note(note));
+    Ok(table.set)
+}
+
+/// The rows of one split; all of them if the file doesn't name splits.
+fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Result<LogitSet> {
+    let Some(splits) = &set.split else {
+        return Ok(set.clone());
+    };
+    let rows: Vec<_> = (0..set.n()).filter(|i| splits[*i] == split).collect();
+    let mut counts = BTreeMap::<_, usize>::new();
+    splits
+        .iter()
+        .for_each(|split| *counts.entry(split).or_default() += 1);
+    let found: Vec<_> = counts
+        .iter()
+        .map(|(split, n)| format!("{split} ({n} rows)"))
+        .collect();
+    ensure!(
+        !rows.is_empty(),
+        "{}: no rows of split {split}; it holds {}",
+        path.display(),
+        found.join(", ")
+    );
+    Ok(set.subset(&rows))
+}
+
+/// What the rows are, whatever their order: their ids or, without ids, their contents.
+fn identity(set: &LogitSet) -> Digest {
+    let mut rows: Vec<_> = match set.ids.len() {
+        0 => (0..set.n()).map(|i| contents(set, i)).collect(),
+        _ => set
+            .ids
+            .iter()
+            .map(|id| Digest::of_bytes(id.as_bytes()))
+            .collect(),
+    };
+    rows.sort_unstable();
+    Digest::of_json(&rows)
+}
+
+/// What a model says of the rows, whatever their order.
+pub(super) fn contents_of(set: &LogitSet) -> Digest {
+    let mut rows: Vec<_> = (0..set.n()).map(|i| contents(set, i)).collect();
+    rows.sort_unstable();
+    Digest::of_json(&rows)
+}
+
+fn contents(set: &LogitSet, i: usize) -> Digest {
+    let bytes: Vec<u8> = set.row(i).iter().flat_map(|z| z.to_be_bytes()).collect();
+    let mut hasher = Hasher::new();
+    hasher.field(&bytes).field(&set.labels[i].to_be_bytes());
+    if let Some(id) = set.ids.get(i) {
+        hasher.field(id.as_bytes());
+    }
+    hasher.finish()
+}

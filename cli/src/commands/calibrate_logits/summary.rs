@@ -1,0 +1,323 @@
+//! What a calibration found, for people and as JSON.
+
+use super::division::{Division, How};
+use serde::Serialize;
+use stage1_calibration::metrics::{Metric, Predictions, compute};
+use stage1_core::{
+    certificate::{Certificate, NotCertified, NotCertifiedReason, Plan},
+    logits::LogitSet,
+    policy::{Calibrator, Policy, Score, Threshold},
+};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+/// What came of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists per calibration"
+)]
+pub(super) enum Finding {
+    Certified {
+        policy: Policy,
+        certificate: Certificate,
+    },
+    NotCertified(NotCertified),
+}
+
+/// Of the probabilities that are reported, on rows that the calibrator wasn't fitted on.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Quality {
+    nll: Option<f64>,
+    ece: Option<f64>,
+}
+
+/// The calibrator's effect.
+#[derive(Serialize)]
+struct Reported {
+    measured_on: &'static str,
+    softmax: Quality,
+    calibrated: Quality,
+}
+
+#[derive(Serialize)]
+pub(super) struct Summary {
+    certified: bool,
+    out: PathBuf,
+    division: How,
+    select_rows: usize,
+    calib_rows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_probability: Option<Reported>,
+    #[serde(flatten)]
+    finding: Finding,
+    #[serde(skip)]
+    plan: Plan,
+}
+
+impl Summary {
+    pub(super) fn new(
+        out: &Path,
+        plan: &Plan,
+        division: &Division,
+        finding: Finding,
+    ) -> anyhow::Result<Self> {
+        let reported_probability = match &finding {
+            Finding::Certified { policy, .. } => Some(Reported::new(&division.select, policy)?),
+            Finding::NotCertified(_) => None,
+        };
+        Ok(Self {
+            certified: reported_probability.is_some(),
+            out: out.to_owned(),
+            division: division.how,
+            select_rows: division.select.n(),
+            calib_rows: division.calib.n(),
+            reported_probability,
+            finding,
+            plan: plan.clone(),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        let written = match &self.finding {
+            Finding::Certified {
+                policy,
+                certificate,
+            } => self.certified(policy, certificate, &mut out),
+            Finding::NotCertified(not) => self.not_certified(not, &mut out),
+        };
+        written.expect("writing to a string can't fail");
+        out
+    }
+
+    fn certified(
+        &self,
+        policy: &Policy,
+        certificate: &Certificate,
+        out: &mut String,
+    ) -> std::fmt::Result {
+        let Certificate {
+            answered,
+            errors,
+            coverage,
+            upper_bound,
+            calib,
+            ..
+        } = certificate;
+        let rate = *errors as f64 / *answered as f64;
+        writeln!(
+            out,
+            "certified: answers are wrong at a rate of at most {} with confidence {}",
+            percent(self.plan.alpha),
+            percent(1.0 - self.plan.delta)
+        )?;
+        self.rows(calib.units, calib.rows, out)?;
+        line(
+            out,
+            "answered",
+            &format!("{answered} of {} ({})", calib.units, percent(*coverage)),
+        )?;
+        line(
+            out,
+            "errors",
+            &format!(
+                "{errors} of {answered} ({}; upper bound {})",
+                percent(rate),
+                percent(*upper_bound)
+            ),
+        )?;
+        line(out, "answer when", &rule(policy.score, policy.threshold))?;
+        line(out, "probability", &self.probability(policy))?;
+        line(out, "attempt", &certificate.attempt.to_string())?;
+        line(
+            out,
+            "written",
+            &self.out.join("policy.json").display().to_string(),
+        )?;
+        line(
+            out,
+            "",
+            &self.out.join("certificate.json").display().to_string(),
+        )
+    }
+
+    fn not_certified(&self, not: &NotCertified, out: &mut String) -> std::fmt::Result {
+        let NotCertified { best, calib, .. } = not;
+        writeln!(
+            out,
+            "not certified at a rate of {} with confidence {}: {}",
+            percent(not.alpha),
+            percent(1.0 - not.delta),
+            reason(not.reason)
+        )?;
+        self.rows(calib.units, calib.rows, out)?;
+        line(
+            out,
+            "came closest",
+            &format!(
+                "{} errors of {} answered, p = {:.3} against {}; {}",
+                best.errors,
+                best.answered,
+                best.p_value,
+                not.level,
+                rule(self.plan.score, not.best_threshold)
+            ),
+        )?;
+        line(
+            out,
+            "would take",
+            &format!(
+                "{} answers without an error{}",
+                not.needed_answered_if_no_error,
+                units(not.needed_units_if_no_error)
+            ),
+        )?;
+        let at_rate = match not.needed_answered_at_observed_rate {
+            Some(answered) => format!(
+                "or {answered} answers at the rate that was seen{}",
+                units(not.needed_units_at_observed_rate)
+            ),
+            None => "at the rate that was seen no number of rows is enough".to_owned(),
+        };
+        line(out, "", &at_rate)?;
+        line(out, "attempt", &not.attempt.to_string())?;
+        line(
+            out,
+            "written",
+            &self.out.join("not-certified.json").display().to_string(),
+        )
+    }
+
+    fn rows(&self, units: u64, rows: u64, out: &mut String) -> std::fmt::Result {
+        let how = match self.division {
+            How::SplitColumn => "by the split column".to_owned(),
+            How::TwoFiles => "two files".to_owned(),
+            How::SeededHash { seed } => format!("divided by a hash seeded with {seed}"),
+        };
+        line(
+            out,
+            "rows",
+            &format!(
+                "{} to select, {} to certify ({how})",
+                self.select_rows, self.calib_rows
+            ),
+        )?;
+        if units < rows {
+            line(
+                out,
+                "",
+                &format!("one row of each of {units} groups was used to certify"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn probability(&self, policy: &Policy) -> String {
+        let calibrator = calibrator(policy.calibrator);
+        let Some(Reported {
+            softmax,
+            calibrated,
+            ..
+        }) = &self.reported_probability
+        else {
+            return calibrator;
+        };
+        let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.4}"));
+        format!(
+            "{calibrator}: NLL {} -> {}, ECE {} -> {} (on the rows that select)",
+            number(softmax.nll),
+            number(calibrated.nll),
+            number(softmax.ece),
+            number(calibrated.ece)
+        )
+    }
+}
+
+impl Reported {
+    fn new(select: &LogitSet, policy: &Policy) -> anyhow::Result<Self> {
+        let before = Predictions::from_logits(select, None)?;
+        let mut probabilities = Vec::with_capacity(select.logits.len());
+        for i in 0..select.n() {
+            probabilities.extend(policy.decide(select.row(i))?.probabilities);
+        }
+        let after =
+            Predictions::from_probabilities(select.classes, probabilities, before.labels.clone());
+        Ok(Self {
+            measured_on: "select",
+            softmax: Quality::of(&before),
+            calibrated: Quality::of(&after),
+        })
+    }
+}
+
+impl Quality {
+    fn of(predictions: &Predictions) -> Self {
+        let table = compute(predictions, None);
+        let value = |name| {
+            table
+                .get(name)
+                .copied()
+                .flatten()
+                .map(|metric: Metric| metric.estimate())
+        };
+        Self {
+            nll: value("nll"),
+            ece: value("ece"),
+        }
+    }
+}
+
+fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
+    writeln!(out, "  {name:<13}{value}")
+}
+
+fn rule(score: Score, threshold: Threshold) -> String {
+    let score = match score {
+        Score::BinaryMargin => "z1 - z0".to_owned(),
+        Score::MaxProbability { temperature } => format!("max softmax(z / {temperature:.4})"),
+        other => format!("{other:?}"),
+    };
+    match threshold {
+        Threshold::TwoSided { low, high } => {
+            format!("{score} >= {high:.4} (class 1) or <= {low:.4} (class 0)")
+        }
+        Threshold::OneSided { at_least } => format!("{score} >= {at_least:.4}"),
+        other => format!("{score}: {other:?}"),
+    }
+}
+
+fn calibrator(calibrator: Calibrator) -> String {
+    match calibrator {
+        Calibrator::None => "softmax as it is".to_owned(),
+        Calibrator::Temperature { t } => format!("temperature {t:.4}"),
+        Calibrator::Platt { .. } => "Platt".to_owned(),
+        Calibrator::Beta { .. } => "beta".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn reason(reason: NotCertifiedReason) -> &'static str {
+    match reason {
+        NotCertifiedReason::TooFewUnits => "too few rows, even without an error",
+        NotCertifiedReason::NothingAnswered => {
+            "the first planned threshold answers none of the rows"
+        }
+        NotCertifiedReason::StartNotRejected => "the first planned threshold failed its test",
+        _ => "see not-certified.json",
+    }
+}
+
+fn units(units: Option<u64>) -> String {
+    units.map_or_else(String::new, |units| {
+        format!(", some {units} rows to certify at that coverage")
+    })
+}
+
+fn percent(share: f64) -> String {
+    let text = format!("{:.2}", share * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
