@@ -126,7 +126,7 @@ pub(crate) struct CalibrateArgs {
     /// The rows that choose the plan; without it (and without a `split` column) a seeded hash divides the rows 1:2
     #[arg(long, value_name = "FILE", requires = "logits")]
     pub(crate) select: Option<PathBuf>,
-    /// With --logits: where policy.json and certificate.json go
+    /// With --logits: where policy.json and certificate.json go; `<file>-policy` beside the file if not given
     #[arg(long, value_name = "DIR", requires = "logits")]
     pub(crate) out: Option<PathBuf>,
     /// With --logits: largest error rate among answered rows

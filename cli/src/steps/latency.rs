@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::Bundle,
+    config::Config,
     split::Split,
 };
 use stage1_runtime::{Predictor, PredictorOptions};
@@ -35,14 +36,14 @@ impl Document for Latency {
     }
 }
 
-pub(crate) fn path(run: &Run) -> PathBuf {
-    run.config.run_dir.join("latency.json")
+pub(crate) fn path(config: &Config) -> PathBuf {
+    config.run_dir.join("latency.json")
 }
 
 /// Measures on val_select images, one at a time, as a camera would send them.
 pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Latency> {
     let threads = run.config.thread_count();
-    let known = json::load::<Latency>(&path(run)).ok().map(|(latency, _)| latency);
+    let known = json::load::<Latency>(&path(&run.config)).ok().map(|(latency, _)| latency);
     if let Some(known) = known.filter(|known| known.bundle_digest == bundle.digest() && known.threads == threads) {
         return Ok(known);
     }
@@ -69,7 +70,7 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
         p90_ms: percentile(&times, 90),
         p99_ms: percentile(&times, 99),
     };
-    json::save(&latency, &path(run))?;
+    json::save(&latency, &path(&run.config))?;
     Ok(latency)
 }
 

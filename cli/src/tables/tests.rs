@@ -92,7 +92,7 @@ fn a_wrong_csv_file_gets_one_error_that_names_what_and_where() {
         ),
         (
             "label,logit_0,logit_1\n0,1,2\n0,nan,1\n1,2,inf\n",
-            "row 1: logit 0 is NaN",
+            "row 1: logit 0 is NaN, a finite number is needed; rows like this: 2",
         ),
         (
             "label,logit,split\n0,1,test\n",

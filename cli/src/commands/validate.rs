@@ -1,0 +1,22 @@
+use crate::{
+    args::ValidateArgs,
+    output::{Answer, Output},
+    steps::{self, Run},
+};
+use anyhow::Context;
+use stage1_calibration::verdict::Verdict;
+use stage1_core::bundle::Bundle;
+
+pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer> {
+    let run = Run::open(&args.step, *output)?;
+    let splits = steps::split::ensure(&run)?;
+    let bundle = Bundle::open(&run.config.bundle_dir()).context("`stage1 run` makes the bundle")?;
+    let validation = steps::validate::ensure(&run, &splits, &bundle)?;
+    let report = steps::report::read(&run.config)?;
+    output.answer(&validation, &report.text())?;
+    Ok(match validation.verdict {
+        Verdict::Held => Answer::Yes,
+        Verdict::Inconclusive if !args.require_held => Answer::Yes,
+        _ => Answer::No,
+    })
+}

@@ -1,0 +1,284 @@
+//! `stage1 calibrate --logits`.
+
+use crate::cli::{Cli, Outcome};
+use serde_json::json;
+use std::fmt::Write as _;
+
+/// Rows of three classes, reproducible; the larger the margin, the rarer an error.
+fn rows(n: u32, seed: u32) -> Vec<(u32, [f32; 3])> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+    let mut uniform = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24)
+    };
+    let mut row = |i: u32| {
+        let margin = 6.0 * uniform();
+        let wrong = uniform() < 0.5 * (-margin).exp();
+        let label = i % 3;
+        let winner = if wrong { (label + 1) % 3 } else { label };
+        let mut logits = [0.0; 3];
+        logits[winner as usize] = margin as f32;
+        (label, logits)
+    };
+    (0..n).map(&mut row).collect()
+}
+
+fn csv(rows: &[(u32, [f32; 3])], prefix: &str) -> String {
+    let mut text = "id,label,logit_0,logit_1,logit_2\n".to_owned();
+    for (i, (label, [a, b, c])) in rows.iter().enumerate() {
+        writeln!(text, "{prefix}{i},{label},{a},{b},{c}").unwrap();
+    }
+    text
+}
+
+fn calibrate(cli: &Cli, more: &[&str]) -> Outcome {
+    cli.run([&["calibrate", "--logits"], more].concat())
+}
+
+#[test]
+fn rows_without_splits_are_divided_and_that_is_said() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    let outcome = calibrate(&cli, &["mine.csv", "--json"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let told = "a hash seeded with 42 divides the rows 1:2, 500 to select and 1000 to certify";
+    assert!(outcome.stderr.contains(told), "{outcome}");
+    let document = outcome.json();
+    assert_eq!(document["certified"], true, "{outcome}");
+    assert_eq!(
+        document["division"],
+        json!({"by": "seeded_hash", "seed": 42})
+    );
+    assert_eq!(
+        (&document["select_rows"], &document["calib_rows"]),
+        (&json!(500), &json!(1000))
+    );
+    let certificate = &document["certificate"];
+    assert_eq!(certificate["attempt"], 1);
+    assert!(
+        certificate["upper_bound"].as_f64().unwrap() <= 0.05,
+        "{certificate}"
+    );
+    assert!(certificate["fingerprint"].is_null(), "{certificate}");
+    let files = ["plan.json", "policy.json", "certificate.json"]
+        .map(|name| cli.path("mine-policy").join(name));
+    assert!(files.iter().all(|file| file.is_file()));
+    assert_eq!(
+        cli.read("mine-policy/policy.json").trim(),
+        serde_json::to_string_pretty(&document["policy"]).unwrap()
+    );
+
+    let text = calibrate(&cli, &["mine.csv", "--out", "text"]);
+    for part in [
+        "certified: answers are wrong at a rate of at most 5 % with confidence 90 %",
+        "answered",
+        "NLL",
+        "max softmax",
+    ] {
+        assert!(text.stdout.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn nothing_is_replaced_and_the_same_again_is_the_same_attempt() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    assert_eq!(calibrate(&cli, &["mine.csv"]).code, 0);
+    cli.refuses(
+        &["calibrate", "--logits", "mine.csv"],
+        &["mine-policy/plan.json exists", "--overwrite"],
+    );
+    let before =
+        ["policy.json", "certificate.json"].map(|name| cli.read(&format!("mine-policy/{name}")));
+    let again = calibrate(&cli, &["mine.csv", "--overwrite"]);
+    assert_eq!(again.code, 0, "{again}");
+    assert!(again.stderr.contains("the same as attempt 1"), "{again}");
+    assert_eq!(
+        ["policy.json", "certificate.json"].map(|name| cli.read(&format!("mine-policy/{name}"))),
+        before
+    );
+}
+
+#[test]
+fn the_order_of_rows_changes_nothing() {
+    let cli = Cli::new();
+    let text = csv(&rows(900, 3), "");
+    let (header, body) = text.split_once('\n').unwrap();
+    let reversed: Vec<_> = body.lines().rev().collect();
+    cli.write("a/mine.csv", &text);
+    cli.write("b/mine.csv", format!("{header}\n{}\n", reversed.join("\n")));
+    for folder in ["a", "b"] {
+        let outcome = calibrate(&cli, &[&format!("{folder}/mine.csv")]);
+        assert_eq!(outcome.code, 0, "{outcome}");
+    }
+    for file in ["plan.json", "policy.json", "certificate.json"] {
+        assert_eq!(
+            cli.read(&format!("a/mine-policy/{file}")),
+            cli.read(&format!("b/mine-policy/{file}")),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn every_attempt_counts_wherever_its_results_go() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    let attempts = [
+        (&["--out", "a"][..], 1),
+        (&["--out", "b", "--alpha", "0.04"], 2),
+        (&["--out", "c", "--delta", "0.05"], 3),
+        (&["--out", "d", "--seed", "7"], 4),
+        (&["--out", "e"], 1),
+    ];
+    for (more, want) in attempts {
+        let outcome = calibrate(&cli, &[&["mine.csv", "--json"], more].concat());
+        let document = outcome.json();
+        assert_eq!(
+            document["certificate"]["attempt"], want,
+            "{more:?}\n{outcome}"
+        );
+        let warned = outcome
+            .stderr
+            .contains(&format!("warning: attempt {want} on these rows"));
+        assert_eq!(warned, want > 1, "{outcome}");
+    }
+}
+
+#[test]
+fn what_can_not_be_certified_says_what_it_would_take_and_exits_1() {
+    let cli = Cli::new();
+    cli.write("few.csv", csv(&rows(1500, 1), ""));
+    assert_eq!(calibrate(&cli, &["few.csv"]).code, 0);
+    let outcome = calibrate(
+        &cli,
+        &["few.csv", "--alpha", "0.001", "--overwrite", "--json"],
+    );
+    assert_eq!(outcome.code, 1, "{outcome}");
+    let document = outcome.json();
+    assert_eq!(
+        (&document["certified"], &document["reason"]),
+        (&json!(false), &json!("too_few_units")),
+        "{outcome}"
+    );
+    // ⌈ln 0.1 / ln 0.999⌉
+    assert_eq!(document["needed_answered_if_no_error"], 2302);
+    assert!(cli.path("few-policy/not-certified.json").is_file());
+    assert!(
+        !cli.path("few-policy/policy.json").exists()
+            && !cli.path("few-policy/certificate.json").exists()
+    );
+    let text = calibrate(&cli, &["few.csv", "--alpha", "0.001", "--overwrite"]);
+    assert!(
+        text.stdout
+            .contains("would take   2302 answers without an error"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_split_column_decides() {
+    let cli = Cli::new();
+    let mut text = "split,label,logit_0,logit_1,logit_2\n".to_owned();
+    for (i, (label, [a, b, c])) in rows(1600, 5).iter().enumerate() {
+        let split = ["train", "val_select", "val_calib", "val_calib"][i % 4];
+        writeln!(text, "{split},{label},{a},{b},{c}").unwrap();
+    }
+    cli.write("named.csv", &text);
+    let outcome = calibrate(&cli, &["named.csv", "--json"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let document = outcome.json();
+    assert_eq!(document["division"], json!({"by": "split_column"}));
+    assert_eq!(
+        (&document["select_rows"], &document["calib_rows"]),
+        (&json!(400), &json!(800))
+    );
+    assert!(outcome.stderr.contains("the rows have no ids"), "{outcome}");
+
+    cli.write("half.csv", text.replace("val_select", "train"));
+    cli.refuses(
+        &["calibrate", "--logits", "half.csv"],
+        &["half.csv: no rows of split val_select; it holds train (800 rows), val_calib (800 rows)"],
+    );
+}
+
+#[test]
+fn a_second_file_may_select_if_it_shares_no_row() {
+    let cli = Cli::new();
+    cli.write("calib.csv", csv(&rows(800, 1), "c"));
+    cli.write("select.csv", csv(&rows(400, 2), "s"));
+    let outcome = calibrate(&cli, &["calib.csv", "--select", "select.csv", "--json"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let document = outcome.json();
+    assert_eq!(document["division"], json!({"by": "two_files"}));
+    assert_eq!(
+        (&document["select_rows"], &document["calib_rows"]),
+        (&json!(400), &json!(800))
+    );
+
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "calib.csv",
+            "--select",
+            "calib.csv",
+            "--out",
+            "x",
+        ],
+        &["row `c0` is both among those that select and those that certify"],
+    );
+    let grouped = |n, prefix: &str| {
+        let rows: Vec<_> = (0..n)
+            .map(|i| format!("{prefix}{i},g{},{},{}\n", i / 4, i % 2, i % 5))
+            .collect();
+        format!("id,group,label,logit\n{}", rows.concat())
+    };
+    cli.write("g1.csv", grouped(40, "a"));
+    cli.write("g2.csv", grouped(40, "b"));
+    cli.refuses(
+        &["calibrate", "--logits", "g1.csv", "--select", "g2.csv"],
+        &["row `a0`: its group is also among the rows that select"],
+    );
+    assert!(
+        !cli.path("g1-policy").exists(),
+        "nothing was recorded or written"
+    );
+}
+
+#[test]
+fn one_row_of_each_group_is_used() {
+    let cli = Cli::new();
+    let mut text = "group,label,logit_0,logit_1,logit_2\n".to_owned();
+    for (i, (label, [a, b, c])) in rows(1800, 5).iter().enumerate() {
+        writeln!(text, "patient-{},{label},{a},{b},{c}", i / 2).unwrap();
+    }
+    cli.write("groups.csv", &text);
+    let outcome = calibrate(&cli, &["groups.csv", "--json"]);
+    let document = outcome.json();
+    assert_eq!(document["calib_rows"], 1200, "{outcome}");
+    assert_eq!(
+        document["certificate"]["calib"],
+        json!({"rule": "one_per_unit", "rows": 1200, "units": 600}),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn bad_levels_are_refused_before_anything_is_recorded() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(300, 1), ""));
+    for (flag, value) in [
+        ("--alpha", "0"),
+        ("--alpha", "1"),
+        ("--delta", "2"),
+        ("--alpha", "nan"),
+    ] {
+        cli.refuses(
+            &["calibrate", "--logits", "mine.csv", flag, value],
+            &[&flag[2..], "a number between 0 and 1"],
+        );
+    }
+    let outcome = calibrate(&cli, &["mine.csv", "--json", "--alpha", "0.2"]);
+    assert_eq!(outcome.json()["certificate"]["attempt"], 1, "{outcome}");
+}

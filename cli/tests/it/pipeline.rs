@@ -1,0 +1,241 @@
+//! The whole way on tiny data: generated images, a random backbone of 32 dimensions, seconds.
+
+use crate::cli::{Cli, Outcome};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+/// Thirty-six images of each of two classes, told apart by their colour.
+fn write_images(root: &Path) {
+    for (class, tint) in [("blue", [40, 60, 200]), ("red", [200, 60, 40])] {
+        let folder = root.join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..36u32 {
+            let mut state = i.wrapping_mul(747_796_405) ^ u32::from(tint[0]);
+            let image = image::RgbImage::from_fn(32, 32, |_, _| {
+                image::Rgb(tint.map(|value: u8| value.saturating_add(noise(&mut state))))
+            });
+            image.save(folder.join(format!("{i:02}.png"))).unwrap();
+        }
+    }
+}
+
+/// A small linear congruential generator: the images must be the same everywhere.
+fn noise(state: &mut u32) -> u8 {
+    *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    (*state >> 24) as u8 / 5
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// `configs/minimal.yaml`, pointed at this test's images.
+struct Project {
+    cli: Cli,
+}
+
+impl Project {
+    fn new() -> Self {
+        let cli = Cli::new();
+        write_images(&cli.path("images"));
+        Self { cli }
+    }
+
+    fn arguments(&self, verb: &str, run_dir: &str, more: &[&str]) -> Vec<String> {
+        let workspace = workspace();
+        let config = workspace.join("configs/minimal.yaml");
+        let backbone = workspace.join("goldens/backbones/dinov2");
+        let set = |key: &str, value: String| ["--set".to_owned(), format!("{key}={value}")];
+        let fixed = [verb.to_owned(), "--config".to_owned(), config.display().to_string()];
+        let overrides = [
+            set("data.source", self.cli.path("images").display().to_string()),
+            set("run_dir", self.cli.path(run_dir).display().to_string()),
+            set("backbone.path", backbone.display().to_string()),
+            set("threads", "1".to_owned()),
+        ];
+        let more = more.iter().map(|&s| s.to_owned());
+        fixed.into_iter().chain(overrides.concat()).chain(more).collect()
+    }
+
+    fn stage1(&self, verb: &str, run_dir: &str, more: &[&str]) -> Outcome {
+        self.cli.run(self.arguments(verb, run_dir, more))
+    }
+
+    fn read(&self, path: &str) -> Vec<u8> {
+        let path = self.cli.path(path);
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+#[test]
+fn one_command_makes_a_certified_bundle_that_answers() {
+    let project = Project::new();
+    let first = project.stage1("run", "a", &["--json"]);
+    assert_eq!(first.code, 0, "{first}");
+    let report: Value = serde_json::from_str(&first.stdout).unwrap();
+    assert_eq!(report["calibration"]["outcome"], "certified", "{first}");
+    assert!(["HELD", "INCONCLUSIVE"].contains(&report["validation"]["verdict"].as_str().unwrap()), "{first}");
+    for artifact in ["splits.json", "config.yaml", "metrics.jsonl", "checkpoints/best/checkpoint.json", "validation.json"] {
+        assert!(project.cli.path("a").join(artifact).is_file(), "{artifact}");
+    }
+
+    let bundle = project.cli.path("a/bundle").display().to_string();
+    let image = project.cli.path("images/red/00.png").display().to_string();
+    let broken = project.cli.path("broken.png");
+    fs::write(&broken, b"\x89PNG\r\n\x1a\nthis is not a picture").unwrap();
+    let predict = project.cli.run(["predict", "--json", "--bundle", &bundle, &image, &broken.display().to_string()]);
+    assert_eq!(predict.code, 0, "{predict}");
+    let records: Vec<Value> = predict.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 2, "{predict}");
+    assert_eq!(records[0]["certified"], true, "{predict}");
+    assert_eq!(records[0]["logits"].as_array().unwrap().len(), 2);
+    assert!(["answer", "defer"].contains(&records[0]["decision"].as_str().unwrap()));
+    assert_eq!(records[1]["decision"], "error");
+    assert!(records[1]["error"].as_str().unwrap().contains("broken.png"), "{predict}");
+
+    let bench = project.cli.run(["bench", "--json", "--bundle", &bundle, &image, "--iterations", "5", "--warmup", "1"]);
+    assert_eq!(bench.code, 0, "{bench}");
+}
+
+#[test]
+fn a_second_run_reuses_everything_and_another_folder_gives_the_same_bytes() {
+    let project = Project::new();
+    let first = project.stage1("run", "a", &[]);
+    assert_eq!(first.code, 0, "{first}");
+    let kept = ["a/splits.json", "a/bundle/bundle.json", "a/bundle/variants/fp32/policy.json", "a/checkpoints/best/checkpoint.json"];
+    let before: Vec<_> = kept.iter().map(|path| project.read(path)).collect();
+
+    let again = project.stage1("run", "a", &[]);
+    assert_eq!((again.code, &again.stdout), (0, &first.stdout), "{again}");
+    for step in ["split", "train", "export", "calibrate", "validate"] {
+        assert!(again.stderr.contains(&format!("{step}: up to date")), "{step}\n{again}");
+    }
+    for (path, bytes) in kept.iter().zip(&before) {
+        assert_eq!(&project.read(path), bytes, "{path} was rewritten");
+    }
+
+    let elsewhere = project.stage1("run", "deep/er/b", &[]);
+    assert_eq!(elsewhere.code, 0, "{elsewhere}");
+    for file in ["splits.json", "bundle/variants/fp32/policy.json"] {
+        assert_eq!(project.read(&format!("deep/er/b/{file}")), project.read(&format!("a/{file}")), "{file}");
+    }
+    let policy = String::from_utf8(project.read("a/bundle/variants/fp32/policy.json")).unwrap();
+    assert!(!policy.contains(&*project.cli.path("").to_string_lossy()), "{policy}");
+}
+
+#[test]
+fn other_settings_do_not_silently_replace_results() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let checkpoint = project.read("a/checkpoints/best/checkpoint.json");
+    let refused = project.stage1("run", "a", &["--set", "train.learning_rate=0.02"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("--overwrite"), "{refused}");
+    assert_eq!(project.read("a/checkpoints/best/checkpoint.json"), checkpoint);
+
+    let replaced = project.stage1("run", "a", &["--set", "train.learning_rate=0.02", "--overwrite"]);
+    assert_eq!(replaced.code, 0, "{replaced}");
+    assert_ne!(project.read("a/checkpoints/best/checkpoint.json"), checkpoint);
+    assert!(replaced.stdout.contains("attempt 2"), "a second attempt on this val_calib must be told:\n{replaced}");
+}
+
+#[test]
+fn a_run_killed_at_any_time_continues_and_ends_the_same() {
+    let project = Project::new();
+    let whole = project.stage1("run", "whole", &[]);
+    assert_eq!(whole.code, 0, "{whole}");
+    let mut killed = 0;
+    for delay in (0..).map(|step| Duration::from_millis(60 + 140 * step)) {
+        let mut child = project
+            .cli
+            .command(project.arguments("run", "killed", &[]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(delay);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(0));
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+    }
+    assert!(killed > 0, "nothing was interrupted");
+    let last = project.stage1("run", "killed", &[]);
+    assert_eq!(last.code, 0, "{last}");
+    for file in ["splits.json", "bundle/variants/fp32/policy.json", "bundle/variants/fp32/model.onnx"] {
+        assert_eq!(project.read(&format!("killed/{file}")), project.read(&format!("whole/{file}")), "{file}");
+    }
+    let leftovers: Vec<_> = walk(&project.cli.path("killed/bundle")).into_iter().filter(|name| name.contains(".partial-")).collect();
+    assert!(leftovers.is_empty(), "{leftovers:?}");
+}
+
+#[test]
+fn what_can_not_be_certified_is_said_and_exits_1() {
+    let project = Project::new();
+    let outcome = project.stage1("run", "a", &["--set", "calibrate.alpha=0.001", "--json"]);
+    assert_eq!(outcome.code, 1, "{outcome}");
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(report["calibration"]["outcome"], "not_certified", "{outcome}");
+    assert!(report["calibration"]["needed_answered_if_no_error"].as_u64().unwrap() > 1000, "{outcome}");
+    assert!(!project.cli.path("a/bundle/variants/fp32/policy.json").exists());
+
+    let bundle = project.cli.path("a/bundle").display().to_string();
+    let image = project.cli.path("images/red/00.png").display().to_string();
+    let refused = project.cli.run(["predict", "--bundle", &bundle, &image]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("calibrate"), "{refused}");
+}
+
+#[test]
+fn a_run_that_diverges_exports_nothing() {
+    let project = Project::new();
+    let outcome = project.stage1("run", "a", &["--set", "train.learning_rate=1e38", "--set", "train.epochs=3"]);
+    assert_eq!(outcome.code, 2, "{outcome}");
+    assert!(outcome.stderr.contains("finite"), "{outcome}");
+    assert!(!project.cli.path("a/bundle").exists() && !project.cli.path("a/checkpoints/best").exists());
+}
+
+#[test]
+fn bad_images_and_changed_files_are_named() {
+    let project = Project::new();
+    let bad = project.cli.path("images/red/05.png");
+    let whole = fs::read(&bad).unwrap();
+    fs::write(&bad, &whole[..whole.len() / 2]).unwrap();
+    let refused = project.stage1("run", "a", &[]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("05.png") && refused.stderr.contains("on_bad_image"), "{refused}");
+
+    let skipped = project.stage1("split", "a", &["--set", "data.on_bad_image=skip"]);
+    assert_eq!(skipped.code, 0, "{skipped}");
+    assert!(skipped.stderr.contains("05.png") || skipped.stdout.contains("05.png"), "{skipped}");
+
+    let fresh = project.stage1("split", "b", &["--set", "data.on_bad_image=skip"]);
+    assert_eq!(fresh.code, 0, "{fresh}");
+    fs::copy(project.cli.path("images/blue/01.png"), project.cli.path("images/red/06.png")).unwrap();
+    let changed = project.stage1("run", "b", &["--set", "data.on_bad_image=skip"]);
+    assert_eq!(changed.code, 2, "{changed}");
+    assert!(changed.stderr.contains("06.png"), "{changed}");
+}
+
+/// Every file name below `root`.
+fn walk(root: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(walk(&path));
+        } else {
+            names.push(path.display().to_string());
+        }
+    }
+    names
+}
