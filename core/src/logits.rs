@@ -90,7 +90,7 @@ pub enum LogitsError {
     },
     /// A logit is NaN or infinite.
     #[error(
-        "row {row}{}: logit {class} is {value}, a finite number is needed",
+        "row {row}{}: logit {class} is {value}, a finite number is needed; rows like this: {rows}",
         named(id)
     )]
     NonFinite {
@@ -102,6 +102,8 @@ pub enum LogitsError {
         class: usize,
         /// Its value.
         value: f32,
+        /// In how many rows that is so.
+        rows: usize,
     },
     /// A label is no class.
     #[error("row {row}{}: label {label} is outside 0..{classes}", named(id))]
@@ -191,11 +193,13 @@ impl LogitSet {
         self.check_lengths()?;
         if let Some(at) = self.logits.iter().position(|z| !z.is_finite()) {
             let row = at / self.classes;
+            let is_bad = |row: &&[f32]| row.iter().any(|z| !z.is_finite());
             return Err(LogitsError::NonFinite {
                 row,
                 id: self.id(row),
                 class: at % self.classes,
                 value: self.logits[at],
+                rows: self.logits.chunks(self.classes).filter(is_bad).count(),
             });
         }
         self.check_labels()?;
