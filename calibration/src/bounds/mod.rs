@@ -1,0 +1,8 @@
+//! Upper bounds and p-values for the mean of bounded losses. For 0/1 losses use the exact [`binomial`](crate::binomial)
+//! test, which is never worse.
+
+mod hoeffding_bentkus;
+mod wsr;
+
+pub use hoeffding_bentkus::{hoeffding_bentkus_p, hoeffding_bentkus_upper};
+pub use wsr::{Wealth, wsr_p, wsr_upper, wsr_wealth};

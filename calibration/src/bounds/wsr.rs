@@ -1,0 +1,98 @@
+//! Betting against "the mean loss is at least R" (Waudby-Smith & Ramdas 2020, 2010.09686; the form of Bates et al.
+//! 2021, 2101.02703, Prop. 5). One maximum over the whole path: splitting the path and adding maxima isn't valid.
+//!
+//! Losses are taken in the order given, which must be fixed without looking at them.
+
+use libm::{exp, log, log1p, sqrt};
+
+/// The path of a bettor's logarithmic wealth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wealth {
+    /// At the end.
+    pub ln_final: f64,
+    /// The largest on the way (−∞ for no losses).
+    pub ln_max: f64,
+}
+
+/// The wealth when betting against a mean of `mean`; the bets are tuned to `level` and use earlier losses only.
+pub fn wsr_wealth(losses: &[f64], mean: f64, level: f64) -> Wealth {
+    let scale = 2.0 * log(1.0 / level) / losses.len() as f64;
+    let mut moments = Moments::new();
+    let mut wealth = Wealth {
+        ln_final: 0.0,
+        ln_max: f64::NEG_INFINITY,
+    };
+    for loss in losses {
+        let bet = sqrt(scale / moments.variance()).min(1.0);
+        // −∞ (ruin) is possible only for mean 0, loss 1, bet 1.
+        wealth.ln_final += log1p(-bet * (loss - mean));
+        wealth.ln_max = wealth.ln_max.max(wealth.ln_final);
+        moments.add(*loss);
+    }
+    wealth
+}
+
+/// The p-value of "the mean loss is at least `alpha`", valid for any `level` that the bets are tuned to.
+pub fn wsr_p(losses: &[f64], alpha: f64, level: f64) -> f64 {
+    exp(-wsr_wealth(losses, alpha, level).ln_max.max(0.0))
+}
+
+/// The smallest mean that is rejected at `level`: an upper bound with confidence 1 − `level`; 1 if none is.
+pub fn wsr_upper(losses: &[f64], level: f64) -> f64 {
+    let rejected = |mean: f64| wsr_wealth(losses, mean, level).ln_max >= log(1.0 / level);
+    if !rejected(1.0) {
+        return 1.0;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    while high - low > 1e-12 {
+        let middle = low + (high - low) / 2.0;
+        if rejected(middle) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    high
+}
+
+/// Running mean (½ as a first value) and variance (¼ as a first value) of the losses so far.
+struct Moments {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn new() -> Self {
+        Self {
+            count: 0.0,
+            sum: 0.5,
+            squares: 0.25,
+        }
+    }
+
+    fn variance(&self) -> f64 {
+        self.squares / (1.0 + self.count)
+    }
+
+    fn add(&mut self, loss: f64) {
+        self.count += 1.0;
+        self.sum += loss;
+        let mean = self.sum / (1.0 + self.count);
+        self.squares += (loss - mean) * (loss - mean);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn borders_are_finite() {
+        assert!((wsr_upper(&[], 0.1) - 1.0).abs() < 1e-15);
+        assert!((wsr_p(&[], 0.05, 0.1) - 1.0).abs() < 1e-15);
+        assert!((wsr_upper(&[1.0; 30], 0.1) - 1.0).abs() < 1e-9);
+        assert!(wsr_upper(&[0.0; 100], 0.1) < 0.03);
+        assert!(!wsr_wealth(&[1.0; 5], 0.0, 0.1).ln_final.is_nan());
+    }
+}

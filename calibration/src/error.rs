@@ -1,0 +1,80 @@
+use stage1_core::config::CalibratorChoice;
+
+/// What can be wrong with a request to fit or to certify. Data that is merely degenerate isn't an error: see
+/// [`Fallback`](stage1_core::policy::Fallback) and [`NotCertified`](stage1_core::certificate::NotCertified).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The logits are damaged or contradict themselves.
+    #[error(transparent)]
+    Logits(#[from] stage1_core::logits::LogitsError),
+    /// Nothing to choose thresholds from.
+    #[error(
+        "val_select has no rows: thresholds are chosen on it; give it some, or a file with `--select`"
+    )]
+    EmptySelect,
+    /// A level that is no probability between 0 and 1.
+    #[error("{name} is {value}: a number between 0 and 1 (both excluded) is needed")]
+    Level {
+        /// `alpha`, `delta`, `gamma` or `share`.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// Attempts count from 1.
+    #[error("attempt is 0: attempts on val_calib count from 1 (the ledger's entries + 1)")]
+    AttemptZero,
+    /// val_select and val_calib, or the policy, disagree on the number of classes.
+    #[error("{what} has {got} classes, {want} were expected: are these logits of the same model?")]
+    Classes {
+        /// Whose rows.
+        what: &'static str,
+        /// Found.
+        got: usize,
+        /// Expected.
+        want: usize,
+    },
+    /// The plan was made for other rows.
+    #[error(
+        "the plan was made for {want} units of val_calib and seed {want_seed}, these rows have {got} units and seed {got_seed}; plan again"
+    )]
+    OtherRows {
+        /// Units planned for.
+        want: u64,
+        /// Units found.
+        got: u64,
+        /// Seed of the plan.
+        want_seed: u64,
+        /// Seed of the rows.
+        got_seed: u64,
+    },
+    /// A calibrator that doesn't go with the number of classes.
+    #[error(
+        "calibrator {choice:?} does not go with {classes} classes: temperature, platt and beta take two, more take temperature; or use auto"
+    )]
+    Calibrator {
+        /// The choice.
+        choice: CalibratorChoice,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// The policy can't decide a row.
+    #[error("row {row}: {source}")]
+    Row {
+        /// Index in canonical order.
+        row: usize,
+        /// Why.
+        source: stage1_core::policy::PolicyError,
+    },
+}
+
+/// The result of fitting or certifying.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Checks a level.
+pub(crate) fn level(name: &'static str, value: f64) -> Result<f64> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(value);
+    }
+    Err(Error::Level { name, value })
+}
