@@ -123,7 +123,8 @@ mod tests {
             worst_image: 0,
         };
         assert_eq!(differences(&fingerprint(), &fingerprint(), &golden), []);
-        let changes: [(&str, fn(&mut Fingerprint)); 7] = [
+        type Change = fn(&mut Fingerprint);
+        let changes: [(&str, Change); 7] = [
             ("model_digest", |f| {
                 f.model_digest = Digest::of_bytes(b"other")
             }),

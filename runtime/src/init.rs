@@ -20,7 +20,7 @@ pub enum InitError {
         tried: Vec<Attempt>,
     },
     /// The library was found, but doesn't start.
-    #[error("{}: ONNX Runtime {version} doesn't start: {reason}; run `cargo xtask setup --force`, or set ORT_DYLIB_PATH to another one", library.display())]
+    #[error("{}: ONNX Runtime {version} doesn't start: {reason}; set ORT_DYLIB_PATH to another one, or remove it and run `cargo xtask setup`", library.display())]
     Start {
         /// The library.
         library: PathBuf,

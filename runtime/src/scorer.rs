@@ -190,7 +190,7 @@ impl Scorer {
     pub fn logits(&mut self, pixel_values: &[f32]) -> Result<Vec<f32>> {
         let (height, width) = self.size();
         let image_len = 3 * height * width;
-        if pixel_values.len() % image_len != 0 {
+        if !pixel_values.len().is_multiple_of(image_len) {
             return Err(Error::Input {
                 model: self.model_name(),
                 got: format!("{} values", pixel_values.len()),
@@ -230,12 +230,13 @@ impl Scorer {
     ) -> Result<Vec<Result<Vec<f32>, ImageError>>> {
         progress.start("score", paths.len() as u64);
         let mut scores = Vec::with_capacity(paths.len());
-        self.scan(paths, |scored| {
+        let scanned = self.scan(paths, |scored| {
             scores.push(scored.logits);
             progress.advance(1);
             ControlFlow::Continue(())
-        })?;
+        });
         progress.finish();
+        scanned?;
         Ok(scores)
     }
 

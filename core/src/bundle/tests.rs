@@ -278,7 +278,8 @@ fn a_bundle_is_replaced_only_when_asked() {
 
 #[test]
 fn what_does_not_belong_together_is_refused_and_nothing_is_written() {
-    let cases: [(&str, fn(&mut Policy, &mut Certificate)); 8] = [
+    type Change = fn(&mut Policy, &mut Certificate);
+    let cases: [(&str, Change); 8] = [
         ("policy_digest", |_, c| c.policy_digest = digest("other")),
         ("plan_digest", |_, c| c.plan_digest = digest("other")),
         ("`splits_digest` of certificate", |_, c| {
@@ -339,7 +340,8 @@ fn with_record(dir: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> Error {
 #[test]
 fn a_record_that_is_not_one_is_refused_by_its_field() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, fn(&mut serde_json::Value)); 9] = [
+    type Edit = fn(&mut serde_json::Value);
+    let cases: [(&str, Edit); 9] = [
         ("schema_version 2", |r| r["schema_version"] = 2.into()),
         ("typo", |r| r["typo"] = 1.into()),
         ("labels: a name occurs twice", |r| {

@@ -155,7 +155,7 @@ pub fn attach_policy(
 /// [`Error::UnknownVariant`], or [`Error::Artifact`] when a file can't be written.
 pub fn detach_policy(dir: &Path, variant: &str) -> Result<Bundle> {
     let bundle = Bundle::open(dir)?;
-    if bundle.variant(variant)?.policy.is_none() {
+    if bundle.variant(variant)?.policy.is_none() && bundle.manifest().card.is_some() {
         return Ok(bundle);
     }
     let manifest = withdraw(dir, bundle.manifest().clone(), variant)?;

@@ -182,7 +182,11 @@ fn model(input: &Input, side: i64, weights: &[[f32; 3]; 3], bias: [f32; 3], last
         node: nodes,
         name: "channel means".to_owned(),
         initializer: vec![
-            tensor("weights", &[3, 3], weights.as_flattened()),
+            tensor(
+                "weights",
+                &[input.channels, 3],
+                weights[..input.channels as usize].as_flattened(),
+            ),
             tensor("bias", &[3], &bias),
         ],
         input: vec![value(
