@@ -217,3 +217,23 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     proto.r#type = Some(kind.into());
     proto
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_beyond_protobufs_limit_is_refused_with_its_size() {
+        check_size(MAX_BYTES).unwrap();
+        let error = check_size(MAX_BYTES + 1).unwrap_err().to_string();
+        assert!(error.contains("2147483648 bytes"), "{error}");
+    }
+
+    #[test]
+    #[should_panic(expected = "two values of the graph are called `x`")]
+    fn a_name_is_given_once() {
+        let mut graph = Graph::new("g");
+        graph.input("x", &[Axis::Batch]);
+        graph.f32("x", &[1], &[0.0]);
+    }
+}

@@ -254,8 +254,11 @@ fn without_nodes(op: &str) -> ModelProto {
 fn what_is_missing_or_wrong_is_named() {
     let double =
         |tensor: &mut crate::onnx::TensorProto| tensor.data_type = Some(DataType::Double.into());
-    let short =
-        |tensor: &mut crate::onnx::TensorProto| drop(tensor.raw_data.as_mut().unwrap().pop());
+    let short = |tensor: &mut crate::onnx::TensorProto| {
+        let raw = tensor.raw_data.as_mut().unwrap();
+        raw.truncate(raw.len() - 1);
+    };
+    let oblong = |tensor: &mut crate::onnx::TensorProto| tensor.dims[1] -= 1;
     let turned = |tensor: &mut crate::onnx::TensorProto| tensor.dims.reverse();
     let cases = [
         (
@@ -276,7 +279,7 @@ fn what_is_missing_or_wrong_is_named() {
         ),
         (without("layer.1.mlp.fc2.bias"), "fc2"),
         (
-            without("onnx::Reshape_9"),
+            with("onnx::Reshape_9", oblong),
             "position_embeddings` is missing",
         ),
         (with("layernorm.bias", double), "its type is DOUBLE"),

@@ -1,0 +1,189 @@
+use super::*;
+use crate::{
+    artifact::tensors::{self, Tensor},
+    model::{Ffn, spec::tests},
+};
+use half::bf16;
+use safetensors::{Dtype, tensor::TensorView};
+use std::fs;
+
+type Tensors = BTreeMap<String, Tensor>;
+
+fn config() -> serde_json::Value {
+    serde_json::json!({
+        "model_type": "dinov3_vit", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 12, "patch_size": 2, "num_register_tokens": 1, "hidden_act": "silu",
+        "use_gated_mlp": true,
+    })
+}
+
+fn spec() -> BackboneSpec {
+    BackboneSpec {
+        layers: 2,
+        ffn_hidden: 12,
+        patch: 2,
+        registers: 1,
+        ..tests::dinov3(8, 2, Ffn::SwiGlu)
+    }
+}
+
+/// Values that float32 and bfloat16 both hold, all different within a tensor of this size.
+fn model() -> Tensors {
+    let tensor = |(i, t): (usize, TensorSpec)| {
+        let count: usize = t.shape.iter().product();
+        let values = (0..count).map(|j| ((i + j) % 256) as f32 / 64.0).collect();
+        (t.name, Tensor::f32(t.shape, values))
+    };
+    spec()
+        .tensors()
+        .into_iter()
+        .enumerate()
+        .map(tensor)
+        .collect()
+}
+
+fn folder(tensors: &Tensors) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), config().to_string()).unwrap();
+    tensors::save(
+        &dir.path().join("model.safetensors"),
+        tensors,
+        &BTreeMap::new(),
+    )
+    .unwrap();
+    dir
+}
+
+fn renamed(rename: impl Fn(&str) -> String) -> Tensors {
+    model()
+        .into_iter()
+        .map(|(name, tensor)| (rename(&name), tensor))
+        .collect()
+}
+
+fn with(name: &str, tensor: Tensor) -> Tensors {
+    let mut tensors = model();
+    tensors.insert(name.to_owned(), tensor);
+    tensors
+}
+
+#[test]
+fn spellings_and_precisions_are_one_model() {
+    let (spec, plain) = Weights::open(folder(&model()).path()).unwrap();
+    assert_eq!(spec, self::spec());
+    let nested = |name: &str| match name.starts_with("layer.") {
+        true => format!("model.{name}"),
+        false => name.to_owned(),
+    };
+    let mask = Tensor::f32([1, 1, 8], vec![0.0; 8]);
+    let same = [
+        ("nested", renamed(nested)),
+        ("prefixed", renamed(|name| format!("backbone.{name}"))),
+        ("module", renamed(|name| format!("model.{}", nested(name)))),
+        ("mask token", with("embeddings.mask_token", mask.clone())),
+        ("classifier", with("classifier.weight", mask)),
+    ];
+    for (what, tensors) in same {
+        let (_, weights) = Weights::open(folder(&tensors).path()).unwrap();
+        assert_eq!(weights.digest(), plain.digest(), "{what}");
+    }
+    let dir = folder(&model());
+    save_bf16(&dir.path().join("model.safetensors"));
+    assert_eq!(
+        Weights::open(dir.path()).unwrap().1.digest(),
+        plain.digest()
+    );
+}
+
+fn save_bf16(path: &Path) {
+    let narrow = |tensor: Tensor| -> Vec<u8> {
+        let tensors::Values::F32(values) = tensor.values else {
+            panic!("floats")
+        };
+        values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect()
+    };
+    let raw: Vec<_> = model()
+        .into_iter()
+        .map(|(name, t)| (name, t.shape.clone(), narrow(t)))
+        .collect();
+    let views = raw.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap(),
+        )
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn the_digest_follows_the_values() {
+    let (_, plain) = Weights::open(folder(&model()).path()).unwrap();
+    let other = with("norm.bias", Tensor::f32([8], vec![9.0; 8]));
+    let (_, other) = Weights::open(folder(&other).path()).unwrap();
+    assert_ne!(plain.digest(), other.digest());
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let without = |name: &str| {
+        let mut tensors = model();
+        tensors.remove(name).unwrap();
+        tensors
+    };
+    let anchors = with("teacher.embeddings.cls_token", Tensor::f32([1], vec![0.0]));
+    let cases = [
+        (
+            without("layer.1.mlp.gate_proj.bias"),
+            "missing: [\"layer.1.mlp.gate_proj.bias\"]",
+        ),
+        (
+            without("embeddings.cls_token"),
+            "no tensor is named `embeddings.cls_token`",
+        ),
+        (anchors, "several tensors"),
+        (
+            with("layer.2.norm1.weight", Tensor::f32([8], vec![0.0; 8])),
+            "do not belong",
+        ),
+        (
+            with(
+                "layer.0.attention.k_proj.bias",
+                Tensor::f32([8], vec![0.0; 8]),
+            ),
+            "k_proj.bias",
+        ),
+        (
+            with("model.layer.0.norm1.weight", Tensor::f32([8], vec![0.0; 8])),
+            "model.layer.0.norm1.weight",
+        ),
+        (
+            with("norm.bias", Tensor::f32([4], vec![0.0; 4])),
+            "has shape [4], `config.json` says [8]",
+        ),
+        (
+            with("norm.bias", Tensor::f32([8], vec![f32::NAN; 8])),
+            "holds NaN at index 0",
+        ),
+    ];
+    for (tensors, want) in cases {
+        let error = Weights::open(folder(&tensors).path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(want) && error.contains("model.safetensors"),
+            "{want}: {error}"
+        );
+    }
+}
+
+#[test]
+fn shards_are_named_for_what_they_are() {
+    let dir = folder(&model());
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::rename(dir.path().join("model.safetensors"), &index).unwrap();
+    let error = Weights::open(dir.path()).unwrap_err();
+    assert!(matches!(error, ModelError::Sharded { path } if path == index));
+}
