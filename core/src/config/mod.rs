@@ -185,7 +185,7 @@ impl Default for TrainConfig {
         Self {
             epochs: 40,
             batch_size: 128,
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             weight_decay: 0.01,
             warmup_epochs: 1.0,
             label_smoothing: 0.0,
