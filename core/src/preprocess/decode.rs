@@ -4,6 +4,7 @@ use image::{metadata::Orientation, metadata::Orientation::NoTransforms};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
+    error::Error as _,
     fs::File,
     io::{self, Cursor, Read},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -203,14 +204,20 @@ fn prefixed_orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> 
     Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0")?)
 }
 
-/// Did the decoder run out of bytes? Looks through the chain of causes, since some decoders wrap the system's error.
-fn is_end_of_file(error: &(dyn std::error::Error + 'static)) -> bool {
-    let is_end = |error: &(dyn std::error::Error + 'static)| {
-        error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
-    };
-    std::iter::successors(Some(error), |error| error.source()).any(is_end)
+/// Did the decoder run out of bytes? Some decoders wrap the system's error, so the chain of causes is searched.
+fn is_end_of_file(error: &ImageError) -> bool {
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    if let ImageError::IoError(error) = error {
+        return is_end(error);
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_end) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn format_name(format: ImageFormat) -> &'static str {

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A spec names a pipeline down to its arithmetic, because the reference implementations differ: Pillow and
-//! torchvision's uint8 path round to whole grey levels between the steps, Hugging Face's DINOv3 processor resizes floats.
+//! torchvision's uint8 path round to whole grey levels between the passes of a resize (and not in the same order), Hugging
+//! Face's DINOv3 processor resizes floats.
 //! Augmentation isn't done here.
 
 mod decode;

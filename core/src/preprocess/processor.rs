@@ -62,15 +62,16 @@ impl Preprocessor {
                 want,
             });
         }
-        let target = self.target(image)?;
+        let (between, target) = self.sizes(image)?;
         let window = Window::new(target, self.spec.crop);
+        let filter = self.spec.filter;
         match self.spec.arithmetic {
-            Arithmetic::Uint8 => {
-                let pixels = self.scratch.resize_bytes(image, target, self.spec.filter);
+            Arithmetic::Uint8 | Arithmetic::Pillow => {
+                let pixels = self.scratch.resize_bytes(image, between, target, filter);
                 write_planes(pixels, window, self.affine, out);
             }
             Arithmetic::Float32 => {
-                let pixels = self.scratch.resize_floats(image, target, self.spec.filter);
+                let pixels = self.scratch.resize_floats(image, target, filter);
                 write_planes(pixels, window, self.affine, out);
             }
         }
@@ -82,9 +83,10 @@ impl Preprocessor {
     /// # Errors
     /// As [`Preprocessor::run`].
     pub fn resized_u8(&mut self, image: &RgbImage) -> Result<RgbImage, Error> {
-        let target = self.target(image)?;
+        let (between, target) = self.sizes(image)?;
         let window = Window::new(target, self.spec.crop);
-        let pixels = self.scratch.resize_bytes(image, target, self.spec.filter);
+        let filter = self.spec.filter;
+        let pixels = self.scratch.resize_bytes(image, between, target, filter);
         let (width, height) = window.size;
         let mut out = RgbImage::new(width as u32, height as u32);
         let rows = out.chunks_exact_mut(3 * width);
@@ -97,25 +99,26 @@ impl Preprocessor {
         Ok(out)
     }
 
-    /// The size (width, height) that `image` is resized to.
-    fn target(&self, image: &RgbImage) -> Result<(u32, u32), Error> {
+    /// The sizes (width, height) of `image` between the passes and after the resize.
+    fn sizes(&self, image: &RgbImage) -> Result<((u32, u32), (u32, u32)), Error> {
         let (width, height) = image.dimensions();
         if width == 0 || height == 0 {
             return Err(Error::EmptyPicture { width, height });
         }
+        let too_elongated = |intermediate| Error::TooElongated {
+            width,
+            height,
+            intermediate,
+            limit: MAX_INTERMEDIATE,
+        };
         let target = self.spec.resize.target(width, height);
-        let area = |width: u32, height: u32| u64::from(width) * u64::from(height);
-        let intermediate = target.map_or(u64::MAX, |(new_width, new_height)| {
-            area(new_width, height).max(area(new_width, new_height))
-        });
-        match target {
-            Some(target) if intermediate <= MAX_INTERMEDIATE => Ok(target),
-            _ => Err(Error::TooElongated {
-                width,
-                height,
-                intermediate,
-                limit: MAX_INTERMEDIATE,
-            }),
+        let target = target.ok_or_else(|| too_elongated(u64::MAX))?;
+        let between = self.spec.arithmetic.between((width, height), target);
+        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        let intermediate = area(between).max(area(target));
+        if intermediate > MAX_INTERMEDIATE {
+            return Err(too_elongated(intermediate));
         }
+        Ok((between, target))
     }
 }

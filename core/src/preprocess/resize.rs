@@ -13,8 +13,8 @@ const STRIP_ROWS: u32 = 16;
 
 /// A resizer with its buffers, which grow to the largest picture seen and are reused.
 ///
-/// The horizontal pass comes first, as in Pillow and torch: with whole grey levels in between, the order shows. (The
-/// library's own two-pass resize of 8-bit pictures starts with the vertical one.)
+/// The passes are run one by one, since with whole grey levels in between their order shows, and the library's own two-pass
+/// resize of 8-bit pictures always starts with the vertical one.
 #[derive(Clone, Default)]
 pub(super) struct Scratch {
     resizer: Resizer,
@@ -25,61 +25,64 @@ pub(super) struct Scratch {
 
 #[derive(Clone, Default)]
 struct Buffers<P> {
-    /// After the horizontal pass.
-    wide: Vec<P>,
-    /// After the vertical pass.
+    /// After the first pass.
+    half_way: Vec<P>,
+    /// After the second pass.
     done: Vec<P>,
 }
 
 impl Scratch {
-    /// Resizes `image` to `width` x `height`, rounding to whole grey levels after each pass. No size may be zero.
+    /// Resizes `image` to `target`, rounding to whole grey levels after each of two passes: the first brings it to the
+    /// size `between`, which shares one side with the picture and one with the target. No size may be zero.
     pub(super) fn resize_bytes(
         &mut self,
         image: &RgbImage,
-        (width, height): (u32, u32),
+        between: (u32, u32),
+        target: (u32, u32),
         filter: Filter,
     ) -> &[U8x3] {
         let options = &options(filter);
         let source = TypedImageRef::from_buffer(image.width(), image.height(), image.as_raw())
             .expect("an image has three bytes per pixel");
-        let wide = grown(&mut self.bytes.wide, width, image.height());
-        convolve(&mut self.resizer, &source, wide, width, options);
-        let wide = view(wide, width, image.height());
-        let done = grown(&mut self.bytes.done, width, height);
-        convolve(&mut self.resizer, &wide, done, width, options);
+        let half_way = grown(&mut self.bytes.half_way, between);
+        convolve(&mut self.resizer, &source, half_way, between.0, options);
+        let half_way = view(half_way, between);
+        let done = grown(&mut self.bytes.done, target);
+        convolve(&mut self.resizer, &half_way, done, target.0, options);
         done
     }
 
-    /// Resizes `image` to `width` x `height` in floats of grey levels (0..255, not clipped). No size may be zero.
+    /// Resizes `image` to `target` in floats of grey levels (0..255, not clipped). No size may be zero.
     pub(super) fn resize_floats(
         &mut self,
         image: &RgbImage,
-        (width, height): (u32, u32),
+        target: (u32, u32),
         filter: Filter,
     ) -> &[F32x3] {
         let options = &options(filter);
-        let wide = grown(&mut self.floats.wide, width, image.height());
-        widen(
+        let between = (target.0, image.height());
+        let half_way = grown(&mut self.floats.half_way, between);
+        resize_rows(
             &mut self.resizer,
             image,
             &mut self.strip,
-            wide,
-            width,
+            half_way,
+            target.0,
             options,
         );
-        let wide = view(wide, width, image.height());
-        let done = grown(&mut self.floats.done, width, height);
-        convolve(&mut self.resizer, &wide, done, width, options);
+        let half_way = view(half_way, between);
+        let done = grown(&mut self.floats.done, target);
+        convolve(&mut self.resizer, &half_way, done, target.0, options);
         done
     }
 }
 
 /// The horizontal pass of a float resize, by strips: a float copy of the whole picture would take 12 bytes a pixel.
-fn widen(
+fn resize_rows(
     resizer: &mut Resizer,
     image: &RgbImage,
     strip: &mut Vec<F32x3>,
-    wide: &mut [F32x3],
+    done: &mut [F32x3],
     width: u32,
     options: &ResizeOptions,
 ) {
@@ -87,16 +90,16 @@ fn widen(
     let rows = (STRIP_PIXELS / source_width).max(STRIP_ROWS);
     let row_bytes = 3 * source_width as usize;
     let strips = image.as_raw().chunks(rows as usize * row_bytes);
-    for (bytes, wide) in strips.zip(wide.chunks_mut(rows as usize * width as usize)) {
+    for (bytes, done) in strips.zip(done.chunks_mut(rows as usize * width as usize)) {
         let rows = (bytes.len() / row_bytes) as u32;
-        let floats = grown(strip, source_width, rows);
+        let floats = grown(strip, (source_width, rows));
         for (float, byte) in floats.iter_mut().zip(bytes.as_chunks().0) {
             float.0 = byte.map(f32::from);
         }
         convolve(
             resizer,
-            &view(floats, source_width, rows),
-            wide,
+            &view(floats, (source_width, rows)),
+            done,
             width,
             options,
         );
@@ -128,7 +131,7 @@ fn options(filter: Filter) -> ResizeOptions {
 }
 
 /// The first `width` x `height` pixels of a buffer that never shrinks.
-fn grown<P: Copy + Default>(buffer: &mut Vec<P>, width: u32, height: u32) -> &mut [P] {
+fn grown<P: Copy + Default>(buffer: &mut Vec<P>, (width, height): (u32, u32)) -> &mut [P] {
     let pixels = width as usize * height as usize;
     if buffer.len() < pixels {
         buffer.resize(pixels, P::default());
@@ -136,6 +139,6 @@ fn grown<P: Copy + Default>(buffer: &mut Vec<P>, width: u32, height: u32) -> &mu
     &mut buffer[..pixels]
 }
 
-fn view<P>(pixels: &[P], width: u32, height: u32) -> TypedImageRef<'_, P> {
+fn view<P>(pixels: &[P], (width, height): (u32, u32)) -> TypedImageRef<'_, P> {
     TypedImageRef::new(width, height, pixels).expect("the buffer was grown to this size")
 }

@@ -60,14 +60,32 @@ pub enum Filter {
     Bicubic,
 }
 
-/// The numbers that a resize computes in.
+/// The numbers that a resize computes in, and the order of its passes, which shows where numbers are rounded between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Arithmetic {
-    /// Whole grey levels, rounded after the horizontal and after the vertical pass: Pillow, torchvision on uint8.
+    /// Whole grey levels, rounded and clipped after the horizontal and after the vertical pass: torchvision on uint8
+    /// tensors, Hugging Face's DINOv2 processor.
     Uint8,
+    /// As `uint8`, but the vertical pass comes first where the height loses more than twice as many pixels as the width:
+    /// Pillow 13, torchvision on PIL images.
+    Pillow,
     /// Floats throughout, not clipped: torchvision on float tensors, Hugging Face's DINOv3 processor.
     Float32,
+}
+
+impl Arithmetic {
+    /// The size (width, height) between the passes of a resize from `source` to `target`.
+    pub(super) fn between(self, source: (u32, u32), target: (u32, u32)) -> (u32, u32) {
+        let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+        let (width, height) = (lost(source.0, target.0), lost(source.1, target.1));
+        let vertical_first = self == Self::Pillow && height > 0 && height > 2 * width;
+        if vertical_first {
+            (source.0, target.1)
+        } else {
+            (target.0, source.1)
+        }
+    }
 }
 
 /// A window in the middle of the resized picture, which is padded with black where it is smaller.
@@ -293,6 +311,28 @@ mod tests {
     }
 
     #[test]
+    fn only_pillow_may_start_with_the_vertical_pass() {
+        let cases = [
+            ((300, 451), (56, 56), (56, 451)),
+            ((100, 144), (56, 56), (56, 144)),
+            ((100, 145), (56, 56), (100, 56)),
+            ((100, 149), (56, 56), (100, 56)),
+            ((55, 57), (56, 56), (55, 56)),
+            ((40, 50), (80, 80), (80, 50)),
+        ];
+        for (source, target, want) in cases {
+            assert_eq!(
+                Arithmetic::Pillow.between(source, target),
+                want,
+                "{source:?}"
+            );
+            let other = (target.0, source.1);
+            assert_eq!(Arithmetic::Uint8.between(source, target), other);
+            assert_eq!(Arithmetic::Float32.between(source, target), other);
+        }
+    }
+
+    #[test]
     fn json_round_trips_and_refuses_unknown_keys() {
         for spec in [
             PreprocessSpec::dinov3(224, 448),
@@ -309,10 +349,11 @@ mod tests {
     fn the_digest_follows_every_field() {
         let base = PreprocessSpec::dinov2(256, 224, 224);
         assert_eq!(base.digest(), base.clone().digest());
-        let changes: [fn(&mut PreprocessSpec); 6] = [
+        let changes: [fn(&mut PreprocessSpec); 7] = [
             |s| s.resize = Resize::ShortSide { size: 255 },
             |s| s.filter = Filter::Bilinear,
             |s| s.arithmetic = Arithmetic::Float32,
+            |s| s.arithmetic = Arithmetic::Pillow,
             |s| s.crop.as_mut().unwrap().rounding = CropRounding::HalfEven,
             |s| s.mean[2] += 0.001,
             |s| s.std[0] += 0.001,

@@ -108,7 +108,7 @@ impl Pipeline {
                 rounding,
             })
         };
-        let levels = |resize, f, crop| spec(resize, f, Arithmetic::Uint8, crop, Normalise::Levels);
+        let levels = |resize, f, crop| spec(resize, f, Arithmetic::Pillow, crop, Normalise::Levels);
         let spec = match *words.as_slice() {
             ["pillow", square, f] => levels(exact(square)?, filter(f)?, None),
             ["torchvision", "pil", side, f, centre] => {
@@ -180,7 +180,6 @@ fn compare(got: &[f32], want: &[f32], unit: f32, lossy: bool) -> Result<(), Stri
     let differences = || got.iter().zip(want).map(|(a, b)| (a - b).abs());
     let largest = differences().fold(0.0, f32::max);
     let mean = differences().sum::<f32>() / got.len() as f32;
-    eprintln!("{largest} {mean}");
     let (max_allowed, mean_allowed) = if lossy {
         (3.0 * unit, 0.5 * unit)
     } else {
