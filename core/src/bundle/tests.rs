@@ -260,6 +260,14 @@ fn a_writer_that_dies_leaves_a_valid_bundle_or_none() {
         ),
         (None, None)
     );
+    assert!(bundle.manifest().card.is_none());
+    assert!(
+        detach_policy(dir.path(), FP32)
+            .unwrap()
+            .manifest()
+            .card
+            .is_some()
+    );
     let finished = attach_policy(dir.path(), FP32, &first, &certificate(&first)).unwrap();
     assert_eq!(finished.policy(FP32).unwrap(), Some(first));
     assert_eq!(fs::read(&card).unwrap(), new_card);
