@@ -3,6 +3,15 @@
 use crate::binomial::ln_cdf;
 use libm::{ceil, exp, log, log1p};
 
+/// The two parts of the p-value, as logarithms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LnParts {
+    /// −n·h₁(min(R̂, α), α).
+    pub hoeffding: f64,
+    /// 1 + ln P(Bin(n, α) ≤ ⌈sum⌉); may be above 0.
+    pub bentkus: f64,
+}
+
 /// The p-value of "the mean loss is at least `alpha`" when `n` losses in `[0, 1]` add up to `sum`:
 /// min(exp(−n·h₁(min(R̂, α), α)), e·P(Bin(n, α) ≤ ⌈sum⌉), 1).
 ///
@@ -28,16 +37,23 @@ pub fn hoeffding_bentkus_upper(sum: f64, n: u64, level: f64) -> f64 {
     high
 }
 
+/// Both parts for 0 < `alpha` ≤ 1 and `n` > 0.
+pub fn hoeffding_bentkus_ln_parts(sum: f64, n: u64, alpha: f64) -> LnParts {
+    let mean = sum / n as f64;
+    // A sum of exact fractions may lie a rounding error above an integer.
+    let errors = ceil(sum - 1e-9 * sum.max(1.0)).max(0.0) as u64;
+    LnParts {
+        hoeffding: -(n as f64) * relative_entropy(mean.min(alpha), alpha),
+        bentkus: 1.0 + ln_cdf(errors, n, alpha),
+    }
+}
+
 fn ln_p(sum: f64, n: u64, alpha: f64) -> f64 {
     if n == 0 || alpha <= 0.0 {
         return 0.0;
     }
-    let mean = sum / n as f64;
-    let hoeffding = -(n as f64) * relative_entropy(mean.min(alpha), alpha);
-    // A sum of exact fractions may lie a rounding error above an integer.
-    let errors = ceil(sum - 1e-9 * sum.max(1.0)).max(0.0) as u64;
-    let bentkus = 1.0 + ln_cdf(errors, n, alpha);
-    hoeffding.min(bentkus).min(0.0)
+    let parts = hoeffding_bentkus_ln_parts(sum, n, alpha);
+    parts.hoeffding.min(parts.bentkus).min(0.0)
 }
 
 /// h₁(x, y) = x·ln(x/y) + (1 − x)·ln((1 − x)/(1 − y)), with 0·ln 0 = 0.

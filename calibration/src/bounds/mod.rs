@@ -4,5 +4,7 @@
 mod hoeffding_bentkus;
 mod wsr;
 
-pub use hoeffding_bentkus::{hoeffding_bentkus_p, hoeffding_bentkus_upper};
+pub use hoeffding_bentkus::{
+    LnParts, hoeffding_bentkus_ln_parts, hoeffding_bentkus_p, hoeffding_bentkus_upper,
+};
 pub use wsr::{Wealth, wsr_p, wsr_upper, wsr_wealth};

@@ -4,8 +4,11 @@ use crate::parallel::chunked_sums;
 use stage1_core::policy::{sigmoid, softplus};
 
 const MOST_STEPS: usize = 200;
-/// Half the squared Newton decrement, an estimate of the mean loss that is still to gain, at which the search ends.
-const GAIN: f64 = 1e-18;
+/// Half the squared Newton decrement estimates the mean loss that is still to gain. Below this, the loss itself is too
+/// coarse to judge a step by, and Newton's steps are good without judging.
+const CLOSE: f64 = 1e-10;
+/// A step from here ends within rounding of the optimum.
+const CLOSE_ENOUGH: f64 = 1e-16;
 
 /// An optimum.
 pub(super) struct Fitted<const D: usize> {
@@ -56,18 +59,22 @@ fn descend<const D: usize>(
     features: &(impl Fn(usize) -> [f64; D] + Sync),
     target: &(impl Fn(usize) -> f64 + Sync),
 ) -> Option<Fitted<D>> {
+    let loss_at = |weights: &[f64; D]| mean_loss(n, features, target, weights);
     let mut weights = [0.0; D];
-    let mut loss = mean_loss(n, features, target, &weights);
     for _ in 0..MOST_STEPS {
         let (gradient, hessian) = derivatives(n, features, target, &weights);
         let step = solve(hessian, gradient)?;
-        let decrement: f64 = step.iter().zip(&gradient).map(|(s, g)| s * g).sum();
-        let (next, next_loss) =
-            shorten(&weights, &step, loss, |w| mean_loss(n, features, target, w));
-        weights = next;
-        loss = next_loss;
-        if decrement / 2.0 <= GAIN {
-            return Some(Fitted { weights, loss });
+        let gain = dot(&step, &gradient) / 2.0;
+        weights = if gain <= CLOSE {
+            minus(&weights, &step, 1.0)
+        } else {
+            shorten(&weights, &step, loss_at)
+        };
+        if gain <= CLOSE_ENOUGH {
+            return Some(Fitted {
+                weights,
+                loss: loss_at(&weights),
+            });
         }
     }
     None
@@ -77,22 +84,16 @@ fn descend<const D: usize>(
 fn shorten<const D: usize>(
     weights: &[f64; D],
     step: &[f64; D],
-    loss: f64,
     loss_at: impl Fn(&[f64; D]) -> f64,
-) -> ([f64; D], f64) {
-    let mut share = 1.0;
-    for _ in 0..40 {
-        let mut next = *weights;
-        for (w, s) in next.iter_mut().zip(step) {
-            *w -= share * s;
-        }
-        let at = loss_at(&next);
-        if at <= loss {
-            return (next, at);
-        }
-        share /= 2.0;
-    }
-    (*weights, loss)
+) -> [f64; D] {
+    let loss = loss_at(weights);
+    let shares = std::iter::successors(Some(1.0), |share| Some(share / 2.0)).take(40);
+    let mut nexts = shares.map(|share| minus(weights, step, share));
+    nexts.find(|next| loss_at(next) <= loss).unwrap_or(*weights)
+}
+
+fn minus<const D: usize>(weights: &[f64; D], step: &[f64; D], share: f64) -> [f64; D] {
+    std::array::from_fn(|j| weights[j] - share * step[j])
 }
 
 fn mean_loss<const D: usize>(

@@ -1,4 +1,4 @@
-//! Curves over all thresholds of a score, with the points that scikit-learn keeps.
+//! Curves over all thresholds of a score: a point for each distinct one, in scikit-learn's order.
 
 use super::Ranking;
 
@@ -13,58 +13,50 @@ pub struct Point {
     pub y: f64,
 }
 
-/// (false positive rate, true positive rate), from (0, 0) on; points within a straight stretch are left out. None
-/// without both classes.
+/// (false positive rate, true positive rate), from (0, 0) to (1, 1). None without both classes.
 pub fn roc(scores: &[f64], positive: &[bool]) -> Option<Vec<Point>> {
     let counts = counts(scores, positive);
-    let (all_tp, all_fp) = counts
-        .last()
-        .map(|c| (c.tp, c.fp))
-        .filter(|(tp, fp)| *tp > 0.0 && *fp > 0.0)?;
-    let bends = |i: usize| {
-        let second =
-            |of: fn(&Count) -> f64| of(&counts[i + 1]) - 2.0 * of(&counts[i]) + of(&counts[i - 1]);
-        second(|c| c.tp) != 0.0 || second(|c| c.fp) != 0.0
+    let all = counts.last().filter(|all| all.tp > 0.0 && all.fp > 0.0)?;
+    let point = |c: &Count| Point {
+        threshold: c.threshold,
+        x: c.fp / all.fp,
+        y: c.tp / all.tp,
     };
-    let last = counts.len() - 1;
-    let kept = (0..=last)
-        .filter(|i| *i == 0 || *i == last || bends(*i))
-        .map(|i| &counts[i]);
     let origin = Point {
         threshold: f64::INFINITY,
         x: 0.0,
         y: 0.0,
     };
-    let points = kept.map(|c| Point {
-        threshold: c.threshold,
-        x: c.fp / all_fp,
-        y: c.tp / all_tp,
-    });
-    Some(std::iter::once(origin).chain(points).collect())
+    Some(
+        std::iter::once(origin)
+            .chain(counts.iter().map(point))
+            .collect(),
+    )
 }
 
-/// (recall, precision), from the lowest threshold on; points between which recall doesn't change are left out. None
-/// without a positive row.
+/// (recall, precision), from the lowest threshold to the one that calls nothing positive, where precision is put at 1.
+/// None without a positive row.
 pub fn precision_recall(scores: &[f64], positive: &[bool]) -> Option<Vec<Point>> {
     let counts = counts(scores, positive);
-    let all_tp = counts.last().map(|c| c.tp).filter(|tp| *tp > 0.0)?;
-    let changes = |i: usize| counts[i].tp > counts[i - 1].tp || counts[i + 1].tp > counts[i].tp;
-    let last = counts.len() - 1;
-    let kept = (0..=last)
-        .rev()
-        .filter(|i| *i == 0 || *i == last || changes(*i))
-        .map(|i| &counts[i]);
-    let points = kept.map(|c| Point {
+    let all = counts.last().filter(|all| all.tp > 0.0)?;
+    let point = |c: &Count| Point {
         threshold: c.threshold,
-        x: c.tp / all_tp,
+        x: c.tp / all.tp,
         y: c.tp / (c.tp + c.fp),
-    });
+    };
     let end = Point {
         threshold: f64::INFINITY,
         x: 0.0,
         y: 1.0,
     };
-    Some(points.chain(std::iter::once(end)).collect())
+    Some(
+        counts
+            .iter()
+            .rev()
+            .map(point)
+            .chain(std::iter::once(end))
+            .collect(),
+    )
 }
 
 /// True and false positives at one threshold.
@@ -106,6 +98,9 @@ mod tests {
     fn a_perfect_score_makes_a_corner() {
         let points = roc(&[0.9, 0.8, 0.2, 0.1], &[true, true, false, false]).unwrap();
         let xy: Vec<_> = points.iter().map(|p| (p.x, p.y)).collect();
-        assert_eq!(xy, [(0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (1.0, 1.0)]);
+        assert_eq!(
+            xy,
+            [(0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.5, 1.0), (1.0, 1.0)]
+        );
     }
 }
