@@ -32,8 +32,8 @@ pub enum Error {
         /// What is wrong with it.
         source: artifact::Error,
     },
-    /// A split has no images.
-    #[error("{}: no images in {split}; make the splits again with a larger share for it (split.ratios)", splits.display())]
+    /// A split has no images, or all of them are bad.
+    #[error("{}: no usable images in {split}; make the splits again with a larger share for it (split.ratios)", splits.display())]
     EmptySplit {
         /// The `splits.json`.
         splits: PathBuf,
@@ -108,7 +108,7 @@ pub enum Error {
     },
     /// The training has diverged.
     #[error(
-        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower `train.learning_rate` (now {learning_rate}), a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
+        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower `train.learning_rate` (now {learning_rate:e}), a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
     )]
     Diverged {
         /// What isn't finite.

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    backbone::Backbone,
+    backbone::{Backbone, Places},
     events::{EpochRecord, Events},
     features::{Extractor, FeatureCache, Image, ImageReader},
     fit::{Fitted, Labelled, fit},
@@ -84,6 +84,7 @@ struct Job<'a> {
     splits: SplitManifest,
     splits_digest: Digest,
     backbone: Backbone,
+    places: Places,
     backbone_digest: Digest,
     reader: ImageReader,
     head: HeadSpec,
@@ -105,11 +106,11 @@ impl<'a> Job<'a> {
         };
         let reader = ImageReader::new(&config.preprocess, limits)?;
         let (spec, weights) = Weights::open(&config.backbone.path)?;
-        let (height, width) = reader.size();
-        spec.grid(height, width)?;
+        let device = Device::Cpu;
         Ok(Self {
             backbone_digest: weights.digest(),
-            backbone: Backbone::new(spec, weights, Device::Cpu),
+            backbone: Backbone::new(&spec, &weights, device),
+            places: Places::new(&spec, &weights, reader.size(), device)?,
             head: HeadSpec {
                 kind: config.head.architecture(),
                 features: config.head.features,
@@ -164,6 +165,7 @@ impl<'a> Job<'a> {
     fn extractor(&self) -> Extractor<'_> {
         Extractor {
             backbone: &self.backbone,
+            places: &self.places,
             backbone_path: self.config.backbone.path.clone(),
             reader: &self.reader,
             batch_size: self.config.train.feature_batch_size,
@@ -247,11 +249,12 @@ impl<'a> Job<'a> {
             .map(|i| select.images[i * select.images.len() / count].clone())
             .collect();
         let pixels = self.extractor().pixel_values(&images)?;
-        let (features, logits) = no_grad(|| -> Result<_> {
-            let features = self.backbone.features(&pixels)?.select(self.head.features);
+        let (features, logits) = no_grad(|| {
+            let features = self.backbone.features(&pixels, &self.places);
+            let features = features.select(self.head.features);
             let logits = head.logits(&fitted.parameters, &features, Mode::Evaluate);
-            Ok((features, logits))
-        })?;
+            (features, logits)
+        });
         let named = [
             ("pixel_values", pixels),
             ("features", features),

@@ -1,7 +1,12 @@
 //! Fills the cache: threads decode the next images while libtorch computes the features of the last.
 
 use super::{FeatureCache, Image, ImageReader};
-use crate::{Error, Result, backbone::Backbone, events::Events, head::values};
+use crate::{
+    Error, Result,
+    backbone::{Backbone, Places},
+    events::Events,
+    head::values,
+};
 use stage1_core::artifact::Digest;
 use std::{
     collections::BTreeSet,
@@ -20,6 +25,8 @@ const WAITING: usize = 2;
 pub struct Extractor<'a> {
     /// The frozen backbone.
     pub backbone: &'a Backbone,
+    /// The places of the patches in images of the reader's size.
+    pub places: &'a Places,
     /// Where its weights come from, for messages.
     pub backbone_path: PathBuf,
     /// From files to pixels.
@@ -134,7 +141,7 @@ impl Extractor<'_> {
         if images.is_empty() {
             return Ok(());
         }
-        let features = no_grad(|| self.backbone.features(&self.tensor(pixels)))?;
+        let features = no_grad(|| self.backbone.features(&self.tensor(pixels), self.places));
         let sums = (&features.class + &features.patch_mean).sum_dim_intlist(1, false, Kind::Float);
         if let Some(row) = values(&sums).iter().position(|sum| !sum.is_finite()) {
             return Err(Error::NonFiniteFeatures {

@@ -3,9 +3,12 @@
 use crate::goldens::Suite;
 use stage1_core::{
     artifact::tensors::TensorFile,
-    model::{Features, Weights},
+    model::{BackboneSpec, Features, Weights},
 };
-use stage1_trainer::{backbone::Backbone, head::values};
+use stage1_trainer::{
+    backbone::{Backbone, Places},
+    head::values,
+};
 use std::path::Path;
 use tch::{Device, Tensor, no_grad};
 
@@ -38,15 +41,14 @@ fn backbones_reproduce_transformers() {
         if excepted || !cases.ends_with("cases.safetensors") {
             continue;
         }
-        let (spec, weights) = Weights::open(dir).unwrap();
+        let model = Weights::open(dir).unwrap();
         suite.mark_used(&dir.join("config.json"));
         suite.mark_used(&dir.join("model.safetensors"));
-        let backbone = Backbone::new(spec, weights, Device::Cpu);
         let file = TensorFile::open(&cases).unwrap();
         let names = case_names(&file);
         suite.expand(&cases, &names);
         for name in &names {
-            check(&backbone, &file, name);
+            check(&model, &file, name);
             suite.mark_case(&cases, name);
         }
     }
@@ -61,16 +63,16 @@ fn case_names(file: &TensorFile) -> Vec<String> {
     inputs.map(str::to_owned).collect()
 }
 
-fn check(backbone: &Backbone, file: &TensorFile, case: &str) {
+fn check((spec, weights): &(BackboneSpec, Weights), file: &TensorFile, case: &str) {
     let golden = |what: &str| file.f32(&format!("{case}.{what}")).unwrap();
     let (shape, pixels) = golden("pixel_values");
+    let places = Places::new(spec, weights, (shape[2], shape[3]), Device::Cpu).unwrap();
     let shape: Vec<_> = shape.iter().map(|&n| n as i64).collect();
     let pixels = Tensor::from_slice(&pixels).reshape(shape);
+    let backbone = Backbone::new(spec, weights, Device::Cpu);
     let (tokens, features) = no_grad(|| {
-        (
-            backbone.tokens(&pixels).unwrap(),
-            backbone.features(&pixels).unwrap(),
-        )
+        let tokens = backbone.tokens(&pixels, &places);
+        (tokens, backbone.features(&pixels, &places))
     });
     let name = format!("{} {case}", file.path().display());
     assert_close(
@@ -83,19 +85,15 @@ fn check(backbone: &Backbone, file: &TensorFile, case: &str) {
         &golden("pooler_output").1,
         &format!("{name} class token"),
     );
-    check_patch_mean(
-        backbone,
-        &tokens,
-        &values(&features.select(Features::ClsMeanPatch)),
-        &name,
-    );
+    let both = values(&features.select(Features::ClsMeanPatch));
+    check_patch_mean(spec, &tokens, &both, &name);
 }
 
 /// Our own definition, spelled out on the tokens: the class token, then the mean without class token and registers.
-fn check_patch_mean(backbone: &Backbone, tokens: &Tensor, got: &[f32], name: &str) {
+fn check_patch_mean(spec: &BackboneSpec, tokens: &Tensor, got: &[f32], name: &str) {
     let (batch, count, width) = tokens.size3().unwrap();
     let (count, width) = (count as usize, width as usize);
-    let first = backbone.spec().prefix_tokens();
+    let first = spec.prefix_tokens();
     let tokens = values(tokens);
     let mut want = Vec::new();
     for image in tokens.chunks_exact(count * width) {

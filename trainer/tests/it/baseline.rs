@@ -3,7 +3,11 @@
 use crate::fixture::Fixture;
 use serde_json::Value;
 use stage1_core::{checkpoint::Checkpoint, config::Phase, data::Content, split::Split};
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
 
 /// The last event.
 fn done(events: &[Value]) -> &Value {
@@ -164,6 +168,36 @@ fn a_damaged_or_missing_shard_is_computed_again_to_the_same_bytes() {
     assert_eq!(features_computed(&events), 68);
     assert_eq!(fixture.checkpoint_bytes(), bytes);
     assert_eq!(fs::read(&shards[0]).unwrap(), whole);
+}
+
+#[test]
+fn a_killed_run_continues_to_the_same_bytes() {
+    let counts = [
+        (Split::Train, 300),
+        (Split::ValSelect, 10),
+        (Split::ValCalib, 1),
+        (Split::ValTest, 1),
+    ];
+    let one_epoch = ["--set", "train.epochs=1"];
+    let whole = Fixture::of(counts, Content::Digest);
+    assert_eq!(features_computed(&whole.train(&one_epoch)), 620);
+
+    let killed = Fixture::of(counts, Content::Digest);
+    let mut child = killed
+        .command(&one_epoch)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let events = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut events = events.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    // By then the first shard is written.
+    assert!(events.any(|event| event["done"].as_u64() >= Some(520)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let rest = killed.train(&one_epoch);
+    assert!(features_computed(&rest) <= 620 - 512, "{rest:?}");
+    assert_eq!(killed.checkpoint_bytes(), whole.checkpoint_bytes());
 }
 
 #[test]

@@ -14,7 +14,9 @@ use std::{
 };
 
 /// Images per class and split.
-const COUNTS: [(Split, usize); 4] = [
+pub(crate) type Counts = [(Split, usize); 4];
+
+const FEW: Counts = [
     (Split::Train, 24),
     (Split::ValSelect, 10),
     (Split::ValCalib, 4),
@@ -29,11 +31,16 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// With digests in the splits, or without.
     pub(crate) fn new(content: Content) -> Self {
+        Self::of(FEW, content)
+    }
+
+    /// With so many images.
+    pub(crate) fn of(counts: Counts, content: Content) -> Self {
         let fixture = Self {
             dir: tempfile::tempdir().unwrap(),
         };
         let mut samples = Vec::new();
-        for (split, count) in COUNTS {
+        for (split, count) in counts {
             for n in 0..2 * count {
                 samples.push(fixture.image(n % 2, split, n, content));
             }
@@ -65,13 +72,19 @@ impl Fixture {
         self.save_splits(splits.samples, splits.content);
     }
 
+    /// The program with extra arguments.
+    pub(crate) fn command(&self, extra: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stage1-train"));
+        command.current_dir(self.dir.path());
+        command
+            .args(["--config", "stage1.yaml", "--events"])
+            .args(extra);
+        command
+    }
+
     /// Runs the program with extra arguments.
     pub(crate) fn run(&self, extra: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stage1-train"));
-        command
-            .current_dir(self.dir.path())
-            .args(["--config", "stage1.yaml", "--events"]);
-        command.args(extra).output().unwrap()
+        self.command(extra).output().unwrap()
     }
 
     /// As [`Fixture::run`]; its events. It must succeed.
@@ -128,7 +141,7 @@ impl Fixture {
         let path = image_name(label, split, n);
         let file = self.path("images").join(&path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        picture(label, n as u32 + 100 * split as u32)
+        picture(label, n as u32 + 1000 * split as u32)
             .save(&file)
             .unwrap();
         let digest = match content {
