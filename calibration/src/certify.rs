@@ -29,10 +29,6 @@ pub struct Certified {
 
 /// What comes of the planned tests.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum Certification {
     /// A threshold was certified.
     Certified(Certified),

@@ -243,6 +243,11 @@ fn power(certificate: &Certificate, answered: u64, units: u64, gamma: f64) -> Po
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::{PolicyFit, certificate, fit_policy};
+    use crate::plan::{Target, plan};
+    use crate::rows::{CalibRows, SelectRows};
+    use crate::testing::{multi_set, with_error_rate};
+    use stage1_core::config::CalibratorChoice;
 
     #[test]
     fn each_side_is_an_exact_test() {
@@ -261,6 +266,48 @@ mod tests {
             let got = judge(errors, answered, 0.05, GAMMA);
             assert_eq!(got.verdict, want, "{errors}/{answered}: {got:?}");
         }
+    }
+
+    #[test]
+    fn a_policy_is_held_to_its_certificate() {
+        let make = |n, stream| multi_set(n, stream);
+        let select = SelectRows::new(&make(2000, 1), 1).unwrap();
+        let calib = CalibRows::new(&make(2000, 2), 1).unwrap();
+        let plan = plan(&select, 2000, &Target::new(0.05, 0.1), None).unwrap();
+        let fit = fit_policy(&plan, &calib, CalibratorChoice::Auto).unwrap();
+        let PolicyFit::Certified { policy, certified } = fit else {
+            panic!("{fit:?}")
+        };
+        let ledger = LedgerState::Unknown {
+            reason: "a test".to_owned(),
+        };
+        let certificate = certificate(&plan, &policy, &certified, ledger, None);
+        let opening = Opening {
+            subject_digest: certificate.policy_digest,
+            number: 1,
+            ledger: None,
+        };
+        let of = |n: usize| {
+            let test = TestRows::new(&make(n, 3), 1).unwrap();
+            validate(&policy, &certificate, &test, GAMMA, opening.clone()).unwrap()
+        };
+        let got = of(40_000);
+        got.validate().unwrap();
+        assert_eq!(got.verdict, Verdict::Held, "{got:?}");
+        assert_eq!(got.observed, Observed::AtOrBelowTarget);
+        assert!(got.interval.0 < got.risk.unwrap() && got.risk.unwrap() < got.interval.1);
+        assert!(got.power.held > 0.9 && got.power.refuted_at_2_alpha > 0.999);
+        let needed = got.power.answered_for_80_percent.unwrap();
+        assert!(needed < got.answered && got.power.units_for_80_percent.unwrap() >= needed);
+
+        let none = of(0);
+        assert_eq!(none.verdict, Verdict::Inconclusive);
+        assert_eq!(none.observed, Observed::NothingAnswered);
+        assert_eq!((none.risk, none.interval), (None, (0.0, 1.0)));
+
+        let wrong = TestRows::new(&with_error_rate(3000, 4, 0.3), 1).unwrap();
+        let got = validate(&policy, &certificate, &wrong, GAMMA, opening).unwrap();
+        assert_eq!(got.verdict, Verdict::Refuted);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::artifact::{
     tensors::{self, Tensor, TensorFile},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Who made a file of logits.
@@ -242,7 +242,7 @@ impl LogitSet {
     }
 
     fn check_ids(&self) -> Result<()> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         match self.ids.iter().position(|id| !seen.insert(id)) {
             None => Ok(()),
             Some(row) => Err(LogitsError::DuplicateId {

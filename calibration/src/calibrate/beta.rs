@@ -52,10 +52,12 @@ fn optimum(margins: &[f64], labels: &[bool]) -> Result<[f64; 3], Fallback> {
     if sides.iter().all(Option::is_none) {
         return Err(Fallback::NotConverged);
     }
+    // The slope's own rounding must not pass for a slope.
+    let largest = margins.iter().fold(0.0, |l: f64, s| l.max(s.abs()));
     let rising = sides
         .into_iter()
         .flatten()
-        .filter(|(_, w)| w[0] + w[1] > 1e-9);
+        .filter(|(_, w)| (w[0] + w[1]) * largest > 1e-9);
     let best = rising.min_by(|x, y| x.0.total_cmp(&y.0));
     best.map(|(_, weights)| weights)
         .ok_or(Fallback::SlopeNotPositive)

@@ -42,7 +42,7 @@ mod tests {
     fn two_margins_have_a_closed_form() {
         // Two distinct margins, two parameters: the mean target at each margin is matched exactly.
         let margins = [vec![-1.0; 10], vec![2.0; 10]].concat();
-        let labels: Vec<bool> = (0..20).map(|i| i < 3 || i >= 12).collect();
+        let labels: Vec<bool> = (0..20).map(|i| !(3..12).contains(&i)).collect();
         let (a, b) = platt(&margins, &labels).unwrap();
         let (high, low) = (12.0 / 13.0, 1.0 / 11.0);
         let logit = |p: f64| (p / (1.0 - p)).ln();

@@ -13,7 +13,8 @@ const WIDTH: f64 = 1e-13;
 /// The temperature T that maximises the likelihood of `labels` under softmax(z / T).
 ///
 /// # Errors
-/// A [`Fallback`]: no rows, one class only, every row right (T → 0), or logits that rank nothing (T → ∞).
+/// A [`Fallback`]: no rows, one class only, every row right (T → 0), logits that rank nothing (T → ∞), or an optimum
+/// beyond the search's border.
 pub fn temperature(rows: Labelled<'_>) -> Result<f64, Fallback> {
     check(rows)?;
     let (at_low, _) = slope(rows, -BORDER);
@@ -27,7 +28,12 @@ pub fn temperature(rows: Labelled<'_>) -> Result<f64, Fallback> {
         });
     }
     if at_low >= 0.0 {
-        return Err(Fallback::SlopeNotPositive);
+        let ranks = flat_slope(rows) < 0.0;
+        return Err(if ranks {
+            Fallback::AtBoundary
+        } else {
+            Fallback::SlopeNotPositive
+        });
     }
     Ok(exp(-root(rows)))
 }
@@ -38,6 +44,16 @@ fn check(rows: Labelled<'_>) -> Result<(), Fallback> {
         return Err(Fallback::OneClass);
     }
     Ok(())
+}
+
+/// The limit of g(u) for T → ∞: negative if labels have larger logits than the mean class.
+fn flat_slope(rows: Labelled<'_>) -> f64 {
+    let of = |i: usize| {
+        let row = rows.row(i);
+        let sum: f64 = row.iter().map(|z| f64::from(*z)).sum();
+        sum / row.len() as f64 - f64::from(row[rows.labels[i]])
+    };
+    (0..rows.n()).map(of).sum()
 }
 
 /// Bisection on u, taking Newton's step where it stays inside the bracket.
@@ -96,7 +112,9 @@ mod tests {
     #[test]
     fn logits_that_were_scaled_get_their_temperature_back() {
         // Two classes, one margin m: of 100 rows, 73 are right: sigmoid(m/T) = .73.
-        let labels: Vec<usize> = (0..200).map(|i| usize::from(i < 73 || i >= 173)).collect();
+        let labels: Vec<usize> = (0..200)
+            .map(|i| usize::from(!(73..173).contains(&i)))
+            .collect();
         let logits: Vec<f32> = (0..200)
             .flat_map(|i| if i < 100 { [0.0, 3.0] } else { [3.0, 0.0] })
             .collect();

@@ -1,4 +1,8 @@
 //! Golden values of other software, the guarantee by simulation, and properties that hold for all data.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics fails, and names the line"
+)]
 
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
