@@ -7,4 +7,5 @@ mod calibrate_logits;
 mod cli;
 mod doctor;
 mod metrics;
+mod pipeline;
 mod verbs;
