@@ -119,7 +119,7 @@ fn npz_as_numpy_writes_it() {
     assert_eq!((set.n(), set.classes), (12, 3));
     let want = [
         [0.001_230_153_4, 0.298_745_54, -0.274_137_85],
-        [-0.890_591_86, -0.454_670_8, -0.991_646_53],
+        [-0.890_591_86, -0.454_670_8, -0.991_646_5],
     ];
     for (i, row) in want.iter().enumerate() {
         let pairs = set.row(i).iter().zip(row);
