@@ -23,9 +23,11 @@ mod decode;
 mod error;
 mod jpeg;
 mod normalise;
+mod orientation;
 mod processor;
 mod resize;
 mod rgb;
+mod source;
 mod spec;
 
 pub use decode::{Limits, decode, decode_file};

@@ -1,4 +1,4 @@
-use super::{CentreCrop, PreprocessSpec};
+use super::{CentreCrop, PreprocessSpec, spec::Size};
 use fast_image_resize::pixels::{F32x3, U8x3};
 
 /// `grey level * scale + offset` per channel, which is `(level / 255 - mean) / std`.
@@ -35,7 +35,7 @@ pub(super) struct Window {
 
 impl Window {
     /// `crop` (or all) of a resized picture of `width` x `height`.
-    pub(super) fn new((width, height): (u32, u32), crop: Option<CentreCrop>) -> Self {
+    pub(super) fn new((width, height): Size, crop: Option<CentreCrop>) -> Self {
         let source = (width as usize, height as usize);
         match crop {
             None => Self {
@@ -138,11 +138,13 @@ mod tests {
     use super::super::CropRounding;
     use super::*;
 
+    type Rows<'a> = &'a [(usize, &'a [u8])];
+
     #[test]
     fn windows_cut_and_pad() {
         // A 3 x 2 picture of the numbers 0..6, cropped to height x width.
         let picture: Vec<u8> = (0..6).collect();
-        let cases: [(&str, (u32, u32), &[(usize, &[u8])]); 4] = [
+        let cases: [(&str, Size, Rows); 4] = [
             ("whole", (2, 3), &[(0, &[0, 1, 2]), (0, &[3, 4, 5])]),
             ("inside", (1, 1), &[(0, &[1])]),
             ("wider", (1, 6), &[(1, &[0, 1, 2])]),

@@ -2,6 +2,7 @@ use super::{
     Arithmetic, Error, PreprocessSpec,
     normalise::{Affine, Window, write_planes},
     resize::Scratch,
+    spec::Size,
 };
 use image::RgbImage;
 
@@ -100,7 +101,7 @@ impl Preprocessor {
     }
 
     /// The sizes (width, height) of `image` between the passes and after the resize.
-    fn sizes(&self, image: &RgbImage) -> Result<((u32, u32), (u32, u32)), Error> {
+    fn sizes(&self, image: &RgbImage) -> Result<(Size, Size), Error> {
         let (width, height) = image.dimensions();
         if width == 0 || height == 0 {
             return Err(Error::EmptyPicture { width, height });
@@ -114,7 +115,7 @@ impl Preprocessor {
         let target = self.spec.resize.target(width, height);
         let target = target.ok_or_else(|| too_elongated(u64::MAX))?;
         let between = self.spec.arithmetic.between((width, height), target);
-        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        let area = |(width, height): Size| u64::from(width) * u64::from(height);
         let intermediate = area(between).max(area(target));
         if intermediate > MAX_INTERMEDIATE {
             return Err(too_elongated(intermediate));

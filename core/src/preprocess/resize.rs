@@ -1,4 +1,4 @@
-use super::Filter;
+use super::{Filter, spec::Size};
 use fast_image_resize::{
     FilterType, ImageView, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
     images::{TypedImage, TypedImageRef},
@@ -37,8 +37,8 @@ impl Scratch {
     pub(super) fn resize_bytes(
         &mut self,
         image: &RgbImage,
-        between: (u32, u32),
-        target: (u32, u32),
+        between: Size,
+        target: Size,
         filter: Filter,
     ) -> &[U8x3] {
         let options = &options(filter);
@@ -56,7 +56,7 @@ impl Scratch {
     pub(super) fn resize_floats(
         &mut self,
         image: &RgbImage,
-        target: (u32, u32),
+        target: Size,
         filter: Filter,
     ) -> &[F32x3] {
         let options = &options(filter);
@@ -131,7 +131,7 @@ fn options(filter: Filter) -> ResizeOptions {
 }
 
 /// The first `width` x `height` pixels of a buffer that never shrinks.
-fn grown<P: Copy + Default>(buffer: &mut Vec<P>, (width, height): (u32, u32)) -> &mut [P] {
+fn grown<P: Copy + Default>(buffer: &mut Vec<P>, (width, height): Size) -> &mut [P] {
     let pixels = width as usize * height as usize;
     if buffer.len() < pixels {
         buffer.resize(pixels, P::default());
@@ -139,6 +139,6 @@ fn grown<P: Copy + Default>(buffer: &mut Vec<P>, (width, height): (u32, u32)) ->
     &mut buffer[..pixels]
 }
 
-fn view<P>(pixels: &[P], (width, height): (u32, u32)) -> TypedImageRef<'_, P> {
+fn view<P>(pixels: &[P], (width, height): Size) -> TypedImageRef<'_, P> {
     TypedImageRef::new(width, height, pixels).expect("the buffer was grown to this size")
 }

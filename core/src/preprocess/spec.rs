@@ -13,6 +13,9 @@ const REVISION: u32 = 1;
 /// The longest side in pixels that a spec may ask for.
 const MAX_SIDE: u32 = 1 << 14;
 
+/// (width, height) in pixels.
+pub(super) type Size = (u32, u32);
+
 /// What turns an 8-bit RGB picture into a model's input: resize, crop, `(value / 255 - mean) / std`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +79,7 @@ pub enum Arithmetic {
 
 impl Arithmetic {
     /// The size (width, height) between the passes of a resize from `source` to `target`.
-    pub(super) fn between(self, source: (u32, u32), target: (u32, u32)) -> (u32, u32) {
+    pub(super) fn between(self, source: Size, target: Size) -> Size {
         let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
         let (width, height) = (lost(source.0, target.0), lost(source.1, target.1));
         let vertical_first = self == Self::Pillow && height > 0 && height > 2 * width;
@@ -233,7 +236,7 @@ impl Resize {
     /// The (width, height) that a picture of `width` x `height` is brought to.
     ///
     /// `None` when the longer side would not fit into 32 bits.
-    pub(super) fn target(self, width: u32, height: u32) -> Option<(u32, u32)> {
+    pub(super) fn target(self, width: u32, height: u32) -> Option<Size> {
         let size = match self {
             Self::Exact { height, width } => return Some((width, height)),
             Self::ShortSide { size } => size,
@@ -265,6 +268,8 @@ impl CropRounding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Change = fn(&mut PreprocessSpec);
 
     #[test]
     fn short_side_sizes_are_those_of_torchvision() {
@@ -349,7 +354,7 @@ mod tests {
     fn the_digest_follows_every_field() {
         let base = PreprocessSpec::dinov2(256, 224, 224);
         assert_eq!(base.digest(), base.clone().digest());
-        let changes: [fn(&mut PreprocessSpec); 7] = [
+        let changes: [Change; 7] = [
             |s| s.resize = Resize::ShortSide { size: 255 },
             |s| s.filter = Filter::Bilinear,
             |s| s.arithmetic = Arithmetic::Float32,
@@ -367,7 +372,7 @@ mod tests {
 
     #[test]
     fn validate_names_the_field() {
-        let cases: [(&str, fn(&mut PreprocessSpec)); 9] = [
+        let cases: [(&str, Change); 9] = [
             ("resize.short_side.size", |s| {
                 s.resize = Resize::ShortSide { size: 0 }
             }),

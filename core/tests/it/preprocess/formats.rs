@@ -49,6 +49,15 @@ fn unreadable_exif_counts_as_upright() {
 }
 
 #[test]
+fn bytes_between_the_segments_of_a_jpeg_are_ignored() {
+    let jpeg = with_exif(&corner_jpeg(), &exif(3, false));
+    let first = 4 + usize::from(u16::from_be_bytes([jpeg[4], jpeg[5]]));
+    let padded = [&jpeg[..first], &[0; 9], &jpeg[first..]].concat();
+    let got = decode(&padded, Limits::default()).expect("a sound JPEG");
+    assert_eq!(got, decode(&jpeg, Limits::default()).expect("a sound JPEG"));
+}
+
+#[test]
 fn an_animation_is_its_first_frame() {
     let mut gif = Vec::new();
     let mut encoder = GifEncoder::new(&mut gif);

@@ -26,8 +26,8 @@ fn pipelines_agree_with_the_references() {
     for table in tables {
         let bytes = fs::read(&table).expect("readable");
         let cases = SafeTensors::deserialize(&bytes).expect("safetensors");
-        let absent = |case: &&str| pictures.contains_key(&picture_stem(&table, case));
-        suite.expand(&table, cases.names().into_iter().filter(absent));
+        let has_picture = |case: &&str| pictures.contains_key(&picture_stem(&table, case));
+        suite.expand(&table, cases.names().into_iter().filter(has_picture));
         for (case, expected) in cases.iter() {
             let Some(picture) = pictures.get(&picture_stem(&table, case)) else {
                 continue; // A subset of the goldens without this picture.
@@ -168,9 +168,14 @@ impl Pipeline {
     }
 }
 
-/// The references' own tolerance: two grey levels of the channel with the smallest deviation are 0.035 apart, so a pipeline
-/// that rounds to grey levels must hit each within one.
+/// A grey level of the channel with the smallest deviation, normalised, is 0.0175: a pipeline that rounds to grey levels must
+/// hit each of them within one.
 const FLOAT_TOLERANCE: f32 = 2e-2;
+
+/// Decoders of lossy formats round in their own ways: over the 58 JPEG files of Pillow's test suite, ours and libjpeg-turbo
+/// differ by at most 4 levels in a pixel and 0.4 in the mean of a picture, before any resizing.
+const LOSSY_LEVELS: f32 = 4.0;
+const LOSSY_MEAN_LEVELS: f32 = 0.5;
 
 /// Lossless pictures agree within `unit` (one grey level, or its normalised size).
 fn compare(got: &[f32], want: &[f32], unit: f32, lossy: bool) -> Result<(), String> {
@@ -181,7 +186,7 @@ fn compare(got: &[f32], want: &[f32], unit: f32, lossy: bool) -> Result<(), Stri
     let largest = differences().fold(0.0, f32::max);
     let mean = differences().sum::<f32>() / got.len() as f32;
     let (max_allowed, mean_allowed) = if lossy {
-        (3.0 * unit, 0.5 * unit)
+        (LOSSY_LEVELS * unit, LOSSY_MEAN_LEVELS * unit)
     } else {
         (unit, unit)
     };

@@ -15,7 +15,8 @@ fn what_is_no_picture_is_told_apart() {
     let jpeg = encoded(ImageFormat::Jpeg, 9, 7);
     let mut damaged = png.clone();
     damaged[20] ^= 1; // The header's checksum no longer fits.
-    let cases: [(&str, &[u8], &str); 8] = [
+    let scan = damaged_scan(&encoded(ImageFormat::Jpeg, 64, 64));
+    let cases: [(&str, &[u8], &str); 9] = [
         ("nothing", b"", "the image file is empty (0 bytes)"),
         (
             "text",
@@ -40,6 +41,7 @@ fn what_is_no_picture_is_told_apart() {
             "truncated JPEG image",
         ),
         ("damaged PNG", &damaged, "damaged PNG image"),
+        ("damaged JPEG", &scan, "damaged JPEG image"),
     ];
     for (name, bytes, want) in cases {
         let message = decode(bytes, Limits::default())
@@ -212,7 +214,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn encoded(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
-    let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8 * 20, y as u8 * 30, 128]));
+    let picture = RgbImage::from_fn(width, height, |x, y| {
+        Rgb([(x * 20) as u8, (y * 30) as u8, 128])
+    });
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, format).expect("encodes");
     bytes.into_inner()
@@ -247,6 +251,16 @@ fn jpeg_of(side: u16) -> Vec<u8> {
     jpeg[frame + 5..frame + 7].copy_from_slice(&side.to_be_bytes());
     jpeg[frame + 7..frame + 9].copy_from_slice(&side.to_be_bytes());
     jpeg
+}
+
+/// A JPEG whose scan has a run of ones in the middle, which no Huffman code is made of.
+fn damaged_scan(jpeg: &[u8]) -> Vec<u8> {
+    let scan = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xda])
+        .expect("a scan");
+    let middle = (scan + jpeg.len()) / 2;
+    [&jpeg[..middle], &[0xff, 0].repeat(4), &jpeg[middle + 8..]].concat()
 }
 
 fn bmp_of(side: u32) -> Vec<u8> {
