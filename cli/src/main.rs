@@ -52,7 +52,9 @@ fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
 /// A reader that has seen enough (`stage1 predict … | head`) isn't a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     };
     error.chain().any(broken)
 }

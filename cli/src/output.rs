@@ -33,7 +33,8 @@ impl Output {
 
     /// Library warnings go to standard error; ONNX Runtime is talkative below `warn`.
     pub(crate) fn start_tracing(self) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,ort=warn"));
+        let filter =
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,ort=warn"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

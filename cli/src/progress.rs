@@ -51,7 +51,9 @@ impl Steps {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Step>> {
-        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.current
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -59,8 +61,14 @@ impl Progress for Steps {
     fn start(&self, what: &str, total: u64) {
         self.finish();
         let hidden = self.output.is_quiet() || !self.on_terminal;
-        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style(total)).with_message(what.to_owned());
+        let target = if hidden {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target)
+            .with_style(style(total))
+            .with_message(what.to_owned());
         let now = Instant::now();
         *self.lock() = Some(Step {
             name: what.to_owned(),
@@ -95,7 +103,12 @@ impl Step {
     fn line(&self) -> String {
         match self.total {
             0 => format!("  {}: {}", self.name, self.done),
-            total => format!("  {}: {} of {total} ({} %)", self.name, self.done, 100 * self.done / total),
+            total => format!(
+                "  {}: {} of {total} ({} %)",
+                self.name,
+                self.done,
+                100 * self.done / total
+            ),
         }
     }
 

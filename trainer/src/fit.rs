@@ -228,3 +228,16 @@ fn class_weights(choice: ClassWeights, labels: &[usize], classes: usize) -> Opti
         ClassWeights::Balanced => Some((0..classes).map(balanced).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_weights_give_every_class_the_same_total() {
+        let labels = [0, 0, 0, 1];
+        assert_eq!(class_weights(ClassWeights::None, &labels, 2), None);
+        let weights = class_weights(ClassWeights::Balanced, &labels, 2);
+        assert_eq!(weights, Some(vec![4.0 / 6.0, 2.0]));
+    }
+}

@@ -184,3 +184,56 @@ fn size(shape: &[usize]) -> i64 {
 fn signed(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&n| n as i64).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stage1_core::model::Features;
+
+    /// Numbers without pattern or generator, `[rows, columns]`.
+    fn wave(rows: i64, columns: i64, scale: f64) -> Tensor {
+        let angle = Tensor::arange(rows * columns, (Kind::Float, Device::Cpu)) * 1.7;
+        (angle.sin() * scale).reshape([rows, columns])
+    }
+
+    #[test]
+    fn folding_moves_the_standardisation_into_the_first_layer() {
+        // One feature is large and far from 0, one never varies.
+        let scales = Tensor::from_slice(&[1.0_f32, 100.0, 0.0, 0.1]);
+        let features = wave(20, 4, 1.0) * scales + Tensor::from_slice(&[0.0_f32, 500.0, 3.0, -1.0]);
+        let standard = Standardisation::of(&features);
+        for kind in [HeadKind::Linear, HeadKind::Mlp { hidden: 5 }] {
+            let spec = HeadSpec {
+                kind,
+                features: Features::Cls,
+                classes: 3,
+            };
+            let head = Head::new(spec, 4, 0.5);
+            let count = head.tensors.iter().map(|(_, shape)| size(shape)).sum();
+            let parameters = wave(1, count, 0.5).flatten(0, -1);
+            let want = head.logits(&parameters, &standard.apply(&features), Mode::Evaluate);
+            let folded = head.fold(&parameters, &standard);
+            let got = head.logits(&folded, &features, Mode::Evaluate);
+            let error = values(&(got - want))
+                .into_iter()
+                .fold(0.0_f32, |e, x| e.max(x.abs()));
+            assert!(error < 1e-3, "{kind:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn biases_neither_decay_nor_start_away_from_zero() {
+        let spec = HeadSpec {
+            kind: HeadKind::Linear,
+            features: Features::ClsMeanPatch,
+            classes: 2,
+        };
+        let head = Head::new(spec, 3, 0.0);
+        let decay = values(&head.on_weights(0.5, Device::Cpu));
+        assert_eq!(decay[..12], [0.5; 12]);
+        assert_eq!(decay[12..], [0.0; 2]);
+        let first = values(&head.initialise(1, Device::Cpu));
+        assert!(first[..12].iter().all(|w| w.abs() < 0.1 && *w != 0.0));
+        assert_eq!(first[12..], [0.0; 2]);
+    }
+}

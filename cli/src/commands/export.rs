@@ -1,10 +1,7 @@
 use crate::{
     args::ExportArgs,
     output::{Answer, Output},
-    steps::{
-        self, Run,
-        export::Outcome,
-    },
+    steps::{self, Run, export::Outcome},
 };
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -13,7 +10,9 @@ use std::path::Path;
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     match (&args.backbone, args.image_size, &args.out) {
-        (Some(backbone), Some(size), Some(out)) => embedding(backbone, size, out, args.step.overwrite, output),
+        (Some(backbone), Some(size), Some(out)) => {
+            embedding(backbone, size, out, args.step.overwrite, output)
+        }
         (Some(_), _, _) => bail!("--backbone needs --image-size H[xW] and --out FILE"),
         (None, ..) => classifier(args, output),
     }
@@ -27,7 +26,10 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
         Outcome::Exported(bundle) => {
             let parity = bundle.parity(stage1_core::bundle::FP32)?;
             let text = format!("bundle {}\n{}", bundle.dir().display(), describe(&parity));
-            output.answer(&json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity}), &text)?;
+            output.answer(
+                &json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity}),
+                &text,
+            )?;
             Ok(Answer::Yes)
         }
         Outcome::ParityFailed(parity) => parity_failed(&parity, output),
@@ -44,7 +46,11 @@ pub(crate) fn parity_failed(parity: &Parity, output: &Output) -> anyhow::Result<
 fn describe(parity: &Parity) -> String {
     format!(
         "  parity on {} images: max |Δlogit| {:.2e} of scale {:.3} (tolerance {:.0e} of scale), alone against in a batch {:.2e}",
-        parity.images, parity.max_abs_error, parity.scale, parity.tolerance, parity.batch_max_abs_error
+        parity.images,
+        parity.max_abs_error,
+        parity.scale,
+        parity.tolerance,
+        parity.batch_max_abs_error
     )
 }
 
@@ -56,7 +62,10 @@ fn embedding(
     output: &Output,
 ) -> anyhow::Result<Answer> {
     if out.exists() && !overwrite {
-        bail!("{} exists; choose another name with --out, or replace it with --overwrite", out.display());
+        bail!(
+            "{} exists; choose another name with --out, or replace it with --overwrite",
+            out.display()
+        );
     }
     let (spec, weights) = Weights::open(backbone)?;
     let exported = stage1_exporter::export_embedding(&spec, &weights, height, width)?;

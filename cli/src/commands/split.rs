@@ -7,6 +7,9 @@ use crate::{
 pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
     let splits = steps::split::ensure(&run)?;
-    output.answer(&steps::split::summary(&run, &splits), &steps::split::table(&run, &splits))?;
+    output.answer(
+        &steps::split::summary(&run, &splits),
+        &steps::split::table(&run, &splits),
+    )?;
     Ok(Answer::Yes)
 }

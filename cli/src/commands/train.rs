@@ -11,7 +11,12 @@ pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
     let dir = run.config.checkpoint_dir();
-    let mut text = format!("checkpoint {}, epoch {} of {}\n", dir.display(), checkpoint.epoch, checkpoint.epochs_run);
+    let mut text = format!(
+        "checkpoint {}, epoch {} of {}\n",
+        dir.display(),
+        checkpoint.epoch,
+        checkpoint.epochs_run
+    );
     for (name, value) in &checkpoint.metrics {
         writeln!(text, "  val_select {name:<20} {value:.4}")?;
     }

@@ -87,13 +87,19 @@ fn record_path(config: &Config) -> PathBuf {
 
 /// The result of an earlier calibration of the same session under the same settings.
 fn known(run: &Run, bundle: &Bundle, want: &mut Record) -> anyhow::Result<Option<Outcome>> {
-    let Ok((record, _)) = json::load::<Record>(&record_path(&run.config)) else { return Ok(None) };
+    let Ok((record, _)) = json::load::<Record>(&record_path(&run.config)) else {
+        return Ok(None);
+    };
     want.certified = record.certified;
     let has_policy = bundle.certificate(FP32)?.is_some();
-    let refusal = json::load(&refusal_path(&run.config)).ok().map(|(refusal, _)| refusal);
+    let refusal = json::load(&refusal_path(&run.config))
+        .ok()
+        .map(|(refusal, _)| refusal);
     match (record == *want, record.certified, refusal) {
         (true, true, _) if has_policy => Ok(Some(Outcome::Certified(bundle.clone()))),
-        (true, false, Some(refusal)) if !has_policy => Ok(Some(Outcome::NotCertified(Box::new(refusal)))),
+        (true, false, Some(refusal)) if !has_policy => {
+            Ok(Some(Outcome::NotCertified(Box::new(refusal))))
+        }
         // The bundle is newer than the record: it was exported again, and nothing is lost by calibrating it.
         _ if !has_policy || run.overwrite => Ok(None),
         _ => bail!(
@@ -104,7 +110,13 @@ fn known(run: &Run, bundle: &Bundle, want: &mut Record) -> anyhow::Result<Option
     }
 }
 
-fn attempt(run: &Run, splits: &Splits, select: &LogitSet, calib: &LogitSet, record: &Record) -> anyhow::Result<Outcome> {
+fn attempt(
+    run: &Run,
+    splits: &Splits,
+    select: &LogitSet,
+    calib: &LogitSet,
+    record: &Record,
+) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
     let mut ledger = Ledger::open(&run.config.splits_path(), splits.digest, Kind::Calib)?;
     if let Some(earlier) = Bundle::open(&dir)?.certificate(FP32)? {
@@ -114,7 +126,13 @@ fn attempt(run: &Run, splits: &Splits, select: &LogitSet, calib: &LogitSet, reco
     let rows = CalibRows::new(calib, run.config.split.seed)?;
     match fit_policy(&plan, &rows, run.config.calibrate.calibrator)? {
         PolicyFit::Certified { policy, certified } => {
-            let certificate = certificate(&plan, &policy, &certified, ledger.state(), Some(record.fingerprint.clone()));
+            let certificate = certificate(
+                &plan,
+                &policy,
+                &certified,
+                ledger.state(),
+                Some(record.fingerprint.clone()),
+            );
             let bundle = bundle::attach_policy(&dir, FP32, &policy, &certificate)?;
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
             Ok(Outcome::Certified(bundle))

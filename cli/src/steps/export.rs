@@ -11,12 +11,7 @@ use stage1_core::{
 };
 use stage1_exporter::{Exported, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions};
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
@@ -25,7 +20,11 @@ pub(crate) enum Outcome {
 }
 
 /// The run's bundle: the one that is there, or a new one without a policy.
-pub(crate) fn ensure(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Outcome> {
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
     let provenance = Provenance {
         splits_digest: splits.digest,
@@ -46,7 +45,9 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> any
         Ok(_) => Existing::Replace,
         Err(bundle::Error::NotABundle { .. }) => Existing::Refuse,
         Err(_) if run.overwrite => Existing::Replace,
-        Err(error) => return Err(error).context("repair the bundle, or make it again with --overwrite"),
+        Err(error) => {
+            return Err(error).context("repair the bundle, or make it again with --overwrite");
+        }
     };
     create(run, splits, checkpoint, provenance, existing)
 }
@@ -60,7 +61,11 @@ fn create(
 ) -> anyhow::Result<Outcome> {
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
     let model = write_graph(run, splits, checkpoint)?;
-    let mut session = Deployed(OrtSession::from_bytes(&model.model, "the exported model", &session_options(run))?);
+    let mut session = Deployed(OrtSession::from_bytes(
+        &model.model,
+        "the exported model",
+        &session_options(run),
+    )?);
     let tolerances = Tolerances {
         reference: run.config.export.parity_tolerance,
         ..Tolerances::default()
@@ -88,7 +93,11 @@ fn create(
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
         licences: licences(&run.config.backbone.path)?,
-        metrics: checkpoint.metrics.iter().map(|(name, value)| (format!("val_select_{name}"), *value)).collect(),
+        metrics: checkpoint
+            .metrics
+            .iter()
+            .map(|(name, value)| (format!("val_select_{name}"), *value))
+            .collect(),
         provenance,
     };
     let bundle = bundle::create(&run.config.bundle_dir(), new, existing)?;
@@ -98,20 +107,39 @@ fn create(
 fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
     let (spec, weights) = Weights::open(&run.config.backbone.path)?;
     let metadata = BTreeMap::from([
-        ("stage1.labels".to_owned(), serde_json::to_string(&checkpoint.labels)?),
-        ("stage1.preprocess".to_owned(), serde_json::to_string(&checkpoint.preprocess)?),
+        (
+            "stage1.labels".to_owned(),
+            serde_json::to_string(&checkpoint.labels)?,
+        ),
+        (
+            "stage1.preprocess".to_owned(),
+            serde_json::to_string(&checkpoint.preprocess)?,
+        ),
         ("stage1.splits_digest".to_owned(), splits.digest.to_string()),
-        ("stage1.checkpoint_digest".to_owned(), checkpoint.digest().to_string()),
-        ("stage1.backbone_digest".to_owned(), checkpoint.backbone_digest.to_string()),
+        (
+            "stage1.checkpoint_digest".to_owned(),
+            checkpoint.digest().to_string(),
+        ),
+        (
+            "stage1.backbone_digest".to_owned(),
+            checkpoint.backbone_digest.to_string(),
+        ),
     ]);
     let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
-    Ok(stage1_exporter::export_classifier(checkpoint, &head, &spec, &weights, &metadata)?)
+    Ok(stage1_exporter::export_classifier(
+        checkpoint, &head, &spec, &weights, &metadata,
+    )?)
 }
 
 /// The deployed session's own answers, to recognise it by later.
-fn golden(session: &mut OrtSession, reference: &TensorFile) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
+fn golden(
+    session: &mut OrtSession,
+    reference: &TensorFile,
+) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
     let (shape, inputs) = reference.f32("pixel_values")?;
-    let shape = shape.try_into().map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
+    let shape = shape
+        .try_into()
+        .map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
     let logits = session.run(&inputs, shape)?;
     Ok((inputs, logits))
 }
@@ -119,11 +147,15 @@ fn golden(session: &mut OrtSession, reference: &TensorFile) -> anyhow::Result<(V
 /// Licences travel with the weights: whatever the backbone's folder holds under such a name.
 fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(backbone).with_context(|| format!("cannot read {}", backbone.display()))? {
+    for entry in
+        fs::read_dir(backbone).with_context(|| format!("cannot read {}", backbone.display()))?
+    {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let upper = name.to_uppercase();
-        let is_licence = ["LICENSE", "LICENCE", "NOTICE"].iter().any(|start| upper.starts_with(start));
+        let is_licence = ["LICENSE", "LICENCE", "NOTICE"]
+            .iter()
+            .any(|start| upper.starts_with(start));
         if is_licence && entry.path().is_file() {
             found.insert(name, fs::read_to_string(entry.path())?);
         }
@@ -143,7 +175,11 @@ pub(crate) fn session_options(run: &Run) -> SessionOptions {
 pub(crate) struct Deployed(pub(crate) OrtSession);
 
 impl stage1_exporter::Session for Deployed {
-    fn run(&mut self, pixel_values: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
+    fn run(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
         Ok(self.0.run(pixel_values, shape)?)
     }
 }

@@ -43,8 +43,12 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 /// Measures on val_select images, one at a time, as a camera would send them.
 pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Latency> {
     let threads = run.config.thread_count();
-    let known = json::load::<Latency>(&path(&run.config)).ok().map(|(latency, _)| latency);
-    if let Some(known) = known.filter(|known| known.bundle_digest == bundle.digest() && known.threads == threads) {
+    let known = json::load::<Latency>(&path(&run.config))
+        .ok()
+        .map(|(latency, _)| latency);
+    if let Some(known) =
+        known.filter(|known| known.bundle_digest == bundle.digest() && known.threads == threads)
+    {
         return Ok(known);
     }
     let options = PredictorOptions {
@@ -52,7 +56,11 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
         ..PredictorOptions::default()
     };
     let mut predictor = Predictor::open(bundle.dir(), &options)?;
-    let paths: Vec<_> = splits.manifest.of(Split::ValSelect).map(|sample| splits.root.join(&sample.path)).collect();
+    let paths: Vec<_> = splits
+        .manifest
+        .of(Split::ValSelect)
+        .map(|sample| splits.root.join(&sample.path))
+        .collect();
     let mut times = Vec::with_capacity(MEASURED);
     for (i, path) in paths.iter().cycle().take(WARM_UP + MEASURED).enumerate() {
         let (_, timings) = predictor.predict_path_timed(path)?;
@@ -88,7 +96,10 @@ mod tests {
     fn percentiles_are_order_statistics() {
         let times: Vec<_> = (1..=60).map(Duration::from_millis).collect();
         for (percent, want) in [(50, 30.0), (90, 54.0), (99, 60.0), (100, 60.0)] {
-            assert!((percentile(&times, percent) - want).abs() < 1e-9, "{percent}");
+            assert!(
+                (percentile(&times, percent) - want).abs() < 1e-9,
+                "{percent}"
+            );
         }
     }
 }

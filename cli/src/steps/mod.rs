@@ -27,7 +27,8 @@ impl Run {
     pub(crate) fn open(args: &StepArgs, output: Output) -> anyhow::Result<Self> {
         let config = Config::load(&args.source.config, &args.source.overrides)?;
         let path = config.resolved_path();
-        atomic::write_bytes(&path, config.to_yaml().as_bytes()).context("cannot save the resolved configuration")?;
+        atomic::write_bytes(&path, config.to_yaml().as_bytes())
+            .context("cannot save the resolved configuration")?;
         start_threads(config.thread_count())?;
         Ok(Self {
             config,

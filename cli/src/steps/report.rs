@@ -16,7 +16,11 @@ use stage1_core::{
     logits::LogitSet,
     split::{Split, SplitManifest},
 };
-use std::{collections::BTreeMap, fmt::Write, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 /// The report; also its JSON form.
 #[derive(Debug, Serialize)]
@@ -55,20 +59,39 @@ enum Calibration {
 
 /// Reads the artifacts of the run that `config` describes.
 pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
-    let incomplete = || format!("the run in {} isn't complete; `stage1 run` goes on with it", config.run_dir.display());
-    let (splits, splits_digest) = json::load::<SplitManifest>(&config.splits_path()).with_context(incomplete)?;
+    let incomplete = || {
+        format!(
+            "the run in {} isn't complete; `stage1 run` goes on with it",
+            config.run_dir.display()
+        )
+    };
+    let (splits, splits_digest) =
+        json::load::<SplitManifest>(&config.splits_path()).with_context(incomplete)?;
     let bundle = Bundle::open(&config.bundle_dir()).with_context(incomplete)?;
     let calibration = calibration(config, &bundle).with_context(incomplete)?;
-    let validation = matching(&super::validate::path(config), |v: &Validation| v.subject_digest == bundle.digest());
-    let latency = matching(&super::latency::path(config), |l: &Latency| l.bundle_digest == bundle.digest());
-    let split = if validation.is_some() { Split::ValTest } else { Split::ValSelect };
+    let validation = matching(&super::validate::path(config), |v: &Validation| {
+        v.subject_digest == bundle.digest()
+    });
+    let latency = matching(&super::latency::path(config), |l: &Latency| {
+        l.bundle_digest == bundle.digest()
+    });
+    let split = if validation.is_some() {
+        Split::ValTest
+    } else {
+        Split::ValSelect
+    };
     let certified = matches!(calibration, Calibration::Certified(_));
-    let ledger = |kind| Ledger::open(&config.splits_path(), splits_digest, kind).map(|ledger| ledger.state());
+    let ledger = |kind| {
+        Ledger::open(&config.splits_path(), splits_digest, kind).map(|ledger| ledger.state())
+    };
     Ok(Report {
         schema_version: 1,
         run_dir: config.run_dir.clone(),
         labels: splits.labels.clone(),
-        images: Split::ALL.iter().map(|split| (*split, splits.of(*split).count() as u64)).collect(),
+        images: Split::ALL
+            .iter()
+            .map(|split| (*split, splits.of(*split).count() as u64))
+            .collect(),
         splits_digest,
         bundle: config.bundle_dir(),
         bundle_digest: bundle.digest(),
@@ -92,7 +115,10 @@ fn calibration(config: &Config, bundle: &Bundle) -> anyhow::Result<Calibration> 
 
 /// A document of the run, if it is there and about this very bundle.
 fn matching<T: Document>(path: &Path, is_about: impl Fn(&T) -> bool) -> Option<T> {
-    json::load(path).ok().map(|(document, _)| document).filter(is_about)
+    json::load(path)
+        .ok()
+        .map(|(document, _)| document)
+        .filter(is_about)
 }
 
 fn all_answered(config: &Config, split: Split) -> anyhow::Result<AllAnswered> {
@@ -108,17 +134,33 @@ fn next(config: &Config, splits: &SplitManifest) -> String {
     let bundle = config.bundle_dir();
     let folder = match config.data.source.is_dir() {
         true => config.data.source.clone(),
-        false => config.data.source.parent().map(Path::to_owned).unwrap_or_default(),
+        false => config
+            .data
+            .source
+            .parent()
+            .map(Path::to_owned)
+            .unwrap_or_default(),
     };
     let root = config.data.options.root.clone().unwrap_or(folder);
-    let image = splits.of(Split::ValTest).next().map(|sample| root.join(&sample.path)).unwrap_or_default();
-    format!("stage1 predict --bundle {} {}", bundle.display(), image.display())
+    let image = splits
+        .of(Split::ValTest)
+        .next()
+        .map(|sample| root.join(&sample.path))
+        .unwrap_or_default();
+    format!(
+        "stage1 predict --bundle {} {}",
+        bundle.display(),
+        image.display()
+    )
 }
 
 impl Report {
     /// Whether the run did what was asked.
     pub(crate) fn answer(&self) -> crate::output::Answer {
-        let refuted = self.validation.as_ref().is_some_and(|v| v.verdict == Verdict::Refuted);
+        let refuted = self
+            .validation
+            .as_ref()
+            .is_some_and(|v| v.verdict == Verdict::Refuted);
         match self.calibration {
             Calibration::Certified(_) if !refuted => crate::output::Answer::Yes,
             _ => crate::output::Answer::No,
@@ -129,15 +171,27 @@ impl Report {
     pub(crate) fn save(&self) -> anyhow::Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self)?;
         bytes.push(b'\n');
-        Ok(stage1_core::artifact::atomic::write_bytes(&self.run_dir.join("report.json"), &bytes)?)
+        Ok(stage1_core::artifact::atomic::write_bytes(
+            &self.run_dir.join("report.json"),
+            &bytes,
+        )?)
     }
 
     /// A table for people.
     pub(crate) fn text(&self) -> String {
         let mut rows = Vec::new();
         let all = &self.all_answered;
-        let accuracy = all.metrics.get("accuracy").copied().flatten().map_or_else(|| "–".to_owned(), |m: Metric| percent(m.estimate()));
-        let note = format!("on the {} images of {}", thousands(all.images as u64), all.split);
+        let accuracy = all
+            .metrics
+            .get("accuracy")
+            .copied()
+            .flatten()
+            .map_or_else(|| "–".to_owned(), |m: Metric| percent(m.estimate()));
+        let note = format!(
+            "on the {} images of {}",
+            thousands(all.images as u64),
+            all.split
+        );
         rows.push(("accuracy if it answered everything", accuracy, note));
         match &self.calibration {
             Calibration::Certified(certificate) => certified_rows(certificate, &mut rows),
@@ -147,8 +201,15 @@ impl Report {
             verdict_rows(validation, &mut rows);
         }
         if let Some(latency) = &self.latency {
-            let note = format!("p50, from file to decision; p99 {:.1} ms; CPU, {} threads", latency.p99_ms, latency.threads);
-            rows.push(("latency of one image", format!("{:.1} ms", latency.p50_ms), note));
+            let note = format!(
+                "p50, from file to decision; p99 {:.1} ms; CPU, {} threads",
+                latency.p99_ms, latency.threads
+            );
+            rows.push((
+                "latency of one image",
+                format!("{:.1} ms", latency.p50_ms),
+                note,
+            ));
         }
         rows.push(("bundle", self.bundle.display().to_string(), String::new()));
         let mut text = table(&rows);
@@ -188,11 +249,18 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
     rows.push((
         "error asked for, among answers",
         format!("≤ {}", percent(refusal.alpha)),
-        format!("NOT CERTIFIED with confidence {}: no policy", percent(1.0 - refusal.delta)),
+        format!(
+            "NOT CERTIFIED with confidence {}: no policy",
+            percent(1.0 - refusal.delta)
+        ),
     ));
     rows.push((
         "closest threshold on val_calib",
-        format!("{} of {}", thousands(refusal.best.errors), thousands(refusal.best.answered)),
+        format!(
+            "{} of {}",
+            thousands(refusal.best.errors),
+            thousands(refusal.best.answered)
+        ),
         format!("wrong among answered; p = {:.3}", refusal.best.p_value),
     ));
     let at_rate = match refusal.needed_units_at_observed_rate {
@@ -202,7 +270,9 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             thousands(refusal.calib.units)
         ),
     };
-    let needed = refusal.needed_units_at_observed_rate.map_or_else(|| "–".to_owned(), thousands);
+    let needed = refusal
+        .needed_units_at_observed_rate
+        .map_or_else(|| "–".to_owned(), thousands);
     rows.push(("what it would take", needed, at_rate));
 }
 
@@ -217,18 +287,26 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
     rows.push((
         "error among those answers",
         validation.risk.map_or_else(|| "–".to_owned(), percent),
-        format!("{errors} of {answered}; 95 % interval {} to {}", percent(low), percent(high)),
+        format!(
+            "{errors} of {answered}; 95 % interval {} to {}",
+            percent(low),
+            percent(high)
+        ),
     ));
     let (name, note) = match (validation.verdict, validation.observed) {
         (Verdict::Held, _) => ("HELD", "val_test confirms the bound"),
         (Verdict::Refuted, _) => ("REFUTED", "val_test contradicts the bound: do not deploy"),
-        (Verdict::Inconclusive, Observed::AtOrBelowTarget) => {
-            ("INCONCLUSIVE", "observed at or below the target; val_test is too small to confirm it")
+        (Verdict::Inconclusive, Observed::AtOrBelowTarget) => (
+            "INCONCLUSIVE",
+            "observed at or below the target; val_test is too small to confirm it",
+        ),
+        (Verdict::Inconclusive, Observed::AboveTarget) => (
+            "INCONCLUSIVE",
+            "observed above the target; val_test is too small to refute it",
+        ),
+        (Verdict::Inconclusive, Observed::NothingAnswered) => {
+            ("INCONCLUSIVE", "no image of val_test was answered")
         }
-        (Verdict::Inconclusive, Observed::AboveTarget) => {
-            ("INCONCLUSIVE", "observed above the target; val_test is too small to refute it")
-        }
-        (Verdict::Inconclusive, Observed::NothingAnswered) => ("INCONCLUSIVE", "no image of val_test was answered"),
     };
     let note = match validation.opening {
         1 => note.to_owned(),
@@ -238,15 +316,28 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
     rows.push((
         "chance of HELD, as expected before",
         percent(validation.power.held),
-        format!("and of REFUTED, were the true error 1.5 times as asked: {}", percent(validation.power.refuted_at_1_5_alpha)),
+        format!(
+            "and of REFUTED, were the true error 1.5 times as asked: {}",
+            percent(validation.power.refuted_at_1_5_alpha)
+        ),
     ));
 }
 
 fn table(rows: &[Row]) -> String {
-    let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
+    let width = |column: fn(&Row) -> &str| {
+        rows.iter()
+            .map(|row| column(row).chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let names = width(|row| row.0);
     // The bundle's path must not push the notes away.
-    let values = rows.iter().filter(|row| !row.2.is_empty()).map(|row| row.1.chars().count()).max().unwrap_or(0);
+    let values = rows
+        .iter()
+        .filter(|row| !row.2.is_empty())
+        .map(|row| row.1.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for (name, value, note) in rows {
         let line = format!("  {name:<names$}  {value:<values$}  {note}");
@@ -278,7 +369,13 @@ mod tests {
 
     #[test]
     fn numbers_read_as_people_write_them() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567]
+                .map(thousands)
+                .each_ref()
+                .map(String::as_str)
+        );
         assert_eq!(percent(0.0512), "5.1 %");
     }
 }

@@ -42,11 +42,17 @@ pub(crate) fn open_session(run: &Run) -> anyhow::Result<Scorer> {
         threads: run.config.thread_count(),
         ..ScorerOptions::default()
     };
-    Scorer::open(&dir, &options).with_context(|| format!("cannot open the bundle {}", dir.display()))
+    Scorer::open(&dir, &options)
+        .with_context(|| format!("cannot open the bundle {}", dir.display()))
 }
 
 /// The logits of `split`, in the order of `splits.json`.
-pub(crate) fn logits(run: &Run, splits: &Splits, scorer: &mut Scorer, split: Split) -> anyhow::Result<LogitSet> {
+pub(crate) fn logits(
+    run: &Run,
+    splits: &Splits,
+    scorer: &mut Scorer,
+    split: Split,
+) -> anyhow::Result<LogitSet> {
     let path = run.config.logits_path(split);
     let stamp_path = path.with_extension("json");
     let mut stamp = Stamp {
@@ -73,20 +79,38 @@ fn reuse(path: &Path, stamp_path: &Path, want: &mut Stamp) -> Option<LogitSet> {
     (stamp == *want && stamp.logits.verify_file(path).is_ok()).then(|| LogitSet::load(path).ok())?
 }
 
-fn score(run: &Run, splits: &Splits, scorer: &mut Scorer, split: Split) -> anyhow::Result<LogitSet> {
+fn score(
+    run: &Run,
+    splits: &Splits,
+    scorer: &mut Scorer,
+    split: Split,
+) -> anyhow::Result<LogitSet> {
     let samples: Vec<_> = splits.manifest.of(split).collect();
-    let paths: Vec<_> = samples.iter().map(|sample| splits.root.join(&sample.path)).collect();
+    let paths: Vec<_> = samples
+        .iter()
+        .map(|sample| splits.root.join(&sample.path))
+        .collect();
     verify_contents(&samples, &paths)?;
-    run.output.note(&format!("scoring {} images of {split} through the deployed session", paths.len()));
+    run.output.note(&format!(
+        "scoring {} images of {split} through the deployed session",
+        paths.len()
+    ));
     let mut logits = Vec::with_capacity(paths.len() * splits.manifest.labels.len());
     for scored in scorer.score_paths(&paths, &run.progress)? {
-        logits.extend(scored.map_err(|error| anyhow!(error)).with_context(|| format!("cannot score {split}"))?);
+        logits.extend(
+            scored
+                .map_err(|error| anyhow!(error))
+                .with_context(|| format!("cannot score {split}"))?,
+        );
     }
     stage1_core::progress::Progress::finish(&run.progress);
     let set = LogitSet {
         logits,
         classes: splits.manifest.labels.len(),
-        labels: samples.iter().map(|sample| i64::try_from(sample.label)).collect::<Result<_, _>>()?,
+        labels: samples
+            .iter()
+            .map(|sample| i64::try_from(sample.label))
+            .collect::<Result<_, _>>()?,
         ids: samples.iter().map(|sample| sample.path.clone()).collect(),
         units: Some(samples.iter().map(|sample| sample.unit).collect()),
         split: None,

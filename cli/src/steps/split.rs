@@ -2,13 +2,14 @@
 
 use super::Run;
 use anyhow::bail;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use stage1_calibration::forecast::{ASSUMED_SHARE, forecast};
 use stage1_core::{
     artifact::{self, Digest},
     data::{self, Dataset},
     progress::Progress,
-    split::{self, Split, SplitManifest},
+    split::{self, Split, SplitManifest, SplitSample},
 };
 use std::{collections::BTreeSet, fmt::Write, path::PathBuf};
 
@@ -46,11 +47,10 @@ fn reuse(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
     run.progress.finish();
     if manifest.inputs_digest != now {
         bail!(
-            "{} was made from other images, labels or settings (digest {}, now {}); restore them, set another run_dir, or \
-             divide again with --overwrite, which makes val_calib and val_test anew",
+            "{} was made from other images, labels or settings{}; restore them, set another run_dir, or divide again with \
+             --overwrite, which makes val_calib and val_test anew",
             path.display(),
-            manifest.inputs_digest.short(),
-            now.short()
+            difference(&manifest, &dataset)
         );
     }
     run.reused("split");
@@ -61,6 +61,38 @@ fn reuse(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
     })
 }
 
+/// What can be seen of the difference, for the message.
+fn difference(manifest: &SplitManifest, dataset: &Dataset) -> String {
+    let listed: BTreeSet<_> = dataset
+        .samples
+        .iter()
+        .map(|sample| sample.id.as_str())
+        .collect();
+    let is_changed = |sample: &&SplitSample| {
+        let file = dataset.root.join(&sample.path);
+        !listed.contains(sample.path.as_str())
+            || sample
+                .digest
+                .is_some_and(|digest| digest.verify_file(&file).is_err())
+    };
+    let changed: Vec<_> = manifest.samples.par_iter().filter(is_changed).collect();
+    match changed.first() {
+        Some(first) => format!(
+            " ({} of its images changed or are gone, e.g. {})",
+            changed.len(),
+            first.path
+        ),
+        None if listed.len() != manifest.samples.len() => {
+            format!(
+                " (it has {} images, there are {})",
+                manifest.samples.len(),
+                listed.len()
+            )
+        }
+        None => " (its images are unchanged)".to_owned(),
+    }
+}
+
 fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
     for warning in &splits.manifest.warnings {
         run.output.warn(&warning.to_string());
@@ -68,7 +100,14 @@ fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
     let (calibrate, gamma) = (&run.config.calibrate, run.config.validate.gamma);
     let units = |split| units(&splits.manifest, split);
     let (calib, test) = (units(Split::ValCalib), units(Split::ValTest));
-    let forecast = forecast(calib, test, calibrate.alpha, calibrate.delta, gamma, ASSUMED_SHARE)?;
+    let forecast = forecast(
+        calib,
+        test,
+        calibrate.alpha,
+        calibrate.delta,
+        gamma,
+        ASSUMED_SHARE,
+    )?;
     let share = 100.0 * ASSUMED_SHARE;
     if forecast.max_errors.is_none() {
         run.output.warn(&format!(
@@ -77,7 +116,9 @@ fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
             calibrate.alpha, calibrate.delta, forecast.calib_units_needed
         ));
     } else if forecast.held < 0.5 {
-        let needed = forecast.test_units_for_one_half.map_or_else(String::new, |n| format!("; {n} would give an even chance"));
+        let needed = forecast
+            .test_units_for_one_half
+            .map_or_else(String::new, |n| format!("; {n} would give an even chance"));
         run.output.warn(&format!(
             "val_test has {test} independent images: the chance that it confirms the certificate (HELD) is {:.0} %, if {share:.0} % are answered{needed}",
             100.0 * forecast.held
@@ -87,17 +128,29 @@ fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
 }
 
 fn units(manifest: &SplitManifest, split: Split) -> u64 {
-    manifest.of(split).map(|sample| sample.unit).collect::<BTreeSet<_>>().len() as u64
+    manifest
+        .of(split)
+        .map(|sample| sample.unit)
+        .collect::<BTreeSet<_>>()
+        .len() as u64
 }
 
 /// The answer of `stage1 split --json`.
 pub(crate) fn summary(run: &Run, splits: &Splits) -> Value {
     let per_split = |split: Split| {
         let counts = &splits.manifest.counts[&split];
-        let classes: serde_json::Map<_, _> =
-            splits.manifest.labels.iter().cloned().zip(counts.iter().map(|n| Value::from(*n))).collect();
+        let classes: serde_json::Map<_, _> = splits
+            .manifest
+            .labels
+            .iter()
+            .cloned()
+            .zip(counts.iter().map(|n| Value::from(*n)))
+            .collect();
         let total: u64 = counts.iter().sum();
-        (split.name().to_owned(), json!({"images": total, "units": units(&splits.manifest, split), "classes": classes}))
+        (
+            split.name().to_owned(),
+            json!({"images": total, "units": units(&splits.manifest, split), "classes": classes}),
+        )
     };
     json!({
         "splits": run.config.splits_path(),
@@ -109,11 +162,20 @@ pub(crate) fn summary(run: &Run, splits: &Splits) -> Value {
 
 /// The answer of `stage1 split` for people.
 pub(crate) fn table(run: &Run, splits: &Splits) -> String {
-    let mut text = format!("{} (digest {})\n", run.config.splits_path().display(), splits.digest.short());
+    let mut text = format!(
+        "{} (digest {})\n",
+        run.config.splits_path().display(),
+        splits.digest.short()
+    );
     _ = writeln!(text, "  {:<12}{:>10}{:>10}", "", "images", "units");
     for split in Split::ALL {
         let images: u64 = splits.manifest.counts[&split].iter().sum();
-        _ = writeln!(text, "  {:<12}{images:>10}{:>10}", split.name(), units(&splits.manifest, split));
+        _ = writeln!(
+            text,
+            "  {:<12}{images:>10}{:>10}",
+            split.name(),
+            units(&splits.manifest, split)
+        );
     }
     text
 }

@@ -41,7 +41,10 @@ enum Event {
 pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
     let program = find_trainer()?;
     let mut command = Command::new(&program);
-    command.arg("--config").arg(run.config.resolved_path()).arg("--events");
+    command
+        .arg("--config")
+        .arg(run.config.resolved_path())
+        .arg("--events");
     if run.overwrite {
         command.arg("--overwrite");
     }
@@ -53,7 +56,8 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
         .with_context(|| format!("cannot start {}", program.display()))?;
     follow(run, child)?;
     let dir = run.config.checkpoint_dir();
-    Checkpoint::load(&dir).with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
+    Checkpoint::load(&dir)
+        .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
 }
 
 fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
@@ -74,15 +78,24 @@ fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
         story.iter().for_each(|line| run.output.note(line));
         return Ok(());
     }
-    let reason = story.iter().rev().find_map(|line| line.strip_prefix("error: "));
+    let reason = story
+        .iter()
+        .rev()
+        .find_map(|line| line.strip_prefix("error: "));
     match reason {
         Some(reason) => bail!("training failed: {reason}"),
-        None => bail!("training failed: {TRAINER} ended with {status}\n{}", story.join("\n")),
+        None => bail!(
+            "training failed: {TRAINER} ended with {status}\n{}",
+            story.join("\n")
+        ),
     }
 }
 
 fn collect(stderr: impl Read) -> Vec<String> {
-    BufReader::new(stderr).lines().map_while(Result::ok).collect()
+    BufReader::new(stderr)
+        .lines()
+        .map_while(Result::ok)
+        .collect()
 }
 
 fn tell(run: &Run, event: Event) {
@@ -95,9 +108,15 @@ fn tell(run: &Run, event: Event) {
             val_select,
             best,
         } => {
-            let metrics: Vec<_> = val_select.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            let metrics: Vec<_> = val_select
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.4}"))
+                .collect();
             let mark = if best { " *" } else { "" };
-            run.progress.say(&format!("  epoch {epoch:>3}  loss {train_loss:.4}  {}{mark}", metrics.join("  ")));
+            run.progress.say(&format!(
+                "  epoch {epoch:>3}  loss {train_loss:.4}  {}{mark}",
+                metrics.join("  ")
+            ));
         }
         Event::Done { reused: true } => run.reused("train"),
         Event::Done { reused: false } => {}
@@ -110,11 +129,18 @@ pub(crate) fn find_trainer() -> anyhow::Result<PathBuf> {
         if is_program(&path) {
             return Ok(path);
         }
-        bail!("STAGE1_TRAIN_BIN is {}, which is no program", path.display());
+        bail!(
+            "STAGE1_TRAIN_BIN is {}, which is no program",
+            path.display()
+        );
     }
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(TRAINER)));
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(TRAINER)));
     let on_path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&on_path).map(|dir| dir.join(TRAINER)).collect::<Vec<_>>();
+    let on_path = env::split_paths(&on_path)
+        .map(|dir| dir.join(TRAINER))
+        .collect::<Vec<_>>();
     let found = beside.iter().chain(&on_path).find(|path| is_program(path));
     found.cloned().with_context(|| {
         let beside = beside.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));

@@ -22,9 +22,13 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 
 /// The verdict on the run's bundle: the one that was reached, or a new opening of val_test.
 pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Validation> {
-    let known = json::load::<Validation>(&path(&run.config)).ok().map(|(validation, _)| validation);
+    let known = json::load::<Validation>(&path(&run.config))
+        .ok()
+        .map(|(validation, _)| validation);
     let gamma = run.config.validate.gamma;
-    let is_same = |v: &Validation| v.subject_digest == bundle.digest() && (v.gamma - gamma).abs() < f64::EPSILON;
+    let is_same = |v: &Validation| {
+        v.subject_digest == bundle.digest() && (v.gamma - gamma).abs() < f64::EPSILON
+    };
     let before = match known {
         Some(known) if is_same(&known) => {
             run.reused("validate");
@@ -32,8 +36,12 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
         }
         other => other,
     };
-    let policy = bundle.policy(FP32)?.context("the bundle has no policy; `stage1 calibrate` comes first")?;
-    let certificate = bundle.certificate(FP32)?.context("the bundle has no certificate")?;
+    let policy = bundle
+        .policy(FP32)?
+        .context("the bundle has no policy; `stage1 calibrate` comes first")?;
+    let certificate = bundle
+        .certificate(FP32)?
+        .context("the bundle has no certificate")?;
     let mut ledger = Ledger::open(&run.config.splits_path(), splits.digest, Kind::Test)?;
     if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
         ledger.check(&state);

@@ -36,7 +36,8 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     drop(writer);
     make_readable(file.as_file()).map_err(io("set the permissions of"))?;
     file.as_file().sync_all().map_err(io("sync"))?;
-    file.persist(path).map_err(|error| io("rename to")(error.error))?;
+    file.persist(path)
+        .map_err(|error| io("rename to")(error.error))?;
     sync_folder(folder).map_err(io("sync the folder of"))
 }
 

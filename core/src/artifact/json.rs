@@ -30,7 +30,9 @@ pub fn to_bytes<T: Document>(document: &T) -> Vec<u8> {
 /// # Errors
 /// [`Error::Invalid`] before anything is written, or [`Error::Io`].
 pub fn save<T: Document>(document: &T, path: &Path) -> Result<Digest> {
-    document.validate().map_err(|reason| invalid::<T>(path, reason))?;
+    document
+        .validate()
+        .map_err(|reason| invalid::<T>(path, reason))?;
     let bytes = to_bytes(document);
     atomic::write_bytes(path, &bytes)?;
     Ok(Digest::of_bytes(&bytes))
@@ -68,13 +70,16 @@ pub fn load_verified<T: Document>(path: &Path, want: Digest) -> Result<T> {
 fn parse<T: Document>(bytes: &[u8], path: &Path) -> Result<T> {
     check_version::<T>(bytes, path)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let document: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| Error::Json {
-        path: path.to_owned(),
-        kind: T::KIND,
-        field: error.path().to_string(),
-        reason: error.into_inner().to_string(),
-    })?;
-    document.validate().map_err(|reason| invalid::<T>(path, reason))?;
+    let document: T =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| Error::Json {
+            path: path.to_owned(),
+            kind: T::KIND,
+            field: error.path().to_string(),
+            reason: error.into_inner().to_string(),
+        })?;
+    document
+        .validate()
+        .map_err(|reason| invalid::<T>(path, reason))?;
     Ok(document)
 }
 

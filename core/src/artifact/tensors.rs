@@ -68,16 +68,24 @@ impl Tensor {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<Digest> {
+pub fn save(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Digest> {
     let bytes = to_bytes(tensors, metadata);
     atomic::write_bytes(path, &bytes)?;
     Ok(Digest::of_bytes(&bytes))
 }
 
 fn to_bytes(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
-    let raw: Vec<_> = tensors.iter().map(|(name, t)| (name, &t.shape, t.bytes())).collect();
+    let raw: Vec<_> = tensors
+        .iter()
+        .map(|(name, t)| (name, &t.shape, t.bytes()))
+        .collect();
     let views = raw.iter().map(|(name, shape, (dtype, bytes))| {
-        let view = TensorView::new(*dtype, (*shape).clone(), bytes).expect("shape and bytes agree by construction");
+        let view = TensorView::new(*dtype, (*shape).clone(), bytes)
+            .expect("shape and bytes agree by construction");
         (name.as_str(), view)
     });
     // The library keeps metadata in a hash map, whose order varies: one sorted JSON string keeps the bytes the same.
@@ -147,7 +155,10 @@ impl TensorFile {
     /// [`Error::Safetensors`].
     pub fn shapes(&self) -> Result<BTreeMap<String, Vec<usize>>> {
         let parsed = self.parse()?;
-        Ok(parsed.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect())
+        Ok(parsed
+            .iter()
+            .map(|(name, view)| (name.to_owned(), view.shape().to_vec()))
+            .collect())
     }
 
     /// The metadata that [`save`] wrote; empty for other writers' files.
@@ -157,7 +168,10 @@ impl TensorFile {
     pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let (_, header) = SafeTensors::read_metadata(&self.bytes).map_err(|e| self.broken(&e))?;
         let json = header.metadata().as_ref().and_then(|map| map.get("stage1"));
-        json.map_or_else(|| Ok(BTreeMap::new()), |json| serde_json::from_str(json).map_err(|e| self.broken(&e)))
+        json.map_or_else(
+            || Ok(BTreeMap::new()),
+            |json| serde_json::from_str(json).map_err(|e| self.broken(&e)),
+        )
     }
 
     /// Whether a tensor of this name is there.
@@ -177,9 +191,24 @@ impl TensorFile {
         let view = self.view(&parsed, name)?;
         let data = view.data();
         let values = match view.dtype() {
-            Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F16 => data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::BF16 => data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::F32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            Dtype::F16 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| half::f16::from_le_bytes(*b).to_f32())
+                .collect(),
+            Dtype::BF16 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| half::bf16::from_le_bytes(*b).to_f32())
+                .collect(),
             other => return Err(self.dtype(name, other, "F32, F16 or BF16")),
         };
         Ok((view.shape().to_vec(), values))
@@ -211,8 +240,18 @@ impl TensorFile {
         let view = self.view(&parsed, name)?;
         let data = view.data();
         let values = match view.dtype() {
-            Dtype::I64 => data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-            Dtype::I32 => data.as_chunks().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect(),
+            Dtype::I64 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect(),
+            Dtype::I32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from(i32::from_le_bytes(*b)))
+                .collect(),
             Dtype::U8 | Dtype::BOOL => data.iter().map(|b| i64::from(*b)).collect(),
             other => return Err(self.dtype(name, other, "I64, I32 or U8")),
         };
@@ -273,7 +312,10 @@ mod tests {
             ("ids".to_owned(), Tensor::u8([3], vec![1, 2, 3])),
             ("y".to_owned(), Tensor::i64([1], vec![-7])),
         ]);
-        let metadata = BTreeMap::from([("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]);
+        let metadata = BTreeMap::from([
+            ("b".to_owned(), "1".to_owned()),
+            ("a".to_owned(), "2".to_owned()),
+        ]);
         let digest = save(&path, &tensors, &metadata).unwrap();
         let file = TensorFile::open_verified(&path, digest).unwrap();
         assert_eq!(file.f32("x").unwrap(), (vec![2, 1], vec![1.5, -2.0]));
@@ -283,18 +325,29 @@ mod tests {
         assert_eq!(save(&path, &tensors, &metadata).unwrap(), digest);
         assert!(matches!(file.f32("z"), Err(Error::MissingTensor { .. })));
         assert!(matches!(file.f32("y"), Err(Error::TensorDtype { .. })));
-        assert!(matches!(file.f32_of_shape("x", &[1, 2]), Err(Error::TensorShape { .. })));
+        assert!(matches!(
+            file.f32_of_shape("x", &[1, 2]),
+            Err(Error::TensorShape { .. })
+        ));
     }
 
     #[test]
     fn truncated_and_foreign_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
-        save(&path, &BTreeMap::from([("x".to_owned(), Tensor::f32([4], vec![0.0; 4]))]), &BTreeMap::new()).unwrap();
+        save(
+            &path,
+            &BTreeMap::from([("x".to_owned(), Tensor::f32([4], vec![0.0; 4]))]),
+            &BTreeMap::new(),
+        )
+        .unwrap();
         let whole = fs::read(&path).unwrap();
         for bytes in [&whole[..whole.len() - 1], &whole[..5], b"hello", b""] {
             fs::write(&path, bytes).unwrap();
-            assert!(matches!(TensorFile::open(&path), Err(Error::Safetensors { .. })));
+            assert!(matches!(
+                TensorFile::open(&path),
+                Err(Error::Safetensors { .. })
+            ));
         }
     }
 }

@@ -31,11 +31,12 @@ impl Config {
             schema::refuse_unknown_keys(&schema, &change, "--set")?;
             merge(&mut document, change);
         }
-        let config: Self = serde_path_to_error::deserialize(document).map_err(|error| Error::Type {
-            origin: origin.to_owned(),
-            key: error.path().to_string(),
-            reason: error.into_inner().to_string(),
-        })?;
+        let config: Self =
+            serde_path_to_error::deserialize(document).map_err(|error| Error::Type {
+                origin: origin.to_owned(),
+                key: error.path().to_string(),
+                reason: error.into_inner().to_string(),
+            })?;
         config.validate(origin)?;
         Ok(config)
     }
@@ -49,21 +50,55 @@ impl Config {
         let train = &self.train;
         let share = |x: f64| x > 0.0 && x < 1.0;
         let from_zero = |x: f64| x.is_finite() && x >= 0.0;
-        let (open, zero_up, one_up) = ("a number between 0 and 1", "a number ≥ 0", "a whole number ≥ 1");
+        let (open, zero_up, one_up) = (
+            "a number between 0 and 1",
+            "a number ≥ 0",
+            "a whole number ≥ 1",
+        );
         let rules = [
-            ("version", self.version == VERSION, "1", self.version.to_string()),
+            (
+                "version",
+                self.version == VERSION,
+                "1",
+                self.version.to_string(),
+            ),
             ("threads", self.threads != Some(0), one_up, "0".to_owned()),
-            ("calibrate.alpha", share(self.calibrate.alpha), open, self.calibrate.alpha.to_string()),
-            ("calibrate.delta", share(self.calibrate.delta), open, self.calibrate.delta.to_string()),
-            ("validate.gamma", share(self.validate.gamma), open, self.validate.gamma.to_string()),
+            (
+                "calibrate.alpha",
+                share(self.calibrate.alpha),
+                open,
+                self.calibrate.alpha.to_string(),
+            ),
+            (
+                "calibrate.delta",
+                share(self.calibrate.delta),
+                open,
+                self.calibrate.delta.to_string(),
+            ),
+            (
+                "validate.gamma",
+                share(self.validate.gamma),
+                open,
+                self.validate.gamma.to_string(),
+            ),
             (
                 "export.parity_tolerance",
                 share(self.export.parity_tolerance),
                 open,
                 self.export.parity_tolerance.to_string(),
             ),
-            ("train.epochs", train.epochs > 0, one_up, train.epochs.to_string()),
-            ("train.batch_size", train.batch_size > 0, one_up, train.batch_size.to_string()),
+            (
+                "train.epochs",
+                train.epochs > 0,
+                one_up,
+                train.epochs.to_string(),
+            ),
+            (
+                "train.batch_size",
+                train.batch_size > 0,
+                one_up,
+                train.batch_size.to_string(),
+            ),
             (
                 "train.feature_batch_size",
                 train.feature_batch_size > 0,
@@ -76,8 +111,18 @@ impl Config {
                 "a number > 0",
                 train.learning_rate.to_string(),
             ),
-            ("train.weight_decay", from_zero(train.weight_decay), zero_up, train.weight_decay.to_string()),
-            ("train.warmup_epochs", from_zero(train.warmup_epochs), zero_up, train.warmup_epochs.to_string()),
+            (
+                "train.weight_decay",
+                from_zero(train.weight_decay),
+                zero_up,
+                train.weight_decay.to_string(),
+            ),
+            (
+                "train.warmup_epochs",
+                from_zero(train.warmup_epochs),
+                zero_up,
+                train.warmup_epochs.to_string(),
+            ),
             (
                 "train.label_smoothing",
                 (0.0..1.0).contains(&train.label_smoothing),
@@ -96,7 +141,12 @@ impl Config {
                 "a number > 0",
                 train.max_grad_norm.to_string(),
             ),
-            ("train.early_stop.patience", train.early_stop.patience > 0, one_up, "0".to_owned()),
+            (
+                "train.early_stop.patience",
+                train.early_stop.patience > 0,
+                one_up,
+                "0".to_owned(),
+            ),
             (
                 "train.early_stop.min_delta",
                 from_zero(train.early_stop.min_delta),
@@ -115,7 +165,12 @@ impl Config {
                 "no value, since `head.kind` is `linear` (set `head.kind: mlp` to use a hidden layer)",
                 format!("{:?}", self.head.hidden.unwrap_or_default()),
             ),
-            ("head.hidden", self.head.hidden != Some(0), one_up, "0".to_owned()),
+            (
+                "head.hidden",
+                self.head.hidden != Some(0),
+                one_up,
+                "0".to_owned(),
+            ),
         ];
         for (key, holds, expected, got) in rules {
             if !holds {
@@ -137,7 +192,9 @@ impl Config {
 
 /// `a.b=1` as `{a: {b: 1}}`.
 fn parse_override(text: &str) -> Result<Value> {
-    let malformed = || Error::Override { text: text.to_owned() };
+    let malformed = || Error::Override {
+        text: text.to_owned(),
+    };
     let (key, value) = text.split_once('=').ok_or_else(malformed)?;
     let value = if value.is_empty() {
         Value::Null
@@ -184,7 +241,11 @@ backbone: {path: weights}
 
     #[test]
     fn defaults_fill_what_is_left_out_and_overrides_win() {
-        let config = load("train: {epochs: 7}", &["train.epochs=3", "head.kind=mlp", "run_dir=out/a"]).unwrap();
+        let config = load(
+            "train: {epochs: 7}",
+            &["train.epochs=3", "head.kind=mlp", "run_dir=out/a"],
+        )
+        .unwrap();
         assert_eq!(config.train.epochs, 3);
         assert_eq!(config.head.kind, HeadType::Mlp);
         assert_eq!(config.splits_path(), Path::new("out/a/splits.json"));
@@ -196,12 +257,18 @@ backbone: {path: weights}
     fn a_resolved_config_reads_back_the_same() {
         let config = load("train: {epochs: 7}", &[]).unwrap();
         let document = serde_saphyr::from_str(&config.to_yaml()).unwrap();
-        assert_eq!(Config::from_document(document, "again", &[]).unwrap(), config);
+        assert_eq!(
+            Config::from_document(document, "again", &[]).unwrap(),
+            config
+        );
     }
 
     #[test]
     fn the_digest_ignores_where_files_lie() {
-        let (a, b) = (load("", &[]).unwrap(), load("run_dir: elsewhere", &[]).unwrap());
+        let (a, b) = (
+            load("", &[]).unwrap(),
+            load("run_dir: elsewhere", &[]).unwrap(),
+        );
         assert_eq!(a.digest(), b.digest());
         assert_ne!(a.digest(), load("seed: 7", &[]).unwrap().digest());
     }
@@ -209,15 +276,47 @@ backbone: {path: weights}
     #[test]
     fn every_refusal_names_the_key_and_the_next_step() {
         let cases = [
-            ("train: {epoch: 3}", &[][..], "unknown key `train.epoch`; did you mean `train.epochs`?"),
-            ("trian: {epochs: 3}", &[], "unknown key `trian`; did you mean `train`?"),
-            ("", &["train.epohcs=3"], "--set: unknown key `train.epohcs`; did you mean `train.epochs`?"),
+            (
+                "train: {epoch: 3}",
+                &[][..],
+                "unknown key `train.epoch`; did you mean `train.epochs`?",
+            ),
+            (
+                "trian: {epochs: 3}",
+                &[],
+                "unknown key `trian`; did you mean `train`?",
+            ),
+            (
+                "",
+                &["train.epohcs=3"],
+                "--set: unknown key `train.epohcs`; did you mean `train.epochs`?",
+            ),
             ("", &["train.epochs"], "expected `key=value`"),
-            ("train: {epochs: many}", &[], "at `train.epochs`: invalid type: string \"many\""),
-            ("train: {epochs: 0}", &[], "at `train.epochs`: expected a whole number ≥ 1, got 0"),
-            ("calibrate: {alpha: 5}", &[], "at `calibrate.alpha`: expected a number between 0 and 1, got 5"),
-            ("head: {hidden: 64}", &[], "at `head.hidden`: expected no value, since `head.kind` is `linear`"),
-            ("phase: gate", &[], "at `phase`: unknown variant `gate`, expected `baseline`"),
+            (
+                "train: {epochs: many}",
+                &[],
+                "at `train.epochs`: invalid type: string \"many\"",
+            ),
+            (
+                "train: {epochs: 0}",
+                &[],
+                "at `train.epochs`: expected a whole number ≥ 1, got 0",
+            ),
+            (
+                "calibrate: {alpha: 5}",
+                &[],
+                "at `calibrate.alpha`: expected a number between 0 and 1, got 5",
+            ),
+            (
+                "head: {hidden: 64}",
+                &[],
+                "at `head.hidden`: expected no value, since `head.kind` is `linear`",
+            ),
+            (
+                "phase: gate",
+                &[],
+                "at `phase`: unknown variant `gate`, expected `baseline`",
+            ),
             ("train: {learning_rate: .nan}", &[], "non-finite float"),
             ("seed: [", &[], "not valid YAML"),
         ];

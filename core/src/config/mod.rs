@@ -259,7 +259,9 @@ pub struct ExportConfig {
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { parity_tolerance: 1e-4 }
+        Self {
+            parity_tolerance: 1e-4,
+        }
     }
 }
 
@@ -361,7 +363,9 @@ impl Config {
 
     /// Logits of a split through the deployed session.
     pub fn logits_path(&self, split: crate::split::Split) -> PathBuf {
-        self.run_dir.join("logits").join(format!("{split}.safetensors"))
+        self.run_dir
+            .join("logits")
+            .join(format!("{split}.safetensors"))
     }
 
     /// Features of the frozen backbone, shared by the runs of one folder.

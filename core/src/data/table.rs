@@ -266,7 +266,7 @@ fn nearest<const N: usize>(name: &str, known: [&'static str; N]) -> Option<&'sta
     let lower = name.to_lowercase();
     let scored = known.map(|known| (strsim::jaro_winkler(&lower, known), known));
     let best = scored.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 > 0.7).then_some(best.1)
+    (best.0 > 0.6).then_some(best.1)
 }
 
 /// Labels in order of appearance.

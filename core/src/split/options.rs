@@ -118,6 +118,8 @@ impl TryFrom<Shares> for Ratios {
         }
         let sum: f64 = Split::ALL.iter().map(|split| ratios.of(*split)).sum();
         if (sum - 1.0).abs() > 1e-6 {
+            // Six decimals: .1 + .2 isn't to be told as .30000000000000004.
+            let sum = (sum * 1e6).round() / 1e6;
             return Err(RatioError::Sum { sum });
         }
         Ok(ratios)

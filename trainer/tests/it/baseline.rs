@@ -44,7 +44,7 @@ fn a_probe_learns_and_its_checkpoint_carries_what_the_exporter_needs() {
     );
     assert_eq!(
         (checkpoint.phase, checkpoint.seed, checkpoint.threads),
-        (Phase::Baseline, 3, 2)
+        (Phase::Baseline, 3, 1)
     );
     assert_eq!(checkpoint.labels, ["dark", "light"]);
 
@@ -142,6 +142,8 @@ fn one_seed_gives_the_same_bytes_and_another_seed_others() {
         "head.dropout=0.3",
         "--set",
         "train.ema_decay=0.9",
+        "--set",
+        "threads=2",
     ];
     let train = |seed: &str| {
         let fixture = Fixture::new(Content::Digest);

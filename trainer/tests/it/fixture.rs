@@ -211,7 +211,7 @@ const CONFIG: &str = "
 version: 1
 run_dir: run
 seed: 3
-threads: 2
+threads: 1
 data: {source: images}
 preprocess:
   resize: {exact: {height: 16, width: 20}}

@@ -2,7 +2,7 @@
 //!
 //! An image is reduced to 32 × 32 grey values ([`Signature`]). Two images are near-duplicates when these correlate at
 //! least as much as asked for: brightness, contrast, size and compression don't matter then, another picture of the same
-//! kind does. Which pairs are compared is decided by 64 signs of random projections ([`cluster`]).
+//! kind does. Which pairs are compared is decided by the signs of random projections ([`cluster`]).
 
 mod cluster;
 mod signature;
