@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ConfigSource {
     /// The configuration
     #[arg(long, short, value_name = "FILE", default_value = "stage1.yaml")]

@@ -282,14 +282,14 @@ fn judge(
     let path = path.display().to_string();
     let logits = match logits {
         Ok(logits) => logits,
-        Err(error) => return (Prediction::failed(path, certified, error), timings),
+        Err(error) => return (Prediction::failed(path, error), timings),
     };
     let start = Instant::now();
     let decided = policy.decide(&logits);
     timings.decide = start.elapsed();
     let prediction = match decided {
         Ok(decision) => record(path, policy, labels, certified, logits, &decision),
-        Err(error) => Prediction::failed(path, certified, error),
+        Err(error) => Prediction::failed(path, error),
     };
     (prediction, timings)
 }

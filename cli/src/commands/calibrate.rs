@@ -17,7 +17,8 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         export::Outcome::Exported(bundle) => bundle,
         export::Outcome::ParityFailed(parity) => return parity_failed(&parity, output),
     };
-    let outcome = steps::calibrate::ensure(&run, &splits, bundle)?;
+    let outcome = steps::calibrate::ensure(&run, &splits, *bundle)?;
+    run.record()?;
     let text = steps::report::read(&run.config)?.text();
     match outcome {
         Outcome::Certified(bundle) => {

@@ -22,6 +22,7 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(&args.step, *output)?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
+    run.record()?;
     match steps::export::ensure(&run, &splits, &checkpoint)? {
         Outcome::Exported(bundle) => {
             let parity = bundle.parity(stage1_core::bundle::FP32)?;

@@ -178,7 +178,7 @@ mod tests {
             reason: Some("score 0.5 is below 0.9".to_owned()),
             ..answer.clone()
         };
-        let failed = Prediction::failed("a.png", true, "not an image");
+        let failed = Prediction::failed("a.png", "not an image");
         let lines = [
             table.header(),
             table.row(&answer),

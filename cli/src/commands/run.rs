@@ -13,12 +13,13 @@ pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
         export::Outcome::Exported(bundle) => bundle,
         export::Outcome::ParityFailed(parity) => return parity_failed(&parity, output),
     };
-    if let calibrate::Outcome::Certified(bundle) = calibrate::ensure(&run, &splits, bundle)? {
+    if let calibrate::Outcome::Certified(bundle) = calibrate::ensure(&run, &splits, *bundle)? {
         steps::validate::ensure(&run, &splits, &bundle)?;
         steps::latency::ensure(&run, &splits, &bundle)?;
     }
     let report = steps::report::read(&run.config)?;
     report.save()?;
+    run.record()?;
     output.answer(&report, &report.text())?;
     Ok(report.answer())
 }

@@ -7,6 +7,7 @@ use crate::{
 pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
     let splits = steps::split::ensure(&run)?;
+    run.record()?;
     output.answer(
         &steps::split::summary(&run, &splits),
         &steps::split::table(&run, &splits),

@@ -10,6 +10,7 @@ pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
     steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
+    run.record()?;
     let dir = run.config.checkpoint_dir();
     let mut text = format!(
         "checkpoint {}, epoch {} of {}\n",

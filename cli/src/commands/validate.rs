@@ -12,6 +12,7 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let splits = steps::split::ensure(&run)?;
     let bundle = Bundle::open(&run.config.bundle_dir()).context("`stage1 run` makes the bundle")?;
     let validation = steps::validate::ensure(&run, &splits, &bundle)?;
+    run.record()?;
     let report = steps::report::read(&run.config)?;
     output.answer(&validation, &report.text())?;
     Ok(match validation.verdict {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 /// The bundle with its policy, or why there is none.
 pub(crate) enum Outcome {
-    Certified(Bundle),
+    Certified(Box<Bundle>),
     NotCertified(Box<NotCertified>),
 }
 
@@ -96,7 +96,7 @@ fn known(run: &Run, bundle: &Bundle, want: &mut Record) -> anyhow::Result<Option
         .ok()
         .map(|(refusal, _)| refusal);
     match (record == *want, record.certified, refusal) {
-        (true, true, _) if has_policy => Ok(Some(Outcome::Certified(bundle.clone()))),
+        (true, true, _) if has_policy => Ok(Some(Outcome::Certified(Box::new(bundle.clone())))),
         (true, false, Some(refusal)) if !has_policy => {
             Ok(Some(Outcome::NotCertified(Box::new(refusal))))
         }
@@ -135,7 +135,7 @@ fn attempt(
             );
             let bundle = bundle::attach_policy(&dir, FP32, &policy, &certificate)?;
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
-            Ok(Outcome::Certified(bundle))
+            Ok(Outcome::Certified(Box::new(bundle)))
         }
         PolicyFit::NotCertified(refusal) => {
             bundle::detach_policy(&dir, FP32)?;

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
-    Exported(Bundle),
+    Exported(Box<Bundle>),
     ParityFailed(Parity),
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn ensure(
     let existing = match Bundle::open(&dir) {
         Ok(bundle) if bundle.manifest().provenance == provenance => {
             run.reused("export");
-            return Ok(Outcome::Exported(bundle));
+            return Ok(Outcome::Exported(Box::new(bundle)));
         }
         Ok(_) if !run.overwrite => bail!(
             "{} holds a bundle of another checkpoint; keep it by setting another run_dir, or replace it with --overwrite",
@@ -101,7 +101,7 @@ fn create(
         provenance,
     };
     let bundle = bundle::create(&run.config.bundle_dir(), new, existing)?;
-    Ok(Outcome::Exported(bundle))
+    Ok(Outcome::Exported(Box::new(bundle)))
 }
 
 fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {

@@ -10,32 +10,48 @@ pub(crate) mod split;
 pub(crate) mod train;
 pub(crate) mod validate;
 
-use crate::{args::StepArgs, output::Output, progress::Steps};
+use crate::{
+    args::{ConfigSource, StepArgs},
+    output::Output,
+    progress::Steps,
+};
 use anyhow::Context;
 use stage1_core::{artifact::atomic, config::Config};
+use std::fs;
 
 /// What every step knows.
 pub(crate) struct Run {
     pub(crate) config: Config,
+    /// Where the configuration comes from: the trainer reads it for itself.
+    pub(crate) source: ConfigSource,
     pub(crate) overwrite: bool,
     pub(crate) output: Output,
     pub(crate) progress: Steps,
 }
 
 impl Run {
-    /// Reads the configuration and records the resolved one in the run directory.
+    /// Reads the configuration.
     pub(crate) fn open(args: &StepArgs, output: Output) -> anyhow::Result<Self> {
         let config = Config::load(&args.source.config, &args.source.overrides)?;
-        let path = config.resolved_path();
-        atomic::write_bytes(&path, config.to_yaml().as_bytes())
-            .context("cannot save the resolved configuration")?;
         start_threads(config.thread_count())?;
         Ok(Self {
             config,
+            source: args.source.clone(),
             overwrite: args.overwrite,
             output,
             progress: Steps::new(output),
         })
+    }
+
+    /// Saves the resolved configuration beside the results: last, so that a command that was refused doesn't describe
+    /// results that others made.
+    pub(crate) fn record(&self) -> anyhow::Result<()> {
+        let (path, yaml) = (self.config.resolved_path(), self.config.to_yaml());
+        if fs::read_to_string(&path).is_ok_and(|known| known == yaml) {
+            return Ok(());
+        }
+        atomic::write_bytes(&path, yaml.as_bytes())
+            .context("cannot save the resolved configuration")
     }
 
     /// Tells that a step's result is there already.

@@ -81,9 +81,16 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         Split::ValSelect
     };
     let certified = matches!(calibration, Calibration::Certified(_));
-    let ledger = |kind| {
-        Ledger::open(&config.splits_path(), splits_digest, kind).map(|ledger| ledger.state())
+    let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
+        let mut ledger = Ledger::open(&config.splits_path(), splits_digest, kind)?;
+        recorded.into_iter().for_each(|state| ledger.check(state));
+        Ok(ledger.state())
     };
+    let attempts = match &calibration {
+        Calibration::Certified(certificate) => Some(certificate.calib_ledger.clone()),
+        Calibration::NotCertified(_) => None,
+    };
+    let openings = validation.as_ref().and_then(|v| v.test_ledger.clone());
     Ok(Report {
         schema_version: 1,
         run_dir: config.run_dir.clone(),
@@ -99,8 +106,8 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         calibration,
         validation,
         latency,
-        calib_ledger: ledger(Kind::Calib)?,
-        test_ledger: ledger(Kind::Test)?,
+        calib_ledger: ledger(Kind::Calib, attempts.as_ref())?,
+        test_ledger: ledger(Kind::Test, openings.as_ref())?,
         next: certified.then(|| next(config, &splits)),
     })
 }
@@ -211,6 +218,8 @@ impl Report {
                 note,
             ));
         }
+        ledger_row("val_calib", &self.calib_ledger, &mut rows);
+        ledger_row("val_test", &self.test_ledger, &mut rows);
         rows.push(("bundle", self.bundle.display().to_string(), String::new()));
         let mut text = table(&rows);
         if let Some(next) = &self.next {
@@ -221,6 +230,14 @@ impl Report {
 }
 
 type Row = (&'static str, String, String);
+
+/// A ledger that is as it should be needs no words.
+fn ledger_row(split: &str, ledger: &LedgerState, rows: &mut Vec<Row>) {
+    if let LedgerState::Unknown { reason } = ledger {
+        let note = format!("of {split}: {reason}");
+        rows.push(("LEDGER UNKNOWN", "–".to_owned(), note));
+    }
+}
 
 fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
     let confidence = percent(1.0 - certificate.delta);
@@ -355,7 +372,7 @@ fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

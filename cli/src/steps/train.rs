@@ -43,8 +43,11 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
     let mut command = Command::new(&program);
     command
         .arg("--config")
-        .arg(run.config.resolved_path())
+        .arg(&run.source.config)
         .arg("--events");
+    for change in &run.source.overrides {
+        command.arg("--set").arg(change);
+    }
     if run.overwrite {
         command.arg("--overwrite");
     }

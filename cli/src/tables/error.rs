@@ -68,6 +68,9 @@ pub(crate) enum TableError {
         array: &'static str,
         found: String,
     },
+    /// An array that nothing reads: a misspelt `group` would turn clustered rows into independent ones.
+    #[error("{}: unknown array `{array}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`", path.display())]
+    UnknownArray { path: PathBuf, array: String },
     /// Python objects.
     #[error("{}: array `{array}` holds Python objects (dtype object), which only unpickling could read, and that runs code; save it as {want}, e.g. `{array}.astype({example})`", path.display())]
     Pickle {

@@ -49,6 +49,7 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
         array: None,
         source,
     })?;
+    refuse_unknown(&archive, path)?;
     let mut notes = Vec::new();
     let (classes, logits) = required(&mut archive, path, "logits")?.logits(&mut notes)?;
     let labels = required(&mut archive, path, "labels")?.integers()?;
@@ -68,6 +69,17 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
 }
 
 type Archive = NpzArchive<BufReader<File>>;
+
+fn refuse_unknown(archive: &Archive, path: &Path) -> Result<()> {
+    let known = |name: &&str| ["logits", "labels", "group", "split", "id"].contains(name);
+    match archive.array_names().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(array) => Err(TableError::UnknownArray {
+            path: path.to_owned(),
+            array: array.to_owned(),
+        }),
+    }
+}
 
 fn required<'a>(
     archive: &'a mut Archive,

@@ -38,14 +38,14 @@ pub struct Prediction {
 
 impl Prediction {
     /// The record of an image that couldn't be judged.
-    pub fn failed(path: impl Into<String>, certified: bool, error: impl std::fmt::Display) -> Self {
+    pub fn failed(path: impl Into<String>, error: impl std::fmt::Display) -> Self {
         Self {
             path: path.into(),
             decision: DecisionKind::Error,
             label: None,
             probability: None,
             logits: None,
-            certified,
+            certified: false,
             reason: None,
             error: Some(error.to_string()),
         }
@@ -71,7 +71,7 @@ mod tests {
         let json = serde_json::to_string(&answer).unwrap();
         let want = r#"{"path":"a.png","decision":"answer","label":"cat","probability":0.75,"logits":[1.5,-1.0],"certified":true}"#;
         assert_eq!(json, want);
-        let json = serde_json::to_string(&Prediction::failed("b.png", false, "truncated")).unwrap();
+        let json = serde_json::to_string(&Prediction::failed("b.png", "truncated")).unwrap();
         let want = r#"{"path":"b.png","decision":"error","label":null,"probability":null,"logits":null,"certified":false,"error":"truncated"}"#;
         assert_eq!(json, want);
     }

@@ -261,10 +261,15 @@ impl Columns {
     }
 }
 
-/// The known name that is most like `name`, if any is.
+/// The known name that is most like `name`, whole or in one of its words (`test` is like `val_test`), if any is.
 fn nearest<const N: usize>(name: &str, known: [&'static str; N]) -> Option<&'static str> {
     let lower = name.to_lowercase();
-    let scored = known.map(|known| (strsim::jaro_winkler(&lower, known), known));
+    let likeness = |known: &str| {
+        let words = known.split('_').chain([known]);
+        let likenesses = words.map(|word| strsim::jaro_winkler(&lower, word));
+        likenesses.fold(0.0, f64::max)
+    };
+    let scored = known.map(|known| (likeness(known), known));
     let best = scored.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.6).then_some(best.1)
 }

@@ -175,7 +175,8 @@ fn a_saved_policy_is_the_same_bit_by_bit() {
 
 #[test]
 fn contradictory_policies_are_refused() {
-    let edits: [(&str, fn(&mut Policy)); 6] = [
+    type Edit = (&'static str, fn(&mut Policy));
+    let edits: [Edit; 6] = [
         ("classes is 1", |p| p.classes = 1),
         ("2 classes", |p| p.classes = 3),
         ("does not go with", |p| {
