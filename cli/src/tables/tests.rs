@@ -203,8 +203,14 @@ fn a_wrong_npz_file_gets_one_error_that_names_what_and_where() {
     let logits = || Npz::new().with("logits", &[2, 2], &[0.0_f32, 1.0, 2.0, 3.0]);
     let cases = [
         (
-            Npz::new().with("scores", &[1], &[1.0_f32]),
-            "no array `logits`; it holds: scores",
+            Npz::new().with("labels", &[1], &[1_i64]),
+            "no array `logits`; it holds: labels",
+        ),
+        (
+            logits()
+                .with("weights", &[1], &[1_i64])
+                .with("groups", &[1], &[1_i64]),
+            "unknown array `groups`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`",
         ),
         (logits(), "no array `labels`; it holds: logits"),
         (
