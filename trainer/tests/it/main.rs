@@ -1,4 +1,8 @@
 //! Integration tests of `stage1-trainer`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
 
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
