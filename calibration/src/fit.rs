@@ -102,8 +102,9 @@ fn statement(plan: &Plan) -> String {
         }
         (Attempts::Spending, j) => {
             format!(
-                " This is attempt {j}, tested at level {}; all attempts together hold with that confidence.",
-                plan.level
+                " This is attempt {j}, tested at level {}; all attempts together hold with confidence {}.",
+                plan.level,
+                percent(1.0 - plan.delta)
             )
         }
     };

@@ -73,6 +73,16 @@ pub enum Error {
         /// Expected.
         want: String,
     },
+    /// The bundle names the classes otherwise than its model, which the certificate covers.
+    #[error("{}: bundle.json has the labels {got}, its model was exported with {want}; put the original bundle.json back", dir.display())]
+    Labels {
+        /// The bundle.
+        dir: PathBuf,
+        /// Those of bundle.json.
+        got: String,
+        /// Those of the model.
+        want: String,
+    },
     /// The bundle has several models and none was named.
     #[error("{}: it has several variants, {}; choose one with --variant", dir.display(), known.join(", "))]
     VariantNeeded {

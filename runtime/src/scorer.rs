@@ -142,6 +142,7 @@ impl Scorer {
             chunk: batch.max(2 * threads).next_multiple_of(batch),
         };
         scorer.check_input()?;
+        scorer.check_labels()?;
         Ok(scorer)
     }
 
@@ -321,6 +322,24 @@ impl Scorer {
             })
         };
         Ok(chunk.slots.into_iter().map(score).collect())
+    }
+
+    /// The model's digest is certified, bundle.json's isn't: the names of the classes must be those that the exporter wrote
+    /// into the model. A model of another exporter may have none.
+    fn check_labels(&self) -> Result<()> {
+        let labels = &self.bundle.manifest().labels;
+        let got = format!("{labels:?}");
+        let Some(text) = self.session.metadata("stage1.labels") else {
+            return Ok(());
+        };
+        match serde_json::from_str::<Vec<String>>(&text) {
+            Ok(want) if want == *labels => Ok(()),
+            _ => Err(Error::Labels {
+                dir: self.bundle.dir().to_owned(),
+                got,
+                want: text,
+            }),
+        }
     }
 
     fn check_input(&self) -> Result<()> {

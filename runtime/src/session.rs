@@ -178,6 +178,11 @@ impl OrtSession {
         &self.input
     }
 
+    /// A text that the exporter wrote into the model, if it is there.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        self.session.metadata().ok()?.custom(key)
+    }
+
     /// The model's float outputs, in the model's order.
     pub fn outputs(&self) -> &[TensorInfo] {
         &self.outputs

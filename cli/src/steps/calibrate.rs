@@ -11,7 +11,7 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{self, Bundle, FP32},
-    certificate::{Fingerprint, NotCertified, Plan},
+    certificate::{Attempts, Fingerprint, NotCertified, Plan},
     config::{CalibrateConfig, Config},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
@@ -157,6 +157,7 @@ fn begin(
     record: &Record,
 ) -> anyhow::Result<Plan> {
     let settings = &run.config.calibrate;
+    check_spending(ledger, settings)?;
     let rows = SelectRows::new(select, run.config.split.seed)?;
     let units = count_units(calib);
     let plan_as = |number| -> anyhow::Result<Plan> {
@@ -175,6 +176,7 @@ fn begin(
             variant: FP32.to_owned(),
             alpha: plan.alpha,
             delta: plan.delta,
+            level: plan.level,
             rows: calib.n() as u64,
             units,
         })
@@ -182,6 +184,24 @@ fn begin(
     let plan = plan_as(begun.number)?;
     json::save(&plan, &plan_path(&run.config))?;
     Ok(plan)
+}
+
+/// Attempts that are paid for must have been so from the first: what an earlier one spent can't be had back.
+fn check_spending(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
+    let share = |attempt: &Attempt| settings.attempts.level(settings.delta, attempt.number);
+    let overspent = |attempt: &&Attempt| attempt.level > share(attempt) * (1.0 + 1e-9);
+    match ledger.attempts().find(overspent) {
+        Some(attempt) if settings.attempts == Attempts::Spending => bail!(
+            "calibrate.attempts: `spending` must be set before the first attempt, with the same delta: attempt {} on this \
+             val_calib was tested at level {}, its share of delta {} is {:.4}; set `single`, and the certificate says that \
+             its confidence holds for one attempt",
+            attempt.number,
+            attempt.level,
+            settings.delta,
+            share(attempt)
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn conclude(ledger: &mut Ledger, plan: &Plan, policy_digest: Option<Digest>) -> anyhow::Result<()> {

@@ -218,6 +218,54 @@ fn other_settings_do_not_silently_replace_results() {
 }
 
 #[test]
+fn attempts_can_not_be_paid_for_afterwards() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let spending = ["--set", "calibrate.attempts=spending", "--overwrite"];
+    let late = project.stage1("run", "a", &spending);
+    assert_eq!(late.code, 2, "{late}");
+    assert!(late.stderr.contains("before the first attempt"), "{late}");
+    assert_eq!(project.stage1("report", "a", &[]).code, 0);
+    assert_ne!(project.stage1("run", "b", &spending[..2]).code, 2);
+}
+
+#[test]
+fn renamed_classes_are_refused() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let manifest = project.cli.path("a/bundle/bundle.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let swapped = text
+        .replace("\"blue\"", "\"?\"")
+        .replace("\"red\"", "\"blue\"")
+        .replace("\"?\"", "\"red\"");
+    assert_ne!(swapped, text);
+    fs::write(&manifest, swapped).unwrap();
+    let bundle = project.cli.path("a/bundle").display().to_string();
+    let image = project.cli.path("images/red/00.png").display().to_string();
+    let refused = project.cli.run(["predict", "--bundle", &bundle, &image]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(
+        refused.stderr.contains("its model was exported with"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_missing_ledger_is_told() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    for entry in fs::read_dir(project.cli.path("a")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with("ledger.jsonl") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let report = project.stage1("report", "a", &[]);
+    assert!(report.stdout.contains("LEDGER UNKNOWN"), "{report}");
+}
+
+#[test]
 fn a_run_killed_at_any_time_continues_and_ends_the_same() {
     let project = Project::new();
     let whole = project.stage1("run", "whole", &[]);

@@ -34,6 +34,8 @@ pub struct Attempt {
     pub alpha: f64,
     /// Failure probability asked for.
     pub delta: f64,
+    /// The level that it is tested at: δ, or less where attempts are spending.
+    pub level: f64,
     /// Rows of val_calib.
     pub rows: u64,
     /// Units of val_calib.

@@ -18,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A line is wrong.
-    #[error("{}: the ledger is damaged: {fault}; restore it from a backup, or make new splits (another `split.seed`), whose ledger starts anew", path.display())]
+    #[error("{}: the ledger is damaged: {fault}; restore it from a backup; without it, nobody knows how often this data was tried", path.display())]
     Damaged {
         /// The ledger.
         path: PathBuf,

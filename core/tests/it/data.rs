@@ -334,7 +334,7 @@ fn an_absolute_path_below_the_root_is_made_relative() {
     let inside = folder.path("images/a.png");
     folder.write(
         "list.csv",
-        &format!("path,label\n{},x\nimages/b.png,y\n", inside.display()),
+        format!("path,label\n{},x\nimages/b.png,y\n", inside.display()),
     );
     let dataset = data::open(&folder.path("list.csv"), &listed(Content::None)).unwrap();
     assert_eq!(dataset.samples[0].id, "images/a.png");

@@ -27,6 +27,7 @@ fn attempt(model: &str) -> impl Fn(u64) -> Result<Attempt> {
             variant: "fp32".to_owned(),
             alpha: 0.05,
             delta: 0.1,
+            level: 0.1,
             rows: 300,
             units: 290,
         })

@@ -1,4 +1,8 @@
 //! Integration tests of `stage1-core`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails, in its helpers too"
+)]
 
 #[path = "../../../goldens/suite.rs"]
 mod goldens;

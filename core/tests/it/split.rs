@@ -571,7 +571,8 @@ proptest! {
 fn invalid_manifests_are_refused() {
     let rows: Vec<_> = (0..60).map(|i| (i % 3, None)).collect();
     let good = split::make_splits(&dataset(&rows), &SplitOptions::default(), &Silent).unwrap();
-    let cases: [(&str, fn(&mut SplitManifest)); 7] = [
+    type Edit = (&'static str, fn(&mut SplitManifest));
+    let cases: [Edit; 7] = [
         ("there once", |m| {
             m.samples[1].path = m.samples[0].path.clone()
         }),

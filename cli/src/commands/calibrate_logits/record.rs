@@ -53,6 +53,7 @@ impl Record {
                 variant: VARIANT.to_owned(),
                 alpha: plan.alpha,
                 delta: plan.delta,
+                level: plan.level,
                 rows,
                 units,
             })
