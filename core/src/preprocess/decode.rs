@@ -38,7 +38,7 @@ impl Default for Limits {
 ///   pictures white; here grey is treated as RGB is;
 /// - CMYK and YCCK JPEGs are taken as inverted (as Adobe writes them), `red = cyan * black / 255` and so on; colour profiles
 ///   are ignored;
-/// - of an animation, the first frame is taken;
+/// - of an animation, the first frame is taken; what it leaves free of its canvas is black (Pillow: the background colour);
 /// - a JPEG without its end marker is truncated, and one with invalid codes damaged, even if it can be shown in part.
 ///
 /// # Errors

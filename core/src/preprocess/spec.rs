@@ -71,7 +71,8 @@ pub enum Arithmetic {
     /// tensors, Hugging Face's DINOv2 processor.
     Uint8,
     /// As `uint8`, but the vertical pass comes first where the height loses more than twice as many pixels as the width:
-    /// Pillow 13, torchvision on PIL images.
+    /// Pillow 13, torchvision on PIL images. Weights have 14 bits or more where Pillow has 22: one grey level apart at most,
+    /// but for bicubic enlargements by tens.
     Pillow,
     /// Floats throughout, not clipped: torchvision on float tensors, Hugging Face's DINOv3 processor.
     Float32,
