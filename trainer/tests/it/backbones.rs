@@ -33,6 +33,8 @@ fn is_golden(path: &Path) -> bool {
 
 #[test]
 fn backbones_reproduce_transformers() {
+    // The models are tiny: threads would only wait for each other.
+    tch::set_num_threads(1);
     let mut suite = Suite::discover("trainer backbones", "backbones", is_golden, EXCEPTIONS);
     for cases in suite.paths() {
         let dir = cases.parent().unwrap();
