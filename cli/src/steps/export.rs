@@ -11,7 +11,7 @@ use stage1_core::{
 };
 use stage1_exporter::{Exported, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions};
-use std::{collections::BTreeMap, error::Error, fs, path::Path};
+use std::{collections::BTreeMap, error::Error, fs, io, path::Path};
 
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
@@ -26,6 +26,7 @@ pub(crate) fn ensure(
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
+    sweep(&dir).with_context(|| format!("cannot clean up {}", dir.display()))?;
     let provenance = Provenance {
         splits_digest: splits.digest,
         checkpoint_digest: checkpoint.digest(),
@@ -50,6 +51,22 @@ pub(crate) fn ensure(
         }
     };
     create(run, splits, checkpoint, provenance, existing)
+}
+
+/// Removes what a writer that was killed left half-written: a bundle is handed on as a folder.
+fn sweep(dir: &Path) -> io::Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sweep(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().starts_with(".partial-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn create(
