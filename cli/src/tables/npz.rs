@@ -49,10 +49,11 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
         array: None,
         source,
     })?;
+    // First: a misspelt name is told as such, not as the lack of what it should have been.
+    refuse_unknown(&archive, path)?;
     let mut notes = Vec::new();
     let (classes, logits) = required(&mut archive, path, "logits")?.logits(&mut notes)?;
     let labels = required(&mut archive, path, "labels")?.integers()?;
-    refuse_unknown(&archive, path)?;
     let ids = names(&mut archive, path, "id")?;
     let groups = names(&mut archive, path, "group")?;
     let splits = names(&mut archive, path, "split")?;
