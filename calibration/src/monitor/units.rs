@@ -7,6 +7,11 @@ use std::collections::BTreeSet;
 pub struct Units(BTreeSet<u64>);
 
 impl Units {
+    /// Whether a row of it was seen.
+    pub fn contains(&self, unit: u64) -> bool {
+        self.0.contains(&unit)
+    }
+
     /// Whether this is the first row of its unit; rows without a unit are their own.
     pub fn is_first(&mut self, unit: Option<u64>) -> bool {
         unit.is_none_or(|unit| self.0.insert(unit))

@@ -13,14 +13,14 @@ pub struct Em {
     pub weights: Vec<f64>,
     /// Rounds before the one that moved no frequency any more.
     pub iterations: u64,
-    /// Whether there was such a round: else the frequencies were still moving after 100,000.
+    /// Whether there was such a round: else the frequencies were still moving after 10,000.
     pub converged: bool,
 }
 
 /// A round that moves no frequency by this much is the last.
 const STILL: f64 = 1e-13;
 /// The likelihood is concave, so that more rounds only help; this many mean that the classes can't be told apart.
-const MOST_ROUNDS: u64 = 100_000;
+const MOST_ROUNDS: u64 = 10_000;
 
 /// The class frequencies that make `probabilities` (calibrated, `[n, K]`, row-major) most likely, where those of the
 /// calibration were `source_shares`.
