@@ -1,6 +1,5 @@
 use super::MonitorError;
 use serde::{Deserialize, Serialize};
-use stage1_core::policy::Threshold;
 
 /// About so many bins of equal shares of val_select.
 const COUNT: usize = 50;
@@ -14,28 +13,19 @@ pub struct Bins {
 }
 
 impl Bins {
-    /// Bins of equal shares of the finite `scores`, and edges at `threshold`, so that no bin is both answered and
-    /// deferred.
+    /// Bins of equal shares of the finite `scores`. They know nothing of val_calib, nor of a threshold that it chose: its
+    /// rows and those of the stream stay exchangeable.
     ///
     /// # Errors
     /// [`MonitorError::EmptySelect`].
-    pub fn new(scores: &[f64], threshold: &Threshold) -> Result<Self, MonitorError> {
+    pub fn new(scores: &[f64]) -> Result<Self, MonitorError> {
         if scores.is_empty() {
             return Err(MonitorError::EmptySelect);
         }
         let mut sorted = scores.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
-        let mut edges: Vec<f64> = (1..COUNT)
-            .map(|i| sorted[i * sorted.len() / COUNT])
-            .collect();
-        match *threshold {
-            // A score equal to `low` is answered: the edge is just above it.
-            Threshold::TwoSided { low, high } => edges.extend([low.next_up(), high]),
-            Threshold::OneSided { at_least } => edges.push(at_least),
-            // Bins are valid wherever their edges are: one of another kind only adds none.
-            _ => {}
-        }
-        Ok(Self::at(edges))
+        let edge = |i: usize| sorted[i * sorted.len() / COUNT];
+        Ok(Self::at((1..COUNT).map(edge).collect()))
     }
 
     /// Bins between these finite edges.
@@ -69,32 +59,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thresholds_divide_bins_as_they_divide_scores() {
-        let scores: Vec<f64> = (0..1000).map(|i| f64::from(i) / 100.0 - 5.0).collect();
-        let two_sided = Threshold::TwoSided {
-            low: -1.0,
-            high: 2.0,
-        };
-        let one_sided = Threshold::OneSided { at_least: 0.123 };
-        for threshold in [two_sided, one_sided] {
-            let bins = Bins::new(&scores, &threshold).unwrap();
-            assert!((50..=53).contains(&bins.count()));
-            bins.validate().unwrap();
-            let mut answered = vec![None; bins.count()];
-            for score in scores.iter().copied().chain([-1.0, 2.0, 0.123]) {
-                let is = threshold.answer(score, 0).is_some();
-                let seen = answered[bins.of(score)].get_or_insert(is);
-                assert_eq!(*seen, is, "{score} {threshold:?}");
-            }
-        }
+    fn bins_have_equal_shares() {
+        let scores: Vec<f64> = (0..1000).map(|i| f64::from(i * 7 % 1000)).collect();
+        let bins = Bins::new(&scores).unwrap();
+        bins.validate().unwrap();
+        assert_eq!(bins.count(), COUNT);
+        let mut counts = vec![0; COUNT];
+        scores.iter().for_each(|score| counts[bins.of(*score)] += 1);
+        assert_eq!(counts, [20; COUNT]);
+        assert_eq!((bins.of(-1e300), bins.of(1e300)), (0, COUNT - 1));
     }
 
     #[test]
     fn ties_leave_fewer_bins() {
-        let bins = Bins::new(&[1.0; 200], &Threshold::OneSided { at_least: 1.0 }).unwrap();
-        assert_eq!(
-            (bins.count(), bins.of(0.9), bins.of(1.0), bins.of(7.0)),
-            (2, 0, 1, 1)
-        );
+        let bins = Bins::new(&[1.0; 200]).unwrap();
+        let of = [0.9, 1.0, 7.0].map(|score| bins.of(score));
+        assert_eq!((bins.count(), of), (2, [0, 1, 1]));
     }
 }

@@ -12,12 +12,12 @@
 //!
 //! # How
 //!
-//! Drift: val_select fixes [`Bins`] of the raw score, the policy's thresholds among the edges, so that a change of the
-//! defer rate is a change of bins. A bag starts with the bins of val_calib, *each new score joins it*, and then gets the
-//! p-value (#{in higher bins} + U·#{in its bin}) / size with a seeded U: if all are exchangeable these are independent
-//! and uniform. (Against a fixed bag they are not: 200 reference scores give false alarms in a fifth of all streams of
-//! 20,000 at level 1 %; [`simulation`] shows it.) The [`SimpleJumper`] bets that they aren't uniform (Vovk, Petej, Nouretdinov, Ahlberg,
-//! Carlsson & Gammerman 2021, "Retrain or not retrain: conformal test martingales for change-point detection").
+//! Drift: val_select fixes [`Bins`] of the raw score; a change of the defer rate is a change of bins. A bag starts with
+//! the bins of val_calib, *each new score joins it*, and then gets the p-value (#{in higher bins} + U·#{in its bin}) /
+//! size with a seeded U: if all are exchangeable these are independent and uniform. (Against a fixed bag they are not:
+//! 200 reference scores give false alarms in a fifth of all streams of 20,000 at level 1 %; [`simulation`] shows it.)
+//! The [`SimpleJumper`] bets that they aren't uniform (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson & Gammerman 2021,
+//! "Retrain or not retrain: conformal test martingales for change-point detection").
 //!
 //! Risk: wealth Π(1 + λ(L − α)), averaged over λ ∈ {¼, ½, 1, 2, 4, 8} with λα < 1 (Waudby-Smith & Ramdas 2020,
 //! 2010.09686; Podkopaev & Ramdas 2021, 2110.06177).
@@ -29,7 +29,7 @@
 //! use stage1_calibration::monitor::{Monitor, Settings};
 //! use stage1_calibration::rows::{CalibRows, SelectRows};
 //! use stage1_core::logits::LogitSet;
-//! use stage1_core::policy::{Score, Threshold};
+//! use stage1_core::policy::Score;
 //!
 //! // Margins spread over [0, 10).
 //! let rows = |first: usize| LogitSet {
@@ -40,9 +40,8 @@
 //!     ..LogitSet::default()
 //! };
 //! let (select, calib) = (SelectRows::new(&rows(0), 7)?, CalibRows::new(&rows(300), 7)?);
-//! let threshold = Threshold::TwoSided { low: -1.0, high: 1.0 };
 //! let settings = Settings { level: 0.01, seed: 7, alpha: Some(0.05) };
-//! let mut monitor = Monitor::start(&select, &calib, Score::BinaryMargin, &threshold, &settings)?;
+//! let mut monitor = Monitor::start(&select, &calib, Score::BinaryMargin, &settings)?;
 //! for i in 0..300 {
 //!     monitor.observe(None, (i * 53 % 100) as f64 / 10.0);
 //! }
@@ -70,7 +69,7 @@ pub use units::Units;
 
 use crate::rows::{CalibRows, SelectRows};
 use serde::{Deserialize, Serialize};
-use stage1_core::policy::{Score, Threshold};
+use stage1_core::policy::Score;
 
 /// Why there is nothing to monitor with.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +136,6 @@ impl Monitor {
         select: &SelectRows,
         calib: &CalibRows,
         score: Score,
-        threshold: &Threshold,
         settings: &Settings,
     ) -> Result<Self, MonitorError> {
         let classes = match score {
@@ -159,7 +157,7 @@ impl Monitor {
         let values = |rows: crate::rows::Labelled<'_>| -> Vec<f64> {
             (0..rows.n()).map(|i| score.value(rows.row(i))).collect()
         };
-        let bins = Bins::new(&values(select.0.labelled()), threshold)?;
+        let bins = Bins::new(&values(select.0.labelled()))?;
         let bag = values(calib.0.labelled());
         let risk = settings.alpha.map(|alpha| Risk::new(alpha, settings.level));
         Ok(Self {
@@ -229,13 +227,12 @@ mod tests {
         let select = SelectRows::new(&multi_set(500, 1), 1).unwrap();
         let calib = CalibRows::new(&multi_set(500, 2), 1).unwrap();
         let score = Score::MaxProbability { temperature: 1.5 };
-        let threshold = Threshold::OneSided { at_least: 0.8 };
         let settings = Settings {
             level: 0.01,
             seed: 3,
             alpha: Some(0.05),
         };
-        Monitor::start(&select, &calib, score, &threshold, &settings).unwrap()
+        Monitor::start(&select, &calib, score, &settings).unwrap()
     }
 
     fn feed(monitor: &mut Monitor, rows: std::ops::Range<u64>) {
@@ -291,8 +288,7 @@ mod tests {
             alpha: None,
         };
         let start = |select, calib, score, settings| {
-            let threshold = Threshold::OneSided { at_least: 0.5 };
-            Monitor::start(select, calib, score, &threshold, settings).map(|_| ())
+            Monitor::start(select, calib, score, settings).map(|_| ())
         };
         let score = Score::MaxProbability { temperature: 1.0 };
         let cases = [

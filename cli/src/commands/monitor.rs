@@ -107,12 +107,10 @@ fn start(
         seed: args.seed,
         alpha: subject.alpha,
     };
-    let policy = &subject.policy;
     Ok(Monitor::start(
         &select,
         calib,
-        policy.score,
-        &policy.threshold,
+        subject.policy.score,
         &settings,
     )?)
 }
