@@ -129,7 +129,8 @@ fn check_length(what: &'static str, got: usize, want: usize) -> Result<(), Shift
 }
 
 /// Probabilities of one row under other class frequencies: p_k·w_k, scaled to add up to one; `weights` are target over
-/// source frequencies, at least one of them positive where the row has probability. Conditional on label shift.
+/// source frequencies, below zero counts as zero. A row that is left with nothing stays as it is. Conditional on label
+/// shift.
 ///
 /// # Panics
 /// If there are not as many weights as probabilities.
@@ -147,4 +148,32 @@ pub fn reweighted(probabilities: &[f64], weights: &[f64]) -> Vec<f64> {
         out.copy_from_slice(probabilities);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_follow_the_frequencies() {
+        let cases = [
+            ("twice as often", [0.5, 0.5], [2.0, 0.5], [0.8, 0.2]),
+            ("unchanged", [0.25, 0.75], [1.0, 1.0], [0.25, 0.75]),
+            (
+                "a negative weight is none",
+                [0.5, 0.5],
+                [1.5, -0.25],
+                [1.0, 0.0],
+            ),
+            ("nothing is left", [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]),
+        ];
+        for (name, probabilities, weights, want) in cases {
+            let got = reweighted(&probabilities, &weights);
+            let near = got
+                .iter()
+                .zip(want)
+                .all(|(got, want)| (got - want).abs() < 1e-15);
+            assert!(near, "{name}: {got:?}");
+        }
+    }
 }
