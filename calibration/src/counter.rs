@@ -7,7 +7,6 @@ pub(crate) fn bits(seed: u64, stream: u64, index: u64) -> u64 {
 }
 
 /// A number in `[0, 1)`.
-#[cfg(test)]
 pub(crate) fn uniform(seed: u64, stream: u64, index: u64) -> f64 {
     (bits(seed, stream, index) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -46,6 +46,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Two promises are of another kind, on average over calibrations and without δ: prediction sets ([`conformal`]) and
+//! conformal risk control ([`crc`]). After deployment, [`monitor`] raises an alarm when scores or errors are no longer
+//! those of val_calib, and [`shift`] estimates how often the classes come, conditional on label shift.
+//!
 //! [`forecast`] tells beforehand whether splits are large enough; [`metrics`] describes logits; [`binomial`] and
 //! [`bounds`] hold the formulas.
 
@@ -53,15 +57,20 @@ pub mod binomial;
 pub mod bounds;
 pub mod calibrate;
 pub mod certify;
+pub mod conformal;
 mod counter;
+pub mod crc;
+mod decimal;
 mod error;
 pub mod fit;
 pub mod forecast;
 pub mod metrics;
+pub mod monitor;
 mod parallel;
 pub mod plan;
 pub mod rows;
 mod scored;
+pub mod shift;
 #[cfg(test)]
 mod testing;
 pub mod verdict;

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Compute metrics of a file of logits
     Metrics(MetricsArgs),
+    /// Raise an alarm when scores, or labelled errors, are no longer what was calibrated
+    Monitor(MonitorArgs),
     /// Measure latency by stage
     Bench(BenchArgs),
     /// Say which native libraries are found, and what is wrong with them
@@ -211,6 +213,55 @@ pub(crate) struct MetricsArgs {
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MonitorArgs {
+    /// Decision logs, in the order of time: what `stage1 predict --json` printed; records may also have `group` and `label_true`
+    #[arg(value_name = "LOG", required_unless_present = "logits")]
+    pub(crate) logs: Vec<PathBuf>,
+    /// Rows of another framework instead of logs: logits and labels, in the order of time (safetensors, npz or CSV); may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["logs", "labels"])]
+    pub(crate) logits: Vec<PathBuf>,
+    /// The bundle that decided
+    #[arg(
+        long,
+        short,
+        value_name = "DIR",
+        required_unless_present = "policy",
+        conflicts_with = "policy"
+    )]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The bundle's variant
+    #[arg(long, default_value = "fp32", conflicts_with = "policy")]
+    pub(crate) variant: String,
+    /// The policy that decided, where there is no bundle
+    #[arg(long, value_name = "FILE", requires = "reference")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Logits of val_select and val_calib: the `logits` folder of a run, or a file as `stage1 calibrate --logits` takes it; the folder `logits` beside the bundle if not given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Logits of val_select, where --reference is a file of val_calib's alone
+    #[arg(long, value_name = "FILE", requires = "reference")]
+    pub(crate) select: Option<PathBuf>,
+    /// Labels of a random sample of the answered images: CSV `path,label`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// The risk that labelled answers are held to; the certificate's if not given
+    #[arg(long, value_name = "RATE")]
+    pub(crate) alpha: Option<f64>,
+    /// Probability that an alarm is ever raised for nothing, for each of the two alarms
+    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
+    pub(crate) level: f64,
+    /// Seed of the draws that break ties, and of the unit rule on the reference
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Go on from this file, and keep it up to date; lines of a log that were read before aren't read again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Estimate how often each class comes now, conditional on label shift
+    #[arg(long)]
+    pub(crate) label_shift: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -42,6 +42,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
         Command::Run(args) => commands::run::run(&args, output),
         Command::Predict(args) => commands::predict::run(&args, output),
         Command::Metrics(args) => commands::metrics::run(&args, output),
+        Command::Monitor(args) => commands::monitor::run(&args, output),
         Command::Bench(args) => commands::bench::run(&args, output),
         Command::Doctor(args) => commands::doctor::run(&args, output),
         Command::Config(args) => commands::config::run(&args, output),

@@ -147,6 +147,16 @@ impl<'a> Node<'a> {
             .collect()
     }
 
+    /// A number, or none where the file says null.
+    pub(crate) fn optional(&self, key: &str) -> Option<f64> {
+        (!self.get(key).leaf().value.is_null()).then(|| self.f64(key))
+    }
+
+    /// Numbers, or none where the file says something else.
+    pub(crate) fn numbers(&self, key: &str) -> Option<Vec<f64>> {
+        self.get(key).value.is_array().then(|| self.floats(key))
+    }
+
     pub(crate) fn counts(&self, key: &str) -> Vec<usize> {
         self.floats(key).into_iter().map(|x| x as usize).collect()
     }

@@ -9,8 +9,12 @@ mod goldens;
 
 mod bounds;
 mod calibrators;
+mod conformal;
+mod crc;
 mod golden;
 mod guarantee;
 mod later;
 mod metrics;
+mod monitoring;
 mod properties;
+mod shift;

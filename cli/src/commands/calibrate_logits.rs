@@ -1,6 +1,6 @@
 //! `stage1 calibrate --logits`: certify on logits that somebody else's model made.
 
-mod division;
+pub(crate) mod division;
 mod record;
 mod summary;
 

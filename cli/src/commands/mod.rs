@@ -11,6 +11,7 @@ pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod metrics;
+pub(crate) mod monitor;
 pub(crate) mod predict;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -11,5 +11,6 @@ mod calibrate_logits;
 mod cli;
 mod doctor;
 mod metrics;
+mod monitor;
 mod pipeline;
 mod verbs;

@@ -133,6 +133,21 @@ fn one_command_makes_a_certified_bundle_that_answers() {
         "{predict}"
     );
 
+    // What `predict` writes is what `monitor` reads, with the logits that the run left beside the bundle.
+    project.cli.write("log.jsonl", &predict.stdout);
+    let watch = ["monitor", "--json", "--bundle", &bundle, "log.jsonl"];
+    let watched = project.cli.run(watch);
+    assert_eq!(watched.code, 0, "{watched}");
+    let watched = watched.json();
+    assert_eq!(
+        (&watched["rows"]["new"], &watched["rows"]["not_judged"]),
+        (&1.into(), &1.into())
+    );
+    assert!(
+        watched["drift"]["calib_rows"].as_u64() > Some(0),
+        "{watched}"
+    );
+
     let bench = project.cli.run([
         "bench",
         "--json",

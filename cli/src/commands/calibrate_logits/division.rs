@@ -16,7 +16,7 @@ use std::{
 /// How the rows were divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
-pub(super) enum How {
+pub(crate) enum How {
     /// The file's `split` column.
     SplitColumn,
     /// `--select` names the file of the others.
@@ -26,16 +26,17 @@ pub(super) enum How {
 }
 
 /// The rows of a calibration.
-pub(super) struct Division {
-    pub(super) select: LogitSet,
-    pub(super) calib: LogitSet,
+pub(crate) struct Division {
+    pub(crate) select: LogitSet,
+    pub(crate) calib: LogitSet,
     pub(super) how: How,
     /// What the ledger goes by: the rows that certify, or could have with another seed.
     pub(super) key: Digest,
 }
 
 impl Division {
-    pub(super) fn read(
+    /// Divides the rows of `logits` by its `split` column, by `select` as the other file, or by a seeded hash.
+    pub(crate) fn read(
         logits: &Path,
         select: Option<&Path>,
         seed: u64,
