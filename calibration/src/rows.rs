@@ -137,10 +137,9 @@ fn row_key(set: &LogitSet, i: usize, purpose: &str, seed: u64) -> Digest {
 /// As [`LogitSet::validate`].
 pub fn divide(set: &LogitSet, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     set.validate()?;
-    let keys: Vec<_> = (0..set.n()).map(|i| divide_key(set, i, seed)).collect();
+    let keys = division_keys(set, seed);
     let mut units = keys.clone();
     units.sort_unstable();
-    // Without ids, rows of equal bytes are told apart by nothing and stay together.
     units.dedup();
     let Some(first_calib) = units.get((units.len() + 1) / 3) else {
         return Ok((Vec::new(), Vec::new()));
@@ -148,16 +147,32 @@ pub fn divide(set: &LogitSet, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     Ok((0..set.n()).partition(|i| keys[*i] < *first_calib))
 }
 
-fn divide_key(set: &LogitSet, i: usize, seed: u64) -> Digest {
-    let Some(units) = &set.units else {
-        return row_key(set, i, "divide", seed);
+/// A seeded hash for each unit; rows without units are told apart by their ids, or else by their bytes and a count among
+/// rows of equal bytes. The count matters: were equal rows kept together, logits and label would steer the division, and
+/// rows of a model with few distinct outputs would not be divided at random.
+fn division_keys(set: &LogitSet, seed: u64) -> Vec<Digest> {
+    if let Some(units) = &set.units {
+        return units.iter().map(|unit| unit_key(*unit, seed)).collect();
+    }
+    let mut seen: BTreeMap<Digest, u64> = BTreeMap::new();
+    let mut key = |i| {
+        let row = row_key(set, i, "divide", seed);
+        let count = seen.entry(row).or_default();
+        *count += 1;
+        let mut hasher = Hasher::new();
+        hasher.field(&row.0).field(&count.to_be_bytes());
+        hasher.finish()
     };
+    (0..set.n()).map(&mut key).collect()
+}
+
+fn unit_key(unit: u64, seed: u64) -> Digest {
     let mut hasher = Hasher::new();
     hasher
         .field(b"divide")
         .field(&seed.to_be_bytes())
         .field(b"unit")
-        .field(&units[i].to_be_bytes());
+        .field(&unit.to_be_bytes());
     hasher.finish()
 }
 
@@ -287,5 +302,32 @@ mod tests {
         other.sort_unstable();
         assert_eq!(other, divide(&plain, 7).unwrap().0);
         assert_eq!(divide(&set(0, true, None), 7).unwrap(), (vec![], vec![]));
+    }
+
+    /// Logits and label must not steer the division: a model of two outputs, without ids, is divided like any other.
+    #[test]
+    fn rows_that_look_alike_are_divided_at_random() {
+        let n = 1200;
+        let alike = LogitSet {
+            logits: (0..n).flat_map(|i| [0.0, (i % 2) as f32]).collect(),
+            classes: 2,
+            labels: (0..n).map(|i| (i % 3 == 0).into()).collect(),
+            ..LogitSet::default()
+        };
+        let kind = |i: usize| (i % 2, i % 3 == 0);
+        for seed in 0..20 {
+            let (select, calib) = divide(&alike, seed).unwrap();
+            assert_eq!((select.len(), calib.len()), (400, 800), "seed {seed}");
+            for of in [(0, true), (0, false), (1, true), (1, false)] {
+                let total = (0..n).filter(|i| kind(*i) == of).count() as f64;
+                let selected = select.iter().filter(|i| kind(**i) == of).count() as f64;
+                // Five standard deviations of a share of a third.
+                let slack = 5.0 * (2.0 / 9.0 / total).sqrt();
+                assert!(
+                    (selected / total - 1.0 / 3.0).abs() < slack,
+                    "seed {seed}, {of:?}: {selected} of {total}"
+                );
+            }
+        }
     }
 }

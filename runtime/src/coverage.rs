@@ -46,13 +46,9 @@ impl Standing {
     }
 }
 
-/// What keeps the certificate from covering the session; empty if it does.
-pub(crate) fn differences(
-    certified: &Fingerprint,
-    here: &Fingerprint,
-    golden: &GoldenCheck,
-) -> Vec<Difference> {
-    let mut found: Vec<_> = fields(certified)
+/// The fields in which two sessions differ.
+pub fn fingerprint_differences(certified: &Fingerprint, here: &Fingerprint) -> Vec<Difference> {
+    fields(certified)
         .into_iter()
         .zip(fields(here))
         .filter(|(certified, here)| certified != here)
@@ -61,7 +57,16 @@ pub(crate) fn differences(
             certified,
             here,
         })
-        .collect();
+        .collect()
+}
+
+/// What keeps the certificate from covering the session; empty if it does.
+pub(crate) fn differences(
+    certified: &Fingerprint,
+    here: &Fingerprint,
+    golden: &GoldenCheck,
+) -> Vec<Difference> {
+    let mut found = fingerprint_differences(certified, here);
     if !golden.passed() {
         found.push(Difference {
             field: "golden outputs",

@@ -37,7 +37,7 @@ mod search;
 mod session;
 mod timings;
 
-pub use coverage::{Difference, Standing};
+pub use coverage::{Difference, Standing, fingerprint_differences};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use init::{InitError, RuntimeInfo, init};

@@ -200,6 +200,21 @@ fn check_spending(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result
             settings.delta,
             share(attempt)
         ),
+        _ => check_promised(ledger, settings),
+    }
+}
+
+/// Certificates of attempts that were paid for say that all attempts hold together: a later one must be paid for, too.
+fn check_promised(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
+    let is_paid = |attempt: &&Attempt| attempt.level < attempt.delta * (1.0 - 1e-9);
+    match ledger.attempts().find(is_paid) {
+        Some(attempt) if settings.attempts == Attempts::Single => bail!(
+            "calibrate.attempts: attempt {} on this val_calib was `spending` (level {} of delta {}), and its certificate says \
+             that all attempts hold together; keep `spending`",
+            attempt.number,
+            attempt.level,
+            attempt.delta
+        ),
         _ => Ok(()),
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
     let (splits, splits_digest) =
         json::load::<SplitManifest>(&config.splits_path()).with_context(incomplete)?;
     let bundle = Bundle::open(&config.bundle_dir()).with_context(incomplete)?;
+    super::validate::check_splits(&bundle, splits_digest)?;
     let calibration = calibration(config, &bundle).with_context(incomplete)?;
     let validation = matching(&super::validate::path(config), |v: &Validation| {
         v.subject_digest == bundle.digest()

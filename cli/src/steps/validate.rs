@@ -1,18 +1,20 @@
 //! Judges the certified policy on val_test, once.
 
 use super::{Run, scoring, split::Splits};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use stage1_calibration::{
     rows::TestRows,
     verdict::{self, Validation, Verdict},
 };
 use stage1_core::{
-    artifact::json,
+    artifact::{Digest, json},
     bundle::{Bundle, FP32},
+    certificate::{Certificate, Fingerprint},
     config::Config,
     ledger::{self, Entry, Kind, Ledger, Ruling},
     split::Split,
 };
+use stage1_runtime::fingerprint_differences;
 use std::path::PathBuf;
 
 /// Where the verdict is kept.
@@ -22,12 +24,13 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 
 /// The verdict on the run's bundle: the one that was reached, or a new opening of val_test.
 pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Validation> {
+    check_splits(bundle, splits.digest)?;
     let known = json::load::<Validation>(&path(&run.config))
         .ok()
         .map(|(validation, _)| validation);
     let gamma = run.config.validate.gamma;
     let is_same = |v: &Validation| {
-        v.subject_digest == bundle.digest() && (v.gamma - gamma).abs() < f64::EPSILON
+        v.subject_digest == bundle.digest() && v.gamma.to_bits() == gamma.to_bits()
     };
     let before = match known {
         Some(known) if is_same(&known) => {
@@ -46,8 +49,9 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
     if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
         ledger.check(&state);
     }
-    let number = ledger.begin_opening(bundle.digest())?.number;
     let mut scorer = scoring::open_session(run)?;
+    check_session(&certificate, &scorer.fingerprint())?;
+    let number = ledger.begin_opening(bundle.digest(), gamma)?.number;
     let logits = scoring::logits(run, splits, &mut scorer, Split::ValTest)?;
     let opening = verdict::Opening {
         subject_digest: bundle.digest(),
@@ -59,6 +63,35 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
     conclude(&mut ledger, &validation)?;
     json::save(&validation, &path(&run.config))?;
     Ok(validation)
+}
+
+/// The val_test of other splits may hold images that trained or calibrated this bundle.
+pub(crate) fn check_splits(bundle: &Bundle, splits: Digest) -> anyhow::Result<()> {
+    let made_from = bundle.manifest().provenance.splits_digest;
+    ensure!(
+        made_from == splits,
+        "{} was made from other splits (digest {}) than the run's {}: some of its training or calibration images may be in \
+         val_test now; `stage1 run --overwrite` makes a bundle from these splits",
+        bundle.dir().display(),
+        made_from.short(),
+        splits.short()
+    );
+    Ok(())
+}
+
+/// A verdict on answers of another session says nothing about the certified one.
+fn check_session(certificate: &Certificate, here: &Fingerprint) -> anyhow::Result<()> {
+    let Some(certified) = &certificate.fingerprint else {
+        return Ok(());
+    };
+    let differences = fingerprint_differences(certified, here);
+    let told: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    ensure!(
+        told.is_empty(),
+        "the certificate doesn't cover this session ({}): validate where it was calibrated, or calibrate here",
+        told.join("; ")
+    );
+    Ok(())
 }
 
 /// The verdict as the ledger keeps it.

@@ -94,7 +94,7 @@ fn split_name(value: &str) -> Option<&'static str> {
 fn rows_error(path: &Path, source: LogitsError) -> TableError {
     match source {
         LogitsError::Artifact(error) => TableError::File(error),
-        LogitsError::Text { .. } => TableError::Text(source),
+        LogitsError::Text { .. } | LogitsError::UnknownTensor { .. } => TableError::Text(source),
         _ => TableError::Rows {
             path: path.to_owned(),
             source,

@@ -2,7 +2,8 @@
 
 use crate::cli::{Cli, Outcome};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use stage1_core::artifact::tensors::{self, Tensor};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Rows of three classes, reproducible; the larger the margin, the rarer an error.
 fn rows(n: u32, seed: u32) -> Vec<(u32, [f32; 3])> {
@@ -279,4 +280,63 @@ fn bad_levels_are_refused_before_anything_is_recorded() {
     }
     let outcome = calibrate(&cli, &["mine.csv", "--json", "--alpha", "0.2"]);
     assert_eq!(outcome.json()["certificate"]["attempt"], 1, "{outcome}");
+}
+
+#[test]
+fn more_rows_in_the_file_are_a_later_attempt() {
+    let cli = Cli::new();
+    for (attempt, n) in [(1, 600), (2, 900), (3, 1500)] {
+        cli.write("mine.csv", csv(&rows(n, 1), ""));
+        let outcome = calibrate(&cli, &["mine.csv", "--json", "--out", &format!("out{n}")]);
+        let document = outcome.json();
+        let counted = match document["certified"] == true {
+            true => &document["certificate"]["attempt"],
+            false => &document["attempt"],
+        };
+        assert_eq!(counted, attempt, "{outcome}");
+    }
+}
+
+#[test]
+fn rows_that_select_can_not_certify_even_without_ids() {
+    let cli = Cli::new();
+    let without_ids = |rows: &[(u32, [f32; 3])]| {
+        let text = csv(rows, "");
+        let cut = |line: &str| line.split_once(',').unwrap().1.to_owned() + "\n";
+        text.lines().map(cut).collect::<String>()
+    };
+    let all = rows(1500, 1);
+    cli.write("all.csv", without_ids(&all));
+    cli.write("some.csv", without_ids(&all[..500]));
+    cli.write("others.csv", without_ids(&rows(500, 2)));
+    cli.write("named.csv", csv(&rows(500, 2), ""));
+    for select in ["all.csv", "some.csv"] {
+        cli.refuses(
+            &["calibrate", "--logits", "all.csv", "--select", select],
+            &["every row of one of the two files is in the other"],
+        );
+    }
+    cli.refuses(
+        &["calibrate", "--logits", "all.csv", "--select", "named.csv"],
+        &["only one of the two files has ids"],
+    );
+    let apart = calibrate(&cli, &["all.csv", "--select", "others.csv"]);
+    assert_eq!(apart.code, 0, "{apart}");
+}
+
+#[test]
+fn a_misspelt_tensor_is_refused() {
+    let cli = Cli::new();
+    let path = cli.path("mine.safetensors");
+    let tensors = [
+        ("logits", Tensor::f32([2, 2], vec![0.0, 1.0, 1.0, 0.0])),
+        ("labels", Tensor::i64([2], vec![1, 0])),
+        ("groups", Tensor::i64([2], vec![0, 0])),
+    ];
+    let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor));
+    tensors::save(&path, &tensors.into(), &BTreeMap::new()).unwrap();
+    cli.refuses(
+        &["calibrate", "--logits", "mine.safetensors"],
+        &["mine.safetensors: unknown tensor `groups`", "`group`"],
+    );
 }

@@ -245,6 +245,53 @@ fn attempts_can_not_be_paid_for_afterwards() {
 }
 
 #[test]
+fn attempts_that_were_paid_for_bind_the_later_ones() {
+    let project = Project::new();
+    let spending = ["--set", "calibrate.attempts=spending"];
+    assert_eq!(project.stage1("calibrate", "a", &spending).code, 0);
+    let refused = project.stage1("calibrate", "a", &["--overwrite"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("keep `spending`"), "{refused}");
+}
+
+#[test]
+fn a_bundle_of_other_splits_is_not_judged() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let other = ["--set", "split.seed=7"];
+    let split = project.stage1("split", "a", &[&other[..], &["--overwrite"]].concat());
+    assert_eq!(split.code, 0, "{split}");
+    for verb in ["validate", "report"] {
+        let refused = project.stage1(verb, "a", &other);
+        assert_eq!(refused.code, 2, "{verb}: {refused}");
+        assert!(
+            refused.stderr.contains("was made from other splits"),
+            "{verb}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn the_level_of_the_verdict_is_not_chosen_afterwards() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let verdict = project.read("a/validation.json");
+    for gamma in ["0.4", "0.0001"] {
+        let gamma = format!("validate.gamma={gamma}");
+        let refused = project.stage1("validate", "a", &["--set", &gamma]);
+        assert_eq!(refused.code, 2, "{refused}");
+        assert!(
+            refused.stderr.contains("opened val_test at gamma 0.05"),
+            "{refused}"
+        );
+    }
+    assert_eq!(project.read("a/validation.json"), verdict);
+    let again = project.stage1("validate", "a", &["--require-held"]);
+    let held = String::from_utf8_lossy(&verdict).contains("\"HELD\"");
+    assert_eq!(again.code, i32::from(!held), "{again}");
+}
+
+#[test]
 fn renamed_classes_are_refused() {
     let project = Project::new();
     assert_eq!(project.stage1("run", "a", &[]).code, 0);

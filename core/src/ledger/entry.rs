@@ -53,13 +53,15 @@ pub struct Outcome {
 }
 
 /// A bundle that is about to be validated on val_test.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opening {
     /// Counts openings from 1; the level of the verdict holds for the first.
     pub number: u64,
     /// The bundle.
     pub bundle_digest: Digest,
+    /// The level of the verdict, chosen before val_test is opened.
+    pub gamma: f64,
 }
 
 /// What an opening came to.

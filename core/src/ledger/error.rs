@@ -33,6 +33,21 @@ pub enum Error {
         /// Entries read before.
         entries: u64,
     },
+    /// A bundle that was judged at one level is to be judged at another.
+    #[error(
+        "{}: this bundle opened val_test at gamma {recorded} (opening {opening}); judging it again at {asked} would choose \
+         the level after seeing the data: set validate.gamma to {recorded}", path.display()
+    )]
+    OtherLevel {
+        /// The ledger.
+        path: PathBuf,
+        /// The opening's number.
+        opening: u64,
+        /// Its level.
+        recorded: f64,
+        /// The level asked for.
+        asked: f64,
+    },
 }
 
 /// The result of reading or writing a ledger.

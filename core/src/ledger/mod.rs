@@ -198,16 +198,25 @@ impl Ledger {
         })
     }
 
-    /// Records an opening of val_test before its labels are read, unless this bundle has opened it before.
+    /// Records an opening of val_test before its labels are read, unless this bundle has opened it before; judging it
+    /// again at another `gamma` is refused.
     ///
     /// # Errors
-    /// As [`Ledger::append`].
-    pub fn begin_opening(&mut self, bundle_digest: Digest) -> Result<Begun> {
+    /// As [`Ledger::append`]; [`Error::OtherLevel`].
+    pub fn begin_opening(&mut self, bundle_digest: Digest, gamma: f64) -> Result<Begun> {
         self.locked(|ledger, file| {
             let same = |opening: &&Opening| opening.bundle_digest == bundle_digest;
-            if let Some(Opening { number, .. }) = ledger.openings().find(same) {
+            if let Some(opening) = ledger.openings().find(same) {
+                if opening.gamma.to_bits() != gamma.to_bits() {
+                    return Err(Error::OtherLevel {
+                        path: ledger.path.clone(),
+                        opening: opening.number,
+                        recorded: opening.gamma,
+                        asked: gamma,
+                    });
+                }
                 return Ok(Begun {
-                    number: *number,
+                    number: opening.number,
                     repeated: true,
                 });
             }
@@ -217,6 +226,7 @@ impl Ledger {
                 Entry::Opening(Opening {
                     number,
                     bundle_digest,
+                    gamma,
                 }),
             )?;
             Ok(Begun {

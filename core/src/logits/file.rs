@@ -15,6 +15,7 @@ impl LogitSet {
     /// [`LogitsError`] naming the file, or the row.
     pub fn load(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
+        refuse_unknown(&file)?;
         let (classes, logits) = load_logits(&file)?;
         let set = Self {
             logits,
@@ -58,6 +59,21 @@ impl LogitSet {
             ("source".to_owned(), json)
         });
         Ok(tensors::save(path, &out, &source.into_iter().collect())?)
+    }
+}
+
+/// What a logits file may hold.
+const TENSORS: [&str; 5] = ["logits", "labels", "group", "split", "id"];
+
+/// A misspelt `group` that was passed over would turn clustered rows into independent ones.
+fn refuse_unknown(file: &TensorFile) -> Result<()> {
+    let shapes = file.shapes()?;
+    match shapes.keys().find(|name| !TENSORS.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(LogitsError::UnknownTensor {
+            path: file.path().to_owned(),
+            name: name.clone(),
+        }),
     }
 }
 

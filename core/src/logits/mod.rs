@@ -69,6 +69,17 @@ pub enum LogitsError {
         /// What is wrong.
         reason: String,
     },
+    /// A tensor that nothing reads.
+    #[error(
+        "{}: unknown tensor `{name}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`",
+        path.display()
+    )]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
     /// Fewer than two classes.
     #[error(
         "logits have {got} classes: at least 2 are needed (one column is read as the logit of class 1)"
@@ -372,6 +383,14 @@ mod tests {
             (
                 "expected [n]",
                 vec![logits.clone(), ("labels", Tensor::i64([1, 1], vec![0]))],
+            ),
+            (
+                "unknown tensor `groups`; expected `logits`, `labels`",
+                vec![
+                    logits.clone(),
+                    labels.clone(),
+                    ("groups", Tensor::i64([1], vec![0])),
+                ],
             ),
             (
                 "not UTF-8",

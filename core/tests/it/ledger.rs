@@ -107,7 +107,7 @@ fn attempts_are_counted_once_each_and_survive() {
 fn openings_are_counted_by_bundle() {
     let folder = Folder::new();
     let mut ledger = open(&folder, Kind::Test);
-    let mut begin = |bundle| ledger.begin_opening(digest(bundle)).unwrap();
+    let mut begin = |bundle| ledger.begin_opening(digest(bundle), 0.05).unwrap();
     assert_eq!(
         begin("a"),
         Begun {
@@ -139,6 +139,14 @@ fn openings_are_counted_by_bundle() {
     };
     ledger.append(Entry::Verdict(verdict.clone())).unwrap();
     assert_eq!(open(&folder, Kind::Test).verdict(1), Some(&verdict));
+    let refused = ledger
+        .begin_opening(digest("a"), 0.4)
+        .unwrap_err()
+        .to_string();
+    for part in ["gamma 0.05", "opening 1", "at 0.4"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert_eq!(ledger.openings().count(), 2);
 }
 
 #[test]

@@ -30,8 +30,6 @@ pub(crate) struct Division {
     pub(crate) select: LogitSet,
     pub(crate) calib: LogitSet,
     pub(super) how: How,
-    /// What the ledger goes by: the rows that certify, or could have with another seed.
-    pub(super) key: Digest,
 }
 
 impl Division {
@@ -59,17 +57,14 @@ impl Division {
             (None, None) => Self::hashed(&set, seed, output)?,
         };
         division.check_apart()?;
+        if matches!(division.how, How::TwoFiles) {
+            division.check_other_rows()?;
+        }
         Ok(division)
     }
 
     fn given(how: How, select: LogitSet, calib: LogitSet) -> Self {
-        let key = identity(&calib);
-        Self {
-            select,
-            calib,
-            how,
-            key,
-        }
+        Self { select, calib, how }
     }
 
     fn hashed(set: &LogitSet, seed: u64, output: Output) -> anyhow::Result<Self> {
@@ -83,9 +78,30 @@ impl Division {
             select: set.subset(&select),
             calib: set.subset(&calib),
             how: How::SeededHash { seed },
-            // Of all rows: another seed is another attempt, not another val_calib.
-            key: identity(set),
         })
+    }
+
+    /// Two files whose rows have no ids could hold the same rows.
+    fn check_other_rows(&self) -> anyhow::Result<()> {
+        let (select, calib) = (&self.select, &self.calib);
+        match (select.ids.is_empty(), calib.ids.is_empty()) {
+            (false, false) => Ok(()),
+            (true, true) => {
+                let (fewer, more) = match select.n() < calib.n() {
+                    true => (select, calib),
+                    false => (calib, select),
+                };
+                ensure!(
+                    !holds_all(more, fewer),
+                    "every row of one of the two files is in the other, too: the rows that select and those that certify \
+                     must be different ones (an `id` column in both files shows which is which)"
+                );
+                Ok(())
+            }
+            _ => bail!(
+                "only one of the two files has ids: without ids in both it can't be seen that no row is in both"
+            ),
+        }
     }
 
     /// A row that selects the threshold can't certify it.
@@ -145,25 +161,24 @@ fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Result<LogitSet>
     Ok(set.subset(&rows))
 }
 
-/// What the rows are, whatever their order: their ids or, without ids, their contents.
-fn identity(set: &LogitSet) -> Digest {
-    let mut rows: Vec<_> = match set.ids.len() {
-        0 => (0..set.n()).map(|i| contents(set, i)).collect(),
-        _ => set
-            .ids
-            .iter()
-            .map(|id| Digest::of_bytes(id.as_bytes()))
-            .collect(),
-    };
-    rows.sort_unstable();
-    Digest::of_json(&rows)
-}
-
 /// What a model says of the rows, whatever their order.
 pub(super) fn contents_of(set: &LogitSet) -> Digest {
     let mut rows: Vec<_> = (0..set.n()).map(|i| contents(set, i)).collect();
     rows.sort_unstable();
     Digest::of_json(&rows)
+}
+
+/// Whether `more` holds every row of `fewer`, each as often.
+fn holds_all(more: &LogitSet, fewer: &LogitSet) -> bool {
+    let mut counts = BTreeMap::<_, usize>::new();
+    (0..more.n()).for_each(|i| *counts.entry(contents(more, i)).or_default() += 1);
+    (0..fewer.n()).all(|i| match counts.get_mut(&contents(fewer, i)) {
+        Some(left @ 1..) => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    })
 }
 
 fn contents(set: &LogitSet, i: usize) -> Digest {

@@ -1,4 +1,5 @@
-//! The ledger of a file of logits: it lies beside the file, and a new output folder doesn't reset it.
+//! The ledger of a file of logits. It lies beside the file and goes by its name, whatever the file holds: neither a new
+//! output folder nor more rows nor another model's logits of the same rows make a first attempt of a later one.
 
 use super::division::{Division, contents_of};
 use crate::output::Output;
@@ -14,6 +15,7 @@ const VARIANT: &str = "logits";
 
 pub(super) struct Record {
     ledger: Ledger,
+    /// What the model says of the rows that certify: it stands for both.
     model: Digest,
     rows: u64,
     output: Output,
@@ -22,16 +24,9 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn open(logits: &Path, division: &Division, output: Output) -> anyhow::Result<Self> {
         let calib = &division.calib;
-        if calib.ids.is_empty() {
-            output.note(
-                "the rows have no ids, so that attempts with another model on the same images can't be counted together; \
-                 an `id` column mends that",
-            );
-        }
-        let recorded = calib.source.as_ref().map(|source| source.model_digest);
         Ok(Self {
-            ledger: Ledger::open(logits, division.key, Kind::Calib)?,
-            model: recorded.unwrap_or_else(|| contents_of(calib)),
+            ledger: Ledger::open(logits, Digest::of_bytes(b"a file of logits"), Kind::Calib)?,
+            model: contents_of(calib),
             rows: calib.n() as u64,
             output,
         })
@@ -66,7 +61,8 @@ impl Record {
             ));
         } else if begun.number > 1 {
             self.output.warn(&format!(
-                "attempt {} on these rows ({}): the confidence holds for one attempt",
+                "attempt {} on the rows of this file ({}): the confidence holds for one attempt; rows that are all new belong \
+                 in a file of another name",
                 begun.number,
                 self.ledger.path().display()
             ));
