@@ -50,6 +50,14 @@ impl Steps {
         }
     }
 
+    /// Tells what should worry the reader, above the bar if there is one.
+    pub(crate) fn warn(&self, text: &str) {
+        match self.lock().as_ref() {
+            Some(step) if !step.bar.is_hidden() => step.bar.println(format!("warning: {text}")),
+            _ => self.output.warn(text),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Step>> {
         self.current
             .lock()

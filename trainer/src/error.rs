@@ -141,6 +141,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// What is wrong, without advice where the advice has been taken already.
+    pub(crate) fn fault(&self) -> String {
+        match self {
+            Self::DecodeImage { path, source } => format!("{}: {source}", path.display()),
+            Self::PreprocessImage { path, source } => format!("{}: {source}", path.display()),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether one image can't be decoded or resized, so that the run can go on without it.
     pub fn is_bad_image(&self) -> bool {
         matches!(

@@ -232,6 +232,136 @@ fn class_weights(choice: ClassWeights, labels: &[usize], classes: usize) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stage1_core::model::{Features, HeadKind, HeadSpec};
+
+    const WIDTH: i64 = 4;
+
+    /// Rows of two classes, three of class 0 to one of class 1, that their first feature tells apart almost.
+    fn data() -> Labelled {
+        let labels: Vec<usize> = (0..64).map(|row| usize::from(row % 4 == 0)).collect();
+        let value = |row: usize, column: usize| {
+            let noise = ((row * 7 + column * 13) % 11) as f32 / 11.0;
+            if column == 0 {
+                labels[row] as f32 + noise
+            } else {
+                noise
+            }
+        };
+        let rows: Vec<f32> = (0..64)
+            .flat_map(|row| (0..WIDTH as usize).map(move |column| (row, column)))
+            .map(|(row, column)| value(row, column))
+            .collect();
+        Labelled {
+            features: Tensor::from_slice(&rows).reshape([-1, WIDTH]),
+            labels,
+        }
+    }
+
+    fn head() -> Head {
+        let spec = HeadSpec {
+            kind: HeadKind::Linear,
+            features: Features::Cls,
+            classes: 2,
+        };
+        Head::new(spec, WIDTH as usize, 0.0)
+    }
+
+    /// One step to the epoch, so that an epoch's loss is that of the parameters before it.
+    fn plain() -> TrainConfig {
+        TrainConfig {
+            epochs: 4,
+            batch_size: 64,
+            learning_rate: 0.05,
+            weight_decay: 0.0,
+            warmup_epochs: 0.0,
+            ema_decay: 0.0,
+            max_grad_norm: 1e9,
+            ..TrainConfig::default()
+        }
+    }
+
+    fn trained(change: impl FnOnce(&mut TrainConfig)) -> (Fitted, Vec<EpochRecord>) {
+        let mut config = plain();
+        change(&mut config);
+        let mut records = Vec::new();
+        let fitted = fit(&head(), &data(), &data(), &config, 5, &mut |record| {
+            records.push(record.clone());
+            Ok(())
+        });
+        (fitted.unwrap(), records)
+    }
+
+    fn losses(change: impl FnOnce(&mut TrainConfig)) -> Vec<f64> {
+        trained(change)
+            .1
+            .iter()
+            .map(|record| record.train_loss)
+            .collect()
+    }
+
+    #[test]
+    fn label_smoothing_mixes_the_loss_linearly() {
+        let first = |smoothing| losses(|config| config.label_smoothing = smoothing)[0];
+        let (none, some, much) = (first(0.0), first(0.2), first(0.4));
+        assert!((some - none).abs() > 1e-4, "{none} {some}");
+        assert!(
+            (some - f64::midpoint(none, much)).abs() < 1e-5,
+            "{none} {some} {much}"
+        );
+    }
+
+    #[test]
+    fn balanced_classes_weigh_in_the_loss() {
+        let weighted = losses(|config| config.class_weights = ClassWeights::Balanced);
+        assert!(
+            (weighted[0] - losses(|_| {})[0]).abs() > 1e-4,
+            "{weighted:?}"
+        );
+    }
+
+    #[test]
+    fn the_rate_warms_up() {
+        let rates = |warmup| -> Vec<f64> {
+            let (_, records) = trained(|config| config.warmup_epochs = warmup);
+            records.iter().map(|record| record.learning_rate).collect()
+        };
+        let (without, with) = (rates(0.0), rates(3.0));
+        assert!(
+            with[0] < with[1] && with[0] < 0.5 * without[0],
+            "{with:?} {without:?}"
+        );
+    }
+
+    #[test]
+    fn decay_shrinks_the_weights() {
+        let norm = |decay| {
+            let (fitted, _) = trained(|config| config.weight_decay = decay);
+            fitted.parameters.norm().double_value(&[])
+        };
+        assert!(norm(10.0) < 0.8 * norm(0.0), "{} {}", norm(10.0), norm(0.0));
+    }
+
+    #[test]
+    fn a_gradient_below_adams_epsilon_moves_nothing() {
+        let clipped = losses(|config| config.max_grad_norm = 1e-13);
+        assert!((clipped[3] - clipped[0]).abs() < 1e-4, "{clipped:?}");
+        let free = losses(|_| {});
+        assert!(free[3] < free[0] - 1e-3, "{free:?}");
+    }
+
+    #[test]
+    fn metrics_that_are_no_numbers_end_the_training() {
+        let mut select = data();
+        select.features = select.features * f64::NAN;
+        let result = fit(&head(), &data(), &select, &plain(), 5, &mut |_| {
+            panic!("the epoch must not be recorded")
+        });
+        let error = result.err().unwrap().to_string();
+        assert!(
+            error.contains("metric on val_select is NaN at epoch 1"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn balanced_weights_give_every_class_the_same_total() {

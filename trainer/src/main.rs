@@ -1,26 +1,40 @@
 //! `stage1-train`: what `stage1 train` runs. A process of its own, because libtorch and ONNX Runtime don't share one.
 
+mod about;
 mod report;
 
+use about::About;
 use clap::Parser;
 use report::{JsonLines, Story};
 use stage1_core::config::Config;
 use stage1_trainer::{Error, Existing, Result, events::Events, train};
-use std::{io::Write as _, panic, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    panic,
+    path::PathBuf,
+    process::{self, ExitCode},
+    thread,
+};
 
 /// Train as a configuration says, on the splits in its run directory.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "stage1-train", version)]
 struct Args {
     /// The configuration; its relative paths are relative to the current folder
+    #[arg(long, required_unless_present = "about")]
+    config: Option<PathBuf>,
+    /// Print version and libtorch as JSON, and train nothing
     #[arg(long)]
-    config: PathBuf,
+    about: bool,
     /// Override a key, e.g. `train.epochs=3`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print one JSON event per line on standard output instead of text on standard error
     #[arg(long)]
     events: bool,
+    /// End when standard input ends: who started this has gone, and may soon train again in the same folder
+    #[arg(long)]
+    until_end_of_input: bool,
     /// Replace a checkpoint of other inputs
     #[arg(long)]
     overwrite: bool,
@@ -28,6 +42,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.until_end_of_input {
+        thread::spawn(watch_input);
+    }
     match panic::catch_unwind(|| run(&args)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string()),
@@ -38,8 +55,25 @@ fn main() -> ExitCode {
     }
 }
 
+fn tell_about() -> Result<()> {
+    let json = serde_json::to_string(&About::this_program()).expect("plain text has a JSON form");
+    // Nobody is left to be told when standard output is closed.
+    let _ = writeln!(io::stdout(), "{json}");
+    Ok(())
+}
+
+/// Returns never: the process ends with its input.
+fn watch_input() {
+    let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+    // Not `exit`: libtorch's destructors must not run while its threads are at work.
+    process::abort();
+}
+
 fn run(args: &Args) -> Result<()> {
-    let config = Config::load(&args.config, &args.set)?;
+    let Some(config) = &args.config else {
+        return tell_about();
+    };
+    let config = Config::load(config, &args.set)?;
     start_threads(config.thread_count())?;
     let existing = if args.overwrite {
         Existing::Overwrite

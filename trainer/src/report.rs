@@ -1,14 +1,13 @@
 //! The two ways in which `stage1-train` tells what it does.
 
-use serde::Serialize;
-use stage1_core::progress::Progress;
+use stage1_core::{events::TrainingEvent, progress::Progress};
 use stage1_trainer::{
     Trained,
     events::{EpochRecord, Events},
 };
 use std::{
     io::{self, Write},
-    path::Path,
+    process,
     sync::Mutex,
 };
 
@@ -18,40 +17,21 @@ pub(crate) struct JsonLines {
     done: Mutex<u64>,
 }
 
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Line<'a> {
-    Stage {
-        name: &'a str,
-        total: u64,
-    },
-    Progress {
-        done: u64,
-    },
-    Epoch(&'a EpochRecord),
-    Warning {
-        message: &'a str,
-    },
-    Done {
-        checkpoint: &'a Path,
-        reused: bool,
-        features_computed: usize,
-    },
-}
-
 impl JsonLines {
     pub(crate) fn done(&self, trained: &Trained) {
-        self.print(&Line::Done {
-            checkpoint: &trained.checkpoint,
+        self.print(&TrainingEvent::Done {
+            checkpoint: trained.checkpoint.clone(),
             reused: trained.reused,
             features_computed: trained.features_computed,
         });
     }
 
-    fn print(&self, line: &Line<'_>) {
-        let json = serde_json::to_string(line).expect("an event has a JSON form");
-        // A reader that has gone away doesn't end the training.
-        let _ = writeln!(io::stdout(), "{json}");
+    fn print(&self, event: &TrainingEvent) {
+        let json = serde_json::to_string(event).expect("an event has a JSON form");
+        // Whoever asked for events and no longer reads them has gone, and may soon train again in the same folder.
+        if writeln!(io::stdout(), "{json}").is_err() {
+            process::exit(2);
+        }
     }
 
     fn counter(&self) -> std::sync::MutexGuard<'_, u64> {
@@ -62,13 +42,16 @@ impl JsonLines {
 impl Progress for JsonLines {
     fn start(&self, what: &str, total: u64) {
         *self.counter() = 0;
-        self.print(&Line::Stage { name: what, total });
+        self.print(&TrainingEvent::Stage {
+            name: what.to_owned(),
+            total,
+        });
     }
 
     fn advance(&self, n: u64) {
         let mut done = self.counter();
         *done += n;
-        self.print(&Line::Progress { done: *done });
+        self.print(&TrainingEvent::Progress { done: *done });
     }
 
     fn finish(&self) {}
@@ -76,11 +59,13 @@ impl Progress for JsonLines {
 
 impl Events for JsonLines {
     fn epoch(&self, record: &EpochRecord) {
-        self.print(&Line::Epoch(record));
+        self.print(&TrainingEvent::Epoch(record.clone()));
     }
 
     fn warning(&self, message: &str) {
-        self.print(&Line::Warning { message });
+        self.print(&TrainingEvent::Warning {
+            message: message.to_owned(),
+        });
     }
 }
 

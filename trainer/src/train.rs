@@ -10,7 +10,7 @@ use crate::{
 };
 use rayon::prelude::*;
 use stage1_core::{
-    artifact::{self, Digest, json, tensors::Tensor as StoredTensor},
+    artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
     config::{Config, HeadConfig, Phase, TrainConfig},
     data::OnBadImage,
@@ -23,6 +23,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tch::{Device, Tensor, no_grad};
 
@@ -30,6 +31,9 @@ use tch::{Device, Tensor, no_grad};
 const REVISION: u32 = 1;
 /// Images of val_select that the checkpoint carries with libtorch's outputs.
 const REFERENCES: usize = 8;
+
+/// How long a training whose starter was killed may take to end before the next one gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happens to a checkpoint that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub fn train(config: &Config, existing: Existing, events: &dyn Events) -> Result
     let Phase::Baseline = config.phase;
     tch::set_num_threads(config.thread_count() as i32);
     let job = Job::open(config, events)?;
+    let _alone = Lock::take(&config.run_dir.join(".train.lock"), PATIENCE)?;
     let dir = config.checkpoint_dir();
     if job.is_done(&dir, existing)? {
         return Ok(Trained {
@@ -142,6 +147,9 @@ impl<'a> Job<'a> {
 
     fn run(&self, dir: &Path) -> Result<usize> {
         let (train, select) = (self.part(Split::Train)?, self.part(Split::ValSelect)?);
+        let cache_dir = self.config.cache_dir();
+        // Other runs may fill the same cache: what they write must not be swept.
+        let _in_use = Lock::share(&cache_dir.join(".lock"), || atomic::sweep(&cache_dir))?;
         let (cache, computed, bad) = self.features(&train, &select)?;
         let (train, select) = (train.without(&bad), select.without(&bad));
         self.check_left(&train, &select)?;
@@ -450,7 +458,9 @@ impl MetricsFile {
     fn create(path: PathBuf) -> Result<Self> {
         let open = || -> io::Result<File> {
             fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
-            File::create(&path)
+            // Appending, from the start: what two processes write must never leave a gap.
+            File::create(&path)?;
+            File::options().append(true).open(&path)
         };
         match open() {
             Ok(file) => Ok(Self { path, file }),

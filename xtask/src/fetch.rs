@@ -55,6 +55,13 @@ fn wheel_with(
         }
     }
     let partial = downloads.join(format!("{}.partial", pin.file));
+    // Killed between pip's end and the renaming: what took minutes is there.
+    let whole = partial.join(pin.file);
+    if whole.is_file() && verify(pin, &whole).is_ok() {
+        files::rename(&whole, &kept)?;
+        files::remove_folder(&partial)?;
+        return Ok(kept);
+    }
     files::remove_folder(&partial)?;
     files::create_folder(&partial)?;
     say(format!(
@@ -198,6 +205,17 @@ mod tests {
         fs::create_dir(&partial).unwrap();
         fs::write(partial.join("other.whl"), "half").unwrap();
         wheel_with(&ABC, folder.path(), write("abc")).unwrap();
+        assert!(!partial.exists());
+    }
+
+    #[test]
+    fn a_whole_wheel_that_was_not_renamed_yet_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = folder.path().join(format!("{}.partial", ABC.file));
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join(ABC.file), "abc").unwrap();
+        let path = wheel_with(&ABC, folder.path(), |_, _| panic!("nothing to download")).unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "abc");
         assert!(!partial.exists());
     }
 

@@ -11,6 +11,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         return calibrate_logits::run(args, output);
     }
     let run = Run::open(&args.step, *output)?;
+    steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
     let bundle = match export::ensure(&run, &splits, &checkpoint)? {

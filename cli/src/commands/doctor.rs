@@ -5,9 +5,9 @@ use crate::{
     output::{Answer, Output},
     steps::train::find_trainer,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stage1_runtime::{Error, InitError, RuntimeInfo};
-use std::{fmt::Write, path::PathBuf, process::Command, thread};
+use std::{env, fmt::Write, path::PathBuf, process::Command, thread};
 
 /// What was found. `ok` is whether everything that `stage1 run` needs works.
 #[derive(Serialize)]
@@ -41,12 +41,21 @@ struct Tried {
 enum Trainer {
     Found {
         program: PathBuf,
-        version: String,
+        #[serde(flatten)]
+        about: About,
     },
     Broken {
         program: Option<PathBuf>,
         problem: Problem,
     },
+}
+
+/// What `stage1-train --about` says.
+#[derive(Serialize, Deserialize)]
+struct About {
+    version: String,
+    library: Option<PathBuf>,
+    libtorch: Option<String>,
 }
 
 /// What is wrong, and the command that mends it.
@@ -121,16 +130,27 @@ fn trainer() -> Trainer {
         Ok(program) => program,
         Err(error) => return broken(None, format!("{error:#}"), build),
     };
+    let misled = env::var_os("LIBTORCH").map(PathBuf::from);
+    if let Some(folder) =
+        misled.filter(|folder| !folder.as_os_str().is_empty() && !folder.join("lib").is_dir())
+    {
+        let problem = format!("LIBTORCH is {}, which has no folder lib", folder.display());
+        return broken(
+            Some(program),
+            problem,
+            "unset LIBTORCH, or name libtorch's folder",
+        );
+    }
     let failed = |problem| broken(Some(program.clone()), problem, build);
-    match Command::new(&program).arg("--version").output() {
+    match Command::new(&program).arg("--about").output() {
         Err(error) => failed(format!("it doesn't start: {error}")),
         Ok(said) if !said.status.success() => {
             let reason = String::from_utf8_lossy(&said.stderr).trim().to_owned();
             failed(format!("it ends with {}: {reason}", said.status))
         }
-        Ok(said) => Trainer::Found {
-            version: String::from_utf8_lossy(&said.stdout).trim().to_owned(),
-            program,
+        Ok(said) => match serde_json::from_slice(&said.stdout) {
+            Ok(about) => Trainer::Found { program, about },
+            Err(_) => failed("it is of another version: it doesn't say what it is".to_owned()),
         },
     }
 }
@@ -202,13 +222,19 @@ fn lines(report: &Report, out: &mut String) -> std::fmt::Result {
         }
     }
     match &report.trainer {
-        Trainer::Found { program, version } => {
+        Trainer::Found { program, about } => {
             writeln!(
                 out,
                 "trainer       {}, {}",
-                version.replace('\n', ", "),
+                about.version,
                 program.display()
             )?;
+            let version = about.libtorch.as_deref().unwrap_or("of unknown version");
+            let library = about
+                .library
+                .as_ref()
+                .map_or_else(String::new, |library| format!(", {}", library.display()));
+            writeln!(out, "libtorch      {version}{library}")?;
         }
         Trainer::Broken { program, problem } => {
             write_problem(out, "trainer", problem)?;

@@ -20,6 +20,7 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> 
 
 fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(&args.step, *output)?;
+    steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
     run.record()?;

@@ -6,7 +6,7 @@ use crate::{
 
 pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
-    let splits = steps::split::ensure(&run)?;
+    let splits = steps::split::ensure_or_replace(&run)?;
     run.record()?;
     output.answer(
         &steps::split::summary(&run, &splits),

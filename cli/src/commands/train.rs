@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
+    steps::train::find_trainer()?;
     steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
     run.record()?;

@@ -7,11 +7,17 @@ use stage1_core::{
     bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
+    config::{CalibrateConfig, Config, ValidateConfig},
     model::Weights,
 };
 use stage1_exporter::{Exported, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions};
-use std::{collections::BTreeMap, error::Error, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
@@ -26,12 +32,11 @@ pub(crate) fn ensure(
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
-    sweep(&dir).with_context(|| format!("cannot clean up {}", dir.display()))?;
     let provenance = Provenance {
         splits_digest: splits.digest,
         checkpoint_digest: checkpoint.digest(),
         backbone_digest: checkpoint.backbone_digest,
-        config_digest: Digest::of_json(&run.config.export),
+        config_digest: config_digest(&run.config),
         phase: checkpoint.phase,
     };
     let existing = match Bundle::open(&dir) {
@@ -39,6 +44,11 @@ pub(crate) fn ensure(
             run.reused("export");
             return Ok(Outcome::Exported(Box::new(bundle)));
         }
+        Ok(bundle) if !run.overwrite && is_of(&bundle, &provenance) => bail!(
+            "{} holds a bundle of this checkpoint that was exported under other settings; keep it by setting another \
+             run_dir, or replace it with --overwrite",
+            dir.display()
+        ),
         Ok(_) if !run.overwrite => bail!(
             "{} holds a bundle of another checkpoint; keep it by setting another run_dir, or replace it with --overwrite",
             dir.display()
@@ -53,20 +63,27 @@ pub(crate) fn ensure(
     create(run, splits, checkpoint, provenance, existing)
 }
 
-/// Removes what a writer that was killed left half-written: a bundle is handed on as a folder.
-fn sweep(dir: &Path) -> io::Result<()> {
-    if !dir.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sweep(&entry.path())?;
-        } else if entry.file_name().to_string_lossy().starts_with(".partial-") {
-            fs::remove_file(entry.path())?;
+/// The digest of what decided the model: everything but where files lie and what is asked of the finished model.
+fn config_digest(config: &Config) -> Digest {
+    let mut config = config.clone();
+    config.run_dir = PathBuf::new();
+    config.data.source = PathBuf::new();
+    config.data.options.root = None;
+    config.backbone.path = PathBuf::new();
+    config.train.cache_dir = None;
+    config.calibrate = CalibrateConfig::default();
+    config.validate = ValidateConfig::default();
+    Digest::of_json(&config)
+}
+
+/// Whether only settings differ.
+fn is_of(bundle: &Bundle, wanted: &Provenance) -> bool {
+    let config_digest = bundle.manifest().provenance.config_digest;
+    bundle.manifest().provenance
+        == Provenance {
+            config_digest,
+            ..wanted.clone()
         }
-    }
-    Ok(())
 }
 
 fn create(
@@ -174,7 +191,16 @@ fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
             .iter()
             .any(|start| upper.starts_with(start));
         if is_licence && entry.path().is_file() {
-            found.insert(name, fs::read_to_string(entry.path())?);
+            let path = entry.path();
+            let bytes =
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = String::from_utf8(bytes).with_context(|| {
+                format!(
+                    "{}: not UTF-8; a licence travels with the weights, save it as UTF-8",
+                    path.display()
+                )
+            })?;
+            found.insert(name, text);
         }
     }
     Ok(found)

@@ -15,9 +15,16 @@ use crate::{
     output::Output,
     progress::Steps,
 };
-use anyhow::Context;
-use stage1_core::{artifact::atomic, config::Config};
-use std::fs;
+use anyhow::{Context, bail};
+use stage1_core::{
+    artifact::{Lock, atomic},
+    config::Config,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What every step knows.
 pub(crate) struct Run {
@@ -27,12 +34,17 @@ pub(crate) struct Run {
     pub(crate) overwrite: bool,
     pub(crate) output: Output,
     pub(crate) progress: Steps,
+    /// Two commands at work in one run directory would replace each other's results.
+    _alone: Lock,
 }
 
 impl Run {
-    /// Reads the configuration.
+    /// Reads the configuration and takes the run directory for itself.
     pub(crate) fn open(args: &StepArgs, output: Output) -> anyhow::Result<Self> {
         let config = Config::load(&args.source.config, &args.source.overrides)?;
+        check_run_dir(&config)?;
+        let alone = Lock::take(&config.run_dir.join(".lock"), Duration::ZERO)?;
+        atomic::sweep(&config.run_dir)?;
         start_threads(config.thread_count())?;
         Ok(Self {
             config,
@@ -40,6 +52,7 @@ impl Run {
             overwrite: args.overwrite,
             output,
             progress: Steps::new(output),
+            _alone: alone,
         })
     }
 
@@ -58,6 +71,49 @@ impl Run {
     pub(crate) fn reused(&self, step: &str) {
         self.output.note(&format!("{step}: up to date"));
     }
+}
+
+/// Every folder of a data folder is a class: results there would be one at the next start.
+fn check_run_dir(config: &Config) -> anyhow::Result<()> {
+    let source = &config.data.source;
+    if !source.is_dir() {
+        return Ok(());
+    }
+    let source = resolve(source)?;
+    for (key, dir) in [
+        ("run_dir", config.run_dir.clone()),
+        ("train.cache_dir", config.cache_dir()),
+    ] {
+        let place = resolve(&dir)?;
+        let Ok(below) = place.strip_prefix(&source) else {
+            continue;
+        };
+        let is_hidden = |part: &Path| part.to_string_lossy().starts_with('.');
+        if !below.iter().any(|part| is_hidden(Path::new(part))) {
+            bail!(
+                "{key}: {} lies in the data folder {}, where every folder is a class; set {key} to a folder outside it",
+                place.display(),
+                source.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The real path, of what may not be there yet.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let mut missing = Vec::new();
+    for place in path.ancestors() {
+        if let Ok(real) = fs::canonicalize(place) {
+            return Ok(missing
+                .iter()
+                .rev()
+                .fold(real, |path: PathBuf, part| path.join(part)));
+        }
+        missing.extend(place.file_name());
+    }
+    Ok(path)
 }
 
 fn start_threads(threads: usize) -> anyhow::Result<()> {

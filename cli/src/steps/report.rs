@@ -1,6 +1,6 @@
 //! What a run has found, read from its artifacts: nothing here is computed from images, nothing is made up.
 
-use super::latency::Latency;
+use super::{latency::Latency, scoring};
 use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
@@ -10,10 +10,9 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
-    certificate::{Certificate, NotCertified},
+    certificate::{Certificate, NotCertified, UnitRule},
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
-    logits::LogitSet,
     split::{Split, SplitManifest},
 };
 use std::{
@@ -34,6 +33,8 @@ pub(crate) struct Report {
     bundle_digest: Digest,
     /// Metrics of answering every image, through the deployed session.
     all_answered: AllAnswered,
+    /// Images that can't be decoded and were skipped, of the splits that were scored.
+    left_out: BTreeMap<Split, u64>,
     calibration: Calibration,
     validation: Option<Validation>,
     latency: Option<Latency>,
@@ -81,6 +82,9 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
     } else {
         Split::ValSelect
     };
+    let all_answered =
+        all_answered(config, splits_digest, &bundle, split).with_context(incomplete)?;
+    let left_out = left_out(config, splits_digest, &bundle);
     let certified = matches!(calibration, Calibration::Certified(_));
     let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
         let mut ledger = Ledger::open(&config.splits_path(), splits_digest, kind)?;
@@ -103,7 +107,8 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         splits_digest,
         bundle: config.bundle_dir(),
         bundle_digest: bundle.digest(),
-        all_answered: all_answered(config, split).with_context(incomplete)?,
+        all_answered,
+        left_out,
         calibration,
         validation,
         latency,
@@ -129,8 +134,22 @@ fn matching<T: Document>(path: &Path, is_about: impl Fn(&T) -> bool) -> Option<T
         .filter(is_about)
 }
 
-fn all_answered(config: &Config, split: Split) -> anyhow::Result<AllAnswered> {
-    let logits = LogitSet::load(&config.logits_path(split))?;
+/// How many images of each scored split can't be decoded and were skipped, as the configuration says.
+fn left_out(config: &Config, splits_digest: Digest, bundle: &Bundle) -> BTreeMap<Split, u64> {
+    let count = |split| {
+        let (_, images) = scoring::known(config, splits_digest, bundle, split).ok()?;
+        images.non_empty().map(|images| (split, images.count))
+    };
+    Split::ALL.into_iter().filter_map(count).collect()
+}
+
+fn all_answered(
+    config: &Config,
+    splits_digest: Digest,
+    bundle: &Bundle,
+    split: Split,
+) -> anyhow::Result<AllAnswered> {
+    let (logits, _) = scoring::known(config, splits_digest, bundle, split)?;
     Ok(AllAnswered {
         split,
         images: logits.n(),
@@ -201,6 +220,10 @@ impl Report {
             all.split
         );
         rows.push(("accuracy if it answered everything", accuracy, note));
+        for (split, count) in &self.left_out {
+            let note = format!("of {split} can't be decoded: skipped, as the configuration says");
+            rows.push(("images left out", thousands(*count), note));
+        }
         match &self.calibration {
             Calibration::Certified(certificate) => certified_rows(certificate, &mut rows),
             Calibration::NotCertified(refusal) => refused_rows(refusal, &mut rows),
@@ -299,7 +322,11 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
     rows.push((
         "it answers",
         percent(validation.coverage),
-        format!("of val_test ({answered} images), and defers the rest"),
+        format!(
+            "of val_test ({answered} of {} {}), and defers the rest",
+            thousands(validation.test.units),
+            drawn(validation.test.rule)
+        ),
     ));
     let (low, high) = validation.interval;
     rows.push((
@@ -339,6 +366,14 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
             percent(validation.power.refuted_at_1_5_alpha)
         ),
     ));
+}
+
+/// What the shares are shares of.
+fn drawn(rule: UnitRule) -> &'static str {
+    match rule {
+        UnitRule::Rows => "images",
+        _ => "independent images",
+    }
 }
 
 fn table(rows: &[Row]) -> String {

@@ -6,11 +6,15 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stage1_core::{
     artifact::{Digest, Document, json},
+    bundle::{Bundle, FP32},
     certificate::Fingerprint,
+    config::Config,
+    data::{Listing, OnBadImage},
     logits::LogitSet,
+    preprocess::DecodeError,
     split::{Split, SplitSample},
 };
-use stage1_runtime::{Device, Scorer, ScorerOptions};
+use stage1_runtime::{Device, ImageError, Scorer, ScorerOptions};
 use std::path::{Path, PathBuf};
 
 /// What the logits beside it were made from: they are used again only for the very same.
@@ -23,11 +27,13 @@ struct Stamp {
     splits_digest: Digest,
     split: Split,
     logits: Digest,
+    /// Images that can't be decoded, where the configuration says to skip them and the split didn't read them.
+    left_out: Listing,
 }
 
 impl Document for Stamp {
     const KIND: &'static str = "logits stamp";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
         Ok(())
@@ -62,11 +68,13 @@ pub(crate) fn logits(
         splits_digest: splits.digest,
         split,
         logits: Digest::of_bytes(b""),
+        left_out: Listing::default(),
     };
     if let Some(logits) = reuse(&path, &stamp_path, &mut stamp) {
         return Ok(logits);
     }
-    let set = score(run, splits, scorer, split)?;
+    let (set, left_out) = score(run, splits, scorer, split)?;
+    stamp.left_out = left_out;
     stamp.logits = set.save(&path)?;
     json::save(&stamp, &stamp_path)?;
     Ok(set)
@@ -75,7 +83,7 @@ pub(crate) fn logits(
 /// A stamp that can't be read, or names other inputs, means that the logits are made again.
 fn reuse(path: &Path, stamp_path: &Path, want: &mut Stamp) -> Option<LogitSet> {
     let (stamp, _): (Stamp, _) = json::load(stamp_path).ok()?;
-    want.logits = stamp.logits;
+    (want.logits, want.left_out) = (stamp.logits, stamp.left_out.clone());
     (stamp == *want && stamp.logits.verify_file(path).is_ok()).then(|| LogitSet::load(path).ok())?
 }
 
@@ -84,7 +92,7 @@ fn score(
     splits: &Splits,
     scorer: &mut Scorer,
     split: Split,
-) -> anyhow::Result<LogitSet> {
+) -> anyhow::Result<(LogitSet, Listing)> {
     let samples: Vec<_> = splits.manifest.of(split).collect();
     let paths: Vec<_> = samples
         .iter()
@@ -96,13 +104,23 @@ fn score(
         paths.len()
     ));
     let mut logits = Vec::with_capacity(paths.len() * splits.manifest.labels.len());
-    for scored in scorer.score_paths(&paths, &run.progress)? {
-        logits.extend(
-            scored
-                .map_err(|error| anyhow!(error))
-                .with_context(|| format!("cannot score {split}"))?,
-        );
+    let (mut kept, mut left_out) = (Vec::with_capacity(paths.len()), Listing::default());
+    for (sample, scored) in samples
+        .iter()
+        .zip(scorer.score_paths(&paths, &run.progress)?)
+    {
+        match scored {
+            Ok(row) => {
+                logits.extend(row);
+                kept.push(*sample);
+            }
+            Err(error) if may_skip(run, sample, &error) => left_out.push(error.to_string()),
+            Err(error) => {
+                return Err(anyhow!(error)).with_context(|| format!("cannot score {split}"));
+            }
+        }
     }
+    let samples = kept;
     stage1_core::progress::Progress::finish(&run.progress);
     let set = LogitSet {
         logits,
@@ -116,8 +134,69 @@ fn score(
         split: None,
         source: Some(scorer.source()),
     };
-    set.validate()?;
-    Ok(set)
+    if let Some(images) = left_out.clone().non_empty() {
+        run.output.warn(&format!(
+            "{} image(s) of {split} can't be decoded and were left out: {images}",
+            images.count
+        ));
+    }
+    set.validate()
+        .with_context(|| format!("cannot score {split}"))?;
+    Ok((set, left_out))
+}
+
+/// As the trainer does: what can't be decoded is skipped when the configuration says so, a file that isn't there never is.
+/// An image that the split has read was decoded then, so that its failure now has another cause.
+fn may_skip(run: &Run, sample: &SplitSample, error: &ImageError) -> bool {
+    let is_missing = match error {
+        ImageError::Decode(DecodeError::InFile { source, .. }) => {
+            matches!(**source, DecodeError::Io { .. })
+        }
+        _ => false,
+    };
+    run.config.data.options.on_bad_image == OnBadImage::Skip
+        && sample.digest.is_none()
+        && !is_missing
+}
+
+/// Scores those of `wanted` again whose logits are gone or damaged: the model and the rows are the same, and so are the
+/// results.
+pub(crate) fn restore(
+    run: &Run,
+    splits: &Splits,
+    bundle: &Bundle,
+    wanted: &[Split],
+) -> anyhow::Result<()> {
+    let is_gone = |split: &&Split| known(&run.config, splits.digest, bundle, **split).is_err();
+    let gone: Vec<_> = wanted.iter().filter(is_gone).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut scorer = open_session(run)?;
+    for split in gone {
+        logits(run, splits, &mut scorer, *split)?;
+    }
+    Ok(())
+}
+
+/// The logits of `split` as they were scored through `bundle`, with the images that were left out.
+pub(crate) fn known(
+    config: &Config,
+    splits_digest: Digest,
+    bundle: &Bundle,
+    split: Split,
+) -> anyhow::Result<(LogitSet, Listing)> {
+    let path = config.logits_path(split);
+    let (stamp, _): (Stamp, _) = json::load(&path.with_extension("json"))?;
+    let model = bundle.variant(FP32)?.model.digest;
+    if stamp.fingerprint.model_digest != model || stamp.splits_digest != splits_digest {
+        bail!(
+            "{}: made by another model, or from other splits",
+            path.display()
+        );
+    }
+    stamp.logits.verify_file(&path)?;
+    Ok((LogitSet::load(&path)?, stamp.left_out))
 }
 
 /// A split is a promise about contents, not about names.
@@ -127,7 +206,7 @@ fn verify_contents(samples: &[&SplitSample], paths: &[PathBuf]) -> anyhow::Resul
         let got = Digest::of_file(path)?;
         if got != want {
             bail!(
-                "{}: the file was changed since the split (recorded digest {}, found {}); restore it, or split again with --overwrite",
+                "{}: the file was changed since the split (recorded digest {}, found {}); restore it, or divide again with `stage1 split --overwrite`",
                 path.display(),
                 want.short(),
                 got.short()

@@ -21,13 +21,36 @@ pub(crate) struct Splits {
     pub(crate) root: PathBuf,
 }
 
-/// The run's splits: those that are there, or new ones.
+/// The run's splits: those that are there, or the first ones. A step that comes after the split never divides again.
 pub(crate) fn ensure(run: &Run) -> anyhow::Result<Splits> {
     let dataset = data::open(&run.config.data.source, &run.config.data.options)?;
+    match run.config.splits_path().exists() {
+        true => reuse(run, dataset),
+        false => divide(run, dataset),
+    }
+}
+
+/// As [`ensure`], but with --overwrite images that have changed are divided again.
+pub(crate) fn ensure_or_replace(run: &Run) -> anyhow::Result<Splits> {
     let path = run.config.splits_path();
-    if path.exists() && !run.overwrite {
+    if !(run.overwrite && path.exists()) {
+        return ensure(run);
+    }
+    let dataset = data::open(&run.config.data.source, &run.config.data.options)?;
+    let known = artifact::json::load::<SplitManifest>(&path).ok();
+    if known.is_some_and(|(known, _)| is_current(run, &known, &dataset)) {
         return reuse(run, dataset);
     }
+    let splits = divide(run, dataset)?;
+    run.output.warn(
+        "the images were divided again: val_calib and val_test are new, and what certificates and verdicts were made in this \
+         run directory before are void",
+    );
+    Ok(splits)
+}
+
+fn divide(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
+    let path = run.config.splits_path();
     let manifest = split::make_splits(&dataset, &run.config.split, &run.progress)?;
     run.progress.finish();
     let digest = artifact::json::save(&manifest, &path)?;
@@ -43,12 +66,10 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Splits> {
 fn reuse(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
     let path = run.config.splits_path();
     let (manifest, digest) = artifact::json::load::<SplitManifest>(&path)?;
-    let now = split::inputs_digest(&dataset, &run.config.split, &run.progress);
-    run.progress.finish();
-    if manifest.inputs_digest != now {
+    if !is_current(run, &manifest, &dataset) {
         bail!(
             "{} was made from other images, labels or settings{}; restore them, set another run_dir, or divide again with \
-             --overwrite, which makes val_calib and val_test anew",
+             `stage1 split --overwrite`, which makes val_calib and val_test anew",
             path.display(),
             difference(&manifest, &dataset)
         );
@@ -59,6 +80,12 @@ fn reuse(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
         digest,
         root: dataset.root,
     })
+}
+
+fn is_current(run: &Run, manifest: &SplitManifest, dataset: &Dataset) -> bool {
+    let now = split::inputs_digest(dataset, &run.config.split, &run.progress);
+    run.progress.finish();
+    manifest.inputs_digest == now
 }
 
 /// What can be seen of the difference, for the message.

@@ -2,10 +2,8 @@
 
 use super::Run;
 use anyhow::{Context, bail};
-use serde::Deserialize;
-use stage1_core::{checkpoint::Checkpoint, progress::Progress};
+use stage1_core::{checkpoint::Checkpoint, events::TrainingEvent, progress::Progress};
 use std::{
-    collections::BTreeMap,
     env,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -15,28 +13,6 @@ use std::{
 
 const TRAINER: &str = "stage1-train";
 
-/// What the trainer says, one JSON object per line.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Event {
-    Stage {
-        name: String,
-        total: u64,
-    },
-    Progress {
-        done: u64,
-    },
-    Epoch {
-        epoch: usize,
-        train_loss: f64,
-        val_select: BTreeMap<String, f64>,
-        best: bool,
-    },
-    Done {
-        reused: bool,
-    },
-}
-
 /// The checkpoint for the run's configuration: the one that is there, or a new one.
 pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
     let program = find_trainer()?;
@@ -44,7 +20,7 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
     command
         .arg("--config")
         .arg(&run.source.config)
-        .arg("--events");
+        .args(["--events", "--until-end-of-input"]);
     for change in &run.source.overrides {
         command.arg("--set").arg(change);
     }
@@ -52,7 +28,7 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
         command.arg("--overwrite");
     }
     let child = command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -66,6 +42,8 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
 fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
+    // Held until the child has ended: it ends when this process does, however that comes about.
+    let _lifeline = child.stdin.take();
     let story = thread::spawn(move || collect(stderr));
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what the trainer says")?;
@@ -86,7 +64,11 @@ fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
         .rev()
         .find_map(|line| line.strip_prefix("error: "));
     match reason {
-        Some(reason) => bail!("training failed: {reason}"),
+        Some(reason) => {
+            let before = story.iter().filter(|line| !line.starts_with("error: "));
+            let before: String = before.map(|line| format!("\n  {line}")).collect();
+            bail!("training failed: {reason}{before}")
+        }
         None => bail!(
             "training failed: {TRAINER} ended with {status}\n{}",
             story.join("\n")
@@ -101,28 +83,27 @@ fn collect(stderr: impl Read) -> Vec<String> {
         .collect()
 }
 
-fn tell(run: &Run, event: Event) {
+fn tell(run: &Run, event: TrainingEvent) {
     match event {
-        Event::Stage { name, total } => run.progress.start(&name, total),
-        Event::Progress { done } => run.progress.advance_to(done),
-        Event::Epoch {
-            epoch,
-            train_loss,
-            val_select,
-            best,
-        } => {
-            let metrics: Vec<_> = val_select
+        TrainingEvent::Stage { name, total } => run.progress.start(&name, total),
+        TrainingEvent::Progress { done } => run.progress.advance_to(done),
+        TrainingEvent::Epoch(record) => {
+            let metrics: Vec<_> = record
+                .val_select
                 .iter()
                 .map(|(name, value)| format!("{name} {value:.4}"))
                 .collect();
-            let mark = if best { " *" } else { "" };
+            let mark = if record.best { " *" } else { "" };
             run.progress.say(&format!(
-                "  epoch {epoch:>3}  loss {train_loss:.4}  {}{mark}",
+                "  epoch {:>3}  loss {:.4}  {}{mark}",
+                record.epoch,
+                record.train_loss,
                 metrics.join("  ")
             ));
         }
-        Event::Done { reused: true } => run.reused("train"),
-        Event::Done { reused: false } => {}
+        TrainingEvent::Warning { message } => run.progress.warn(&message),
+        TrainingEvent::Done { reused: true, .. } => run.reused("train"),
+        TrainingEvent::Done { .. } => {}
     }
 }
 

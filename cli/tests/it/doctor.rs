@@ -76,12 +76,16 @@ fn what_is_there_is_started() {
         cli.write("stage1-train", format!("#!/bin/sh\n{script}\n"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = cli.command(["doctor", "--json"]);
-        Outcome::of(command.env("STAGE1_TRAIN_BIN", path))
+        Outcome::of(command.env("STAGE1_TRAIN_BIN", path).env_remove("LIBTORCH"))
     };
-    let fine = trainer("test \"$1\" = --version && echo stage1-train 1.2.3");
+    let fine = trainer(
+        "test \"$1\" = --about && echo '{\"version\":\"1.2.3\",\"library\":\"/t/lib/libtorch_cpu.so\",\"libtorch\":\"2.11.0\"}'",
+    );
     assert_eq!(fine.code, 0, "{fine}");
     let document = fine.json();
-    assert_eq!(document["trainer"]["version"], "stage1-train 1.2.3");
+    assert_eq!(document["trainer"]["version"], "1.2.3");
+    assert_eq!(document["trainer"]["libtorch"], "2.11.0");
+    assert_eq!(document["trainer"]["library"], "/t/lib/libtorch_cpu.so");
     assert!(
         document["onnxruntime"]["compiled_providers"]
             .as_array()
@@ -106,5 +110,22 @@ fn what_is_there_is_started() {
     assert!(
         problem.contains("libtorch.so: cannot open") && problem.contains("127"),
         "{problem}"
+    );
+}
+
+#[test]
+fn a_libtorch_that_is_not_there_is_a_problem() {
+    let cli = Cli::new();
+    cli.write("trainer", "");
+    let mut command = cli.command(["doctor", "--json"]);
+    command
+        .env("STAGE1_TRAIN_BIN", cli.path("trainer"))
+        .env("LIBTORCH", cli.path("nope"));
+    let outcome = Outcome::of(&mut command);
+    assert_eq!(outcome.code, 1, "{outcome}");
+    let problem = outcome.json()["trainer"]["problem"]["problem"].to_string();
+    assert!(
+        problem.contains("LIBTORCH is ") && problem.contains("nope"),
+        "{outcome}"
     );
 }

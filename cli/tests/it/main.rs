@@ -13,4 +13,5 @@ mod doctor;
 mod metrics;
 mod monitor;
 mod pipeline;
+mod recovery;
 mod verbs;

@@ -39,18 +39,18 @@ fn workspace() -> PathBuf {
 }
 
 /// `configs/minimal.yaml`, pointed at this test's images.
-struct Project {
-    cli: Cli,
+pub(crate) struct Project {
+    pub(crate) cli: Cli,
 }
 
 impl Project {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let cli = Cli::new();
         write_images(&cli.path("images"));
         Self { cli }
     }
 
-    fn arguments(&self, verb: &str, run_dir: &str, more: &[&str]) -> Vec<String> {
+    pub(crate) fn arguments(&self, verb: &str, run_dir: &str, more: &[&str]) -> Vec<String> {
         let workspace = workspace();
         let config = workspace.join("configs/minimal.yaml");
         let backbone = workspace.join("goldens/backbones/dinov2");
@@ -74,11 +74,11 @@ impl Project {
             .collect()
     }
 
-    fn stage1(&self, verb: &str, run_dir: &str, more: &[&str]) -> Outcome {
+    pub(crate) fn stage1(&self, verb: &str, run_dir: &str, more: &[&str]) -> Outcome {
         self.cli.run(self.arguments(verb, run_dir, more))
     }
 
-    fn read(&self, path: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, path: &str) -> Vec<u8> {
         let path = self.cli.path(path);
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
@@ -189,7 +189,11 @@ fn a_second_run_reuses_everything_and_another_folder_gives_the_same_bytes() {
 
     let elsewhere = project.stage1("run", "deep/er/b", &[]);
     assert_eq!(elsewhere.code, 0, "{elsewhere}");
-    for file in ["splits.json", "bundle/variants/fp32/policy.json"] {
+    for file in [
+        "splits.json",
+        "bundle/bundle.json",
+        "bundle/variants/fp32/policy.json",
+    ] {
         assert_eq!(
             project.read(&format!("deep/er/b/{file}")),
             project.read(&format!("a/{file}")),
@@ -364,7 +368,14 @@ fn a_run_killed_at_any_time_continues_and_ends_the_same() {
             "{file}"
         );
     }
-    let leftovers: Vec<_> = walk(&project.cli.path("killed/bundle"))
+    let log = String::from_utf8(project.read("killed/metrics.jsonl")).unwrap();
+    for line in log.lines() {
+        let epoch = serde_json::from_str::<Value>(line);
+        assert!(epoch.is_ok_and(|epoch| epoch["epoch"] == 1), "{line:?}");
+    }
+    let everywhere = ["killed", "cache"].map(|name| walk(&project.cli.path(name)));
+    let leftovers: Vec<_> = everywhere
+        .concat()
         .into_iter()
         .filter(|name| name.contains(".partial-"))
         .collect();
@@ -455,7 +466,7 @@ fn bad_images_and_changed_files_are_named() {
 }
 
 /// Every file name below `root`.
-fn walk(root: &Path) -> Vec<String> {
+pub(crate) fn walk(root: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();

@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+/// How the names of half-written files begin.
+const PARTIAL: &str = ".partial-";
+
 /// Writes a file through `fill`: into a temporary file beside `path`, fsync, rename over `path`, fsync of the folder.
 ///
 /// Parent folders are created.
@@ -27,7 +30,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     };
     fs::create_dir_all(folder).map_err(io("create the folder of"))?;
     let mut file = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .tempfile_in(folder)
         .map_err(io("create a temporary file beside"))?;
     let mut writer = BufWriter::with_capacity(1 << 20, file.as_file_mut());
@@ -47,6 +50,38 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 /// As [`write()`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
+}
+
+/// Removes what writers that were killed left half-written in `folder` and below it. No writer may be at work there.
+///
+/// # Errors
+/// [`Error::Io`] naming what can't be listed or removed; a folder that isn't there is as good as empty.
+pub fn sweep(folder: &Path) -> Result<()> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(io("list", folder))? {
+        let entry = entry.map_err(io("list", folder))?;
+        let path = entry.path();
+        if entry
+            .file_type()
+            .map_err(io("read the type of", &path))?
+            .is_dir()
+        {
+            sweep(&path)?;
+        } else if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Temporary files are private; an artifact is as readable as any file that a program writes.
@@ -87,5 +122,24 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("disk full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_half_written_files_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in [
+            "a.json",
+            ".partial-1",
+            "deep/er/.partial-2",
+            "deep/er/b.json",
+        ] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "x").unwrap();
+        }
+        sweep(dir.path()).unwrap();
+        sweep(&at("nowhere")).unwrap();
+        assert!(at("a.json").exists() && at("deep/er/b.json").exists());
+        assert!(!at(".partial-1").exists() && !at("deep/er/.partial-2").exists());
     }
 }

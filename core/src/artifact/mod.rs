@@ -2,16 +2,19 @@
 //!
 //! - [`atomic`]: temporary file, fsync, rename;
 //! - [`Digest`]: a SHA-256, as 64 hexadecimal digits in JSON;
+//! - [`Lock`]: one writer to a folder;
 //! - [`json`]: JSON documents with a `schema_version`, parsed and validated in one step;
 //! - [`tensors`]: safetensors files.
 
 pub mod atomic;
 mod digest;
 pub mod json;
+mod lock;
 pub mod tensors;
 
 pub use digest::{Digest, Hasher};
 pub use json::Document;
+pub use lock::Lock;
 
 use std::{io, path::PathBuf};
 
@@ -28,6 +31,12 @@ pub enum Error {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// Somebody else works there.
+    #[error("{}: another process is at work in this folder; wait until it has ended", path.display())]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
     },
     /// The file isn't JSON of the expected form.
     #[error("{}: not a valid {kind}: at `{field}`: {reason}", path.display())]

@@ -100,7 +100,10 @@ fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
         ("splits.json", from.splits_digest),
         ("checkpoint.json", from.checkpoint_digest),
         ("backbone", from.backbone_digest),
-        ("configuration", from.config_digest),
+        (
+            "configuration (without paths, `calibrate`, `validate`)",
+            from.config_digest,
+        ),
     ] {
         writeln!(out, "| {what} | `{digest}` |")?;
     }

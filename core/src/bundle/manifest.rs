@@ -90,7 +90,7 @@ pub struct Provenance {
     pub checkpoint_digest: Digest,
     /// Of the backbone's spec and weights.
     pub backbone_digest: Digest,
-    /// Of the resolved configuration.
+    /// Of the resolved configuration, without paths, `calibrate` and `validate`: what decided the model.
     pub config_digest: Digest,
     /// How the model was trained.
     pub phase: Phase,

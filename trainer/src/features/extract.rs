@@ -7,7 +7,7 @@ use crate::{
     events::Events,
     head::values,
 };
-use stage1_core::artifact::Digest;
+use stage1_core::{artifact::Digest, data::Listing};
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -112,27 +112,38 @@ impl Extractor<'_> {
         found: &mut Found,
     ) -> Result<()> {
         let batches_per_shard = (SHARD / self.batch_size).max(1);
-        let mut shard = Rows::default();
+        let (mut shard, mut left_out) = (Rows::default(), Listing::default());
         for (n, batch) in batches.iter().enumerate() {
             let done = batch.images.len() + batch.failures.len();
             found.computed += batch.images.len();
-            self.note_failures(batch.failures, found)?;
+            self.note_failures(batch.failures, found, &mut left_out)?;
             self.forward(&batch.images, &batch.pixels, &mut shard)?;
             if (n + 1) % batches_per_shard == 0 {
                 shard.store(cache)?;
             }
             self.events.advance(done as u64);
         }
+        if let Some(images) = left_out.non_empty() {
+            self.events.warning(&format!(
+                "{} image(s) can't be decoded and were left out of the training: {images}",
+                images.count
+            ));
+        }
         shard.store(cache)
     }
 
-    fn note_failures(&self, failures: Vec<(Image, Error)>, found: &mut Found) -> Result<()> {
+    fn note_failures(
+        &self,
+        failures: Vec<(Image, Error)>,
+        found: &mut Found,
+        left_out: &mut Listing,
+    ) -> Result<()> {
         for (image, error) in failures {
             if !(self.skip_bad && error.is_bad_image()) {
                 return Err(error);
             }
-            self.events.warning(&format!("left out: {error}"));
             found.bad.insert(image.digest);
+            left_out.push(error.fault());
         }
         Ok(())
     }

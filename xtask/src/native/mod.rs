@@ -42,11 +42,12 @@ pub(crate) fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
         Some(folder) => std::path::absolute(folder).context("--native-dir")?,
         None => standard.clone(),
     };
-    let wanted: Vec<&Component> = recipes::ALL
-        .iter()
-        .copied()
-        .filter(|component| wants(component, &standard))
-        .collect();
+    let mut wanted: Vec<&Component> = Vec::new();
+    for component in recipes::ALL {
+        if wants(component, &standard)? {
+            wanted.push(component);
+        }
+    }
     if !wanted.is_empty() && !is_supported_platform() {
         bail!("{}", unsupported(&wanted));
     }
@@ -75,22 +76,37 @@ pub(crate) fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// Whether the component is ours to provide: the variable that points at it is unset, or has the value of
 /// `.cargo/config.toml` (cargo sets it, so that set and unset look the same here).
-fn wants(component: &Component, standard: &Path) -> bool {
+fn wants(component: &Component, standard: &Path) -> Result<bool> {
     match users_own(
         env::var_os(component.variable).as_deref(),
         &standard.join(component.points_at),
     ) {
-        None => true,
+        None => Ok(true),
         Some(value) => {
+            check_users_own(component, value)?;
             say(format!(
                 "setup: {} is set to {}: {} is left to you",
                 component.variable,
                 value.display(),
                 component.title
             ));
-            false
+            Ok(false)
         }
     }
+}
+
+/// What is left to the user must at least be there.
+fn check_users_own(component: &Component, value: &Path) -> Result<()> {
+    if value.exists() {
+        return Ok(());
+    }
+    bail!(
+        "{} is set to {}, which doesn't exist; unset it, and set-up provides {}, or set it right: {}",
+        component.variable,
+        value.display(),
+        component.title,
+        component.by_hand
+    )
 }
 
 /// The variable's value, if it is not the default one.
@@ -160,6 +176,18 @@ mod tests {
         assert_eq!(users_own(Some(default.as_os_str()), default), None);
         let own = Path::new("/opt/libtorch");
         assert_eq!(users_own(Some(own.as_os_str()), default), Some(own));
+    }
+
+    #[test]
+    fn a_library_of_the_users_own_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for component in recipes::ALL {
+            let nowhere = check_users_own(component, &folder.path().join("nope")).unwrap_err();
+            for part in [component.variable, "nope", "unset it"] {
+                assert!(nowhere.to_string().contains(part), "{nowhere}");
+            }
+            check_users_own(component, folder.path()).unwrap();
+        }
     }
 
     #[test]
