@@ -2,7 +2,7 @@
 
 use super::Ranking;
 use super::calibration_error::EqualWidth;
-use super::ranking::Marked;
+use super::ranking::{Marked, Once};
 
 /// REL − RES + UNC + WBV − WBC over bins (Stephenson, Coelho & Jolliffe 2008): with the two within-bin terms the sum is
 /// the Brier score exactly.
@@ -76,10 +76,10 @@ impl Bin {
     /// In two passes: differences from the means keep the digits that differences of sums lose.
     fn all(p: &[f64], outcome: &[bool], count: usize) -> Vec<Self> {
         let width = EqualWidth::new(count);
+        let bin_of: Vec<u32> = p.iter().map(|p| width.bin(*p) as u32).collect();
         let rows = || {
-            p.iter()
-                .zip(outcome)
-                .map(|(p, y)| (width.bin(*p), *p, f64::from(*y)))
+            let rows = bin_of.iter().zip(p).zip(outcome);
+            rows.map(|((bin, p), y)| (*bin as usize, *p, f64::from(*y)))
         };
         let mut bins = vec![Self::default(); count];
         for (bin, p, y) in rows() {
@@ -127,7 +127,7 @@ pub(super) fn corp_of_ranked(ranked: &Marked, p: &[f64], outcome: &[bool]) -> Op
     let square = |(p, y): (&f64, &bool)| (p - f64::from(*y)) * (p - f64::from(*y));
     let brier = p.iter().zip(outcome).map(square).sum::<f64>() / n;
     let of_block = |(rows, hits): &(f64, f64)| hits * (1.0 - hits / rows);
-    let isotonic = pooled(ranked, p.len()).iter().map(of_block).sum::<f64>() / n;
+    let isotonic = pooled(ranked).iter().map(of_block).sum::<f64>() / n;
     let uncertainty = rate * (1.0 - rate);
     Some(Corp {
         miscalibration: brier - isotonic,
@@ -137,9 +137,9 @@ pub(super) fn corp_of_ranked(ranked: &Marked, p: &[f64], outcome: &[bool]) -> Op
 }
 
 /// Blocks (rows, hits) of the isotonic fit, from the largest probability; within a block its value is hits / rows.
-fn pooled(ranked: &Marked, rows: usize) -> Vec<(f64, f64)> {
+fn pooled(ranked: &Marked) -> Vec<(f64, f64)> {
     let mut blocks: Vec<(f64, f64)> = Vec::new();
-    ranked.each_group(&vec![1; rows], |rows, hits| {
+    ranked.each_group(Once, |rows, hits| {
         let mut block = (rows, hits);
         // Compared crosswise, in whole numbers: no rounding decides a tie.
         while let Some(above) = blocks.pop_if(|above| above.1 * block.0 <= block.1 * above.0) {
@@ -174,6 +174,6 @@ mod tests {
             &Ranking::new(&[0.1, 0.2, 0.3, 0.4]),
             &[true, false, false, true],
         );
-        assert_eq!(pooled(&ranked, 4), [(1.0, 1.0), (3.0, 1.0)]);
+        assert_eq!(pooled(&ranked), [(1.0, 1.0), (3.0, 1.0)]);
     }
 }

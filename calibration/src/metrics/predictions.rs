@@ -1,6 +1,7 @@
 use crate::error::{Error, Result};
+use crate::exponential::exp_of_nonpositive;
 use crate::rows::class;
-use libm::{exp, log};
+use libm::log;
 use rayon::prelude::*;
 use stage1_core::logits::LogitSet;
 use stage1_core::policy::{Outcome, Policy, argmax};
@@ -163,7 +164,7 @@ fn softmax(logits: &[f32], label: usize, p: &mut [f64]) -> (usize, f64) {
     let predicted = argmax(logits);
     let max = f64::from(logits[predicted]);
     for (p, z) in p.iter_mut().zip(logits) {
-        *p = exp(f64::from(*z) - max);
+        *p = exp_of_nonpositive(f64::from(*z) - max);
     }
     let sum: f64 = p.iter().sum();
     for p in p {

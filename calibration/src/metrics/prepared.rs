@@ -2,7 +2,7 @@
 
 use super::calibration_error::{BinErrors, Bins, bin_errors};
 use super::decomposition::{Binned, Corp, binned, corp_of_ranked};
-use super::ranking::Marked;
+use super::ranking::{Marked, Once};
 use super::smooth::smooth_ece;
 use super::{Levels, Predictions, Ranking};
 use rayon::prelude::*;
@@ -33,26 +33,31 @@ pub(super) struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Sorts and bins; `resampling` keeps each class's order (4 bytes a row and class) for [`Self::resampled`].
     pub(super) fn new(predictions: &'a Predictions, levels: &'a Levels, resampling: bool) -> Self {
-        let confidence = predictions.confidence();
-        let wrong = predictions.wrong();
-        let by_confidence = Ranking::new(&confidence);
         let seen = if predictions.classes == 2 {
             1..2
         } else {
             0..predictions.classes
         };
+        let wrong = predictions.wrong();
+        let confidence = predictions.confidence();
+        let of_class = |k| Class::new(predictions, k, resampling);
+        let (by_confidence, classes) = rayon::join(
+            || {
+                let ranking = Ranking::new(&confidence);
+                let equal_mass = Bins::equal_mass_whole_ties(&ranking, BINS);
+                (Marked::new(&ranking, &wrong), equal_mass)
+            },
+            || seen.into_par_iter().map(of_class).collect(),
+        );
         Self {
             predictions,
             levels,
-            surest_first: Marked::new(&by_confidence, &wrong),
-            equal_mass: Bins::equal_mass_whole_ties(&by_confidence, BINS),
             right: wrong.iter().map(|wrong| !wrong).collect(),
+            surest_first: by_confidence.0,
+            equal_mass: by_confidence.1,
             confidence,
             brier: predictions.brier(),
-            classes: seen
-                .into_par_iter()
-                .map(|k| Class::new(predictions, k, resampling))
-                .collect(),
+            classes,
         }
     }
 
@@ -254,7 +259,7 @@ impl Class {
         let ranked = Marked::new(&Ranking::new(&p), &is);
         let weights = vec![1; p.len()];
         Self {
-            areas: ranked.areas(&weights),
+            areas: ranked.areas(Once),
             ece: bin_errors(&Bins::equal_width(&p, BINS), &p, &is, &weights)
                 .map(|errors| errors.ece),
             binned: binned(&p, &is, DECOMPOSITION_BINS),

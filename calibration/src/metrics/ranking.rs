@@ -1,7 +1,5 @@
 //! Rows sorted by a score, with their ties, and what follows from that order under any row weights.
 
-use rayon::prelude::*;
-
 /// Rows from the largest score to the smallest; equal scores form a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranking {
@@ -16,17 +14,23 @@ impl Ranking {
     /// # Panics
     /// If there are 2³⁰ rows or more.
     pub fn new(scores: &[f64]) -> Self {
-        let sorted = sorted(scores);
-        let is_end = |end: &usize| {
-            sorted
-                .get(*end)
-                .is_none_or(|next| next.0 != sorted[end - 1].0)
-        };
-        let ends = (1..=sorted.len()).filter(is_end);
-        Self {
-            ends: ends.map(|end| end as u32).collect(),
-            order: sorted.iter().map(|(_, row)| *row).collect(),
+        let keys: Vec<u64> = scores.iter().map(|score| falling(*score)).collect();
+        let mut order: Vec<u32> = Vec::with_capacity(keys.len());
+        let mut ends = Vec::with_capacity(keys.len());
+        // Rows of one prefix are few, and lie together: they alone are compared in full.
+        for run in by_prefix(&keys).chunk_by(|a, b| a >> 32 == b >> 32) {
+            let start = order.len();
+            order.extend(run.iter().map(|word| *word as u32));
+            let rows = &mut order[start..];
+            rows.sort_unstable_by_key(|row| (keys[*row as usize], *row));
+            let tied = |pair: &[u32]| keys[pair[0] as usize] == keys[pair[1] as usize];
+            let inner = (start + 1..)
+                .zip(rows.windows(2))
+                .filter(|(_, pair)| !tied(pair));
+            ends.extend(inner.map(|(end, _)| end as u32));
+            ends.push(order.len() as u32);
         }
+        Self { order, ends }
     }
 
     /// As [`Ranking::new`], but ties are broken by the order of the rows, as software that sorts stably does. What it
@@ -35,7 +39,7 @@ impl Ranking {
     /// # Panics
     /// If there are 2³⁰ rows or more.
     pub fn ties_in_row_order(scores: &[f64]) -> Self {
-        let order: Vec<u32> = sorted(scores).iter().map(|(_, row)| *row).collect();
+        let Self { order, .. } = Self::new(scores);
         Self {
             ends: (1..=order.len() as u32).collect(),
             order,
@@ -66,21 +70,57 @@ impl Ranking {
     }
 }
 
-/// The order, largest first, as pairs of a key that rises and the row; ties by row.
-fn sorted(scores: &[f64]) -> Vec<(u64, u32)> {
+/// Fewer rows are compared, more are dealt by digits.
+const FEW: usize = 1 << 12;
+/// Values of a digit, a byte: as many places as a processor likes to write to in turn.
+const VALUES: usize = 1 << 8;
+
+/// Words that rise: the first half of a row's key, then the row.
+fn by_prefix(keys: &[u64]) -> Vec<u64> {
     assert!(
-        scores.len() < 1 << 30,
+        keys.len() < 1 << 30,
         "{} rows: fewer than 2^30 can be ranked",
-        scores.len()
+        keys.len()
     );
-    let mut keyed: Vec<(u64, u32)> = scores
-        .iter()
-        .map(|score| falling(*score))
-        .zip(0..)
-        .collect();
-    // Keys beside their rows: a sort that looks scores up by row misses the cache at every comparison.
-    keyed.par_sort_unstable();
-    keyed
+    let words = keys.iter().zip(0..);
+    let mut words: Vec<u64> = words.map(|(key, row)| key >> 32 << 32 | row).collect();
+    if words.len() < FEW {
+        words.sort_unstable();
+        return words;
+    }
+    let mut dealt = vec![0; words.len()];
+    for (digit, counts) in (4..).zip(counts(&words)) {
+        // Where all rows have one digit, dealing moves nothing.
+        if !counts.contains(&words.len()) {
+            deal(&words, &mut dealt, digit, &counts);
+            std::mem::swap(&mut words, &mut dealt);
+        }
+    }
+    words
+}
+
+/// How many words have which value in each digit of the prefix, from the lowest.
+fn counts(words: &[u64]) -> [[usize; VALUES]; 4] {
+    let mut counts = [[0; VALUES]; 4];
+    for word in words {
+        for (counts, value) in counts.iter_mut().zip(&word.to_le_bytes()[4..]) {
+            counts[usize::from(*value)] += 1;
+        }
+    }
+    counts
+}
+
+/// Copies words to where their digit belongs, those of one value in their order.
+fn deal(words: &[u64], dealt: &mut [u64], digit: usize, counts: &[usize; VALUES]) {
+    let mut next = [0; VALUES];
+    for value in 1..VALUES {
+        next[value] = next[value - 1] + counts[value - 1];
+    }
+    for word in words {
+        let place = &mut next[usize::from(word.to_le_bytes()[digit])];
+        dealt[*place] = *word;
+        *place += 1;
+    }
 }
 
 /// A number that rises where `score` falls, by `f64::total_cmp`; both zeros are one score.
@@ -89,6 +129,28 @@ fn falling(score: f64) -> u64 {
     let sign = 1 << 63;
     // A negative number's bits rise already as it falls.
     if bits & sign == 0 { !bits ^ sign } else { bits }
+}
+
+/// How often a row counts.
+pub(crate) trait Weights: Copy {
+    /// The weight of row `row`.
+    fn of(self, row: usize) -> u64;
+}
+
+/// Every row counts once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Once;
+
+impl Weights for Once {
+    fn of(self, _: usize) -> u64 {
+        1
+    }
+}
+
+impl Weights for &[u32] {
+    fn of(self, row: usize) -> u64 {
+        u64::from(self[row])
+    }
 }
 
 /// A ranking whose rows are marked (positive, wrong …): one word for each row in its order, so that a pass under other
@@ -119,10 +181,10 @@ impl Marked {
 
     /// Visits each group that has weight, best first: its weight, and the weight of its marked rows.
     #[inline]
-    pub(crate) fn each_group(&self, weights: &[u32], mut visit: impl FnMut(f64, f64)) {
+    pub(crate) fn each_group(&self, weights: impl Weights, mut visit: impl FnMut(f64, f64)) {
         let (mut all, mut marked) = (0u64, 0u64);
         for word in &self.0 {
-            let weight = u64::from(weights[(word >> 2) as usize]);
+            let weight = weights.of((word >> 2) as usize);
             all += weight;
             marked += if word & MARK == 0 { 0 } else { weight };
             if word & LAST != 0 && all > 0 {
@@ -133,7 +195,7 @@ impl Marked {
     }
 
     /// AUROC and average precision of the marked rows: see [`Ranking`].
-    pub(crate) fn areas(&self, weights: &[u32]) -> (Option<f64>, Option<f64>) {
+    pub(crate) fn areas(&self, weights: impl Weights) -> (Option<f64>, Option<f64>) {
         let (mut positives, mut negatives, mut area, mut precision) = (0.0, 0.0, 0.0, 0.0);
         self.each_group(weights, |all, hits| {
             area += (all - hits) * (positives + hits / 2.0);
@@ -153,6 +215,7 @@ impl Marked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counter::uniform;
 
     #[test]
     fn keys_fall_as_scores_rise() {
@@ -174,6 +237,38 @@ mod tests {
         );
         assert_eq!(falling(-0.0), falling(0.0));
         assert!(falling(f64::NAN) < falling(f64::INFINITY));
+    }
+
+    #[test]
+    fn dealing_is_a_stable_sort_with_its_ties() {
+        for (n, levels) in [
+            (FEW - 1, 1e3),
+            (FEW, 1e3),
+            (3 * FEW + 1, 1e3),
+            (3 * FEW + 1, 1e15),
+            (2 * FEW, 2.0),
+        ] {
+            // Some rows differ in the first digits, some in the last ones alone, some are tied.
+            let score = |i: u64| {
+                let x = (levels * uniform(1, i, 0)).floor() / levels;
+                if i.is_multiple_of(3) {
+                    1.0 - x * 1e-12
+                } else {
+                    x - 0.5
+                }
+            };
+            let scores: Vec<f64> = (0..n as u64).map(score).collect();
+            let mut want: Vec<u32> = (0..n as u32).collect();
+            want.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]));
+            let got = Ranking::new(&scores);
+            assert!(got.order == want, "{n} rows, {levels} levels");
+            let ends = (1..=n)
+                .filter(|i| *i == n || scores[want[i - 1] as usize] > scores[want[*i] as usize]);
+            assert!(
+                got.ends == ends.map(|i| i as u32).collect::<Vec<_>>(),
+                "{n} rows, {levels} levels"
+            );
+        }
     }
 
     fn brute_auroc(scores: &[f64], positive: &[bool], weights: &[u32]) -> f64 {

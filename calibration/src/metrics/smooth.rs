@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn smoothed_errors_are_those_of_the_definition() {
         let scores: Vec<f64> = (0..60)
-            .map(|i| uniform(3, i, 0).max(0.3).min(0.9))
+            .map(|i| uniform(3, i, 0).clamp(0.3, 0.9))
             .chain([0.0, 1.0, 1.0])
             .collect();
         let outcomes: Vec<bool> = (0..63).map(|i| uniform(3, i, 1) < 0.6).collect();

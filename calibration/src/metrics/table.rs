@@ -101,7 +101,7 @@ pub fn compute_at(
     levels: &Levels,
 ) -> Table {
     let prepared = Prepared::new(predictions, levels, bootstrap.is_some());
-    let estimates = prepared.estimates();
+    let (estimates, described) = rayon::join(|| prepared.estimates(), || prepared.described());
     let intervals = match bootstrap {
         None => vec![None; estimates.len()],
         Some(bootstrap) => bootstrap.intervals(&Units::new(predictions), |weights| {
@@ -112,8 +112,7 @@ pub fn compute_at(
         .into_iter()
         .zip(intervals)
         .map(|((name, estimate), interval)| (name, metric(estimate, interval)));
-    let plain = prepared
-        .described()
+    let plain = described
         .into_iter()
         .map(|(name, value)| (name, value.map(Metric::Number)));
     with_interval.chain(plain).collect()
