@@ -5,9 +5,7 @@ use stage1_calibration::certify::{Certification, certify};
 use stage1_calibration::metrics::{Bootstrap, Metric, Predictions, Table, compute};
 use stage1_calibration::plan::{Target, plan};
 use stage1_calibration::rows::{CalibRows, Labelled, SelectRows};
-use stage1_core::config::CalibratorChoice;
 use stage1_core::logits::LogitSet;
-use stage1_core::policy::Calibrator;
 use std::borrow::Cow;
 
 /// Seed of everything.
@@ -49,12 +47,18 @@ pub struct Stage {
     pub run: fn(&Problem) -> String,
 }
 
-/// The stages that are compared with other software, in their order. `auto` joins with one line: a stage like
-/// `temperature`, with `CalibratorChoice::Auto`.
+/// The stages that are compared with other software, in their order. `auto` joins with one line: a stage that fits
+/// `labelled` rows with it.
 pub const STAGES: [Stage; 3] = [
     Stage {
         name: "temperature",
-        run: |problem| format!("{:?}", fit(&problem.calib, CalibratorChoice::Temperature)),
+        run: |problem| {
+            let labels = class_indices(&problem.calib);
+            format!(
+                "{:?}",
+                calibrate::temperature(labelled(&problem.calib, &labels))
+            )
+        },
     },
     Stage {
         name: "certify",
@@ -77,15 +81,16 @@ pub fn bootstrap(problem: &Problem, resamples: usize) -> String {
     ))
 }
 
-fn fit(set: &LogitSet, choice: CalibratorChoice) -> Calibrator {
-    let labels: Vec<usize> = set.labels.iter().map(|label| *label as usize).collect();
-    let rows = Labelled {
+fn class_indices(set: &LogitSet) -> Vec<usize> {
+    set.labels.iter().map(|label| *label as usize).collect()
+}
+
+fn labelled<'a>(set: &'a LogitSet, labels: &'a [usize]) -> Labelled<'a> {
+    Labelled {
         logits: &set.logits,
         classes: set.classes,
-        labels: &labels,
-    };
-    let fit = calibrate::fit(rows, choice).expect("the choice goes with any number of classes");
-    fit.calibrator
+        labels,
+    }
 }
 
 /// Plans on `select` and certifies on `calib`, from the sets as they are read from a file.
