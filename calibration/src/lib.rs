@@ -62,6 +62,7 @@ mod counter;
 pub mod crc;
 mod decimal;
 mod error;
+mod exponential;
 pub mod fit;
 pub mod forecast;
 pub mod metrics;

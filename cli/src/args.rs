@@ -207,8 +207,14 @@ pub(crate) struct MetricsArgs {
     /// Answer where the largest softmax is at least this: adds `coverage` and `selective_risk`
     #[arg(long, value_name = "PROBABILITY")]
     pub(crate) threshold: Option<f64>,
-    /// Bootstrap resamples (by group where there are groups); 0 gives plain numbers
-    #[arg(long, default_value_t = 0)]
+    /// Add `coverage_at_risk_R`: the largest share answered with an error rate of at most R; may be repeated
+    #[arg(long, value_name = "RISK", default_value = "0.05", value_parser = share)]
+    pub(crate) at_risk: Vec<f64>,
+    /// Add `risk_at_coverage_C`: the error rate of the surest rows, a share C of all; may be repeated
+    #[arg(long, value_name = "COVERAGE", default_value = "0.8", value_parser = share)]
+    pub(crate) at_coverage: Vec<f64>,
+    /// Bootstrap resamples (by group where there are groups): 2000 if no number is given; 0 gives plain numbers
+    #[arg(long, value_name = "RESAMPLES", num_args = 0..=1, default_value_t = 0, default_missing_value = "2000")]
     pub(crate) bootstrap: usize,
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 42)]
@@ -310,6 +316,13 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// `224` or `224x448`.
+fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 fn image_size(text: &str) -> Result<(usize, usize), String> {
     let (height, width) = text.split_once('x').unwrap_or((text, text));
     match (height.parse(), width.parse()) {

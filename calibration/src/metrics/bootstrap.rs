@@ -1,12 +1,13 @@
 //! Percentile bootstrap by unit, the same for any number of threads.
 
-use crate::counter::below;
+use super::Predictions;
+use crate::counter::{below, bits};
 use rayon::prelude::*;
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// Number of resamples; 2,000 is usual.
+    /// Number of resamples: [`Bootstrap::RESAMPLES`] is usual.
     pub resamples: usize,
     /// Seed.
     pub seed: u64,
@@ -16,30 +17,89 @@ pub struct Bootstrap {
 const LEVEL: f64 = 0.05;
 
 impl Bootstrap {
+    /// The usual number of resamples: the ends of a 95 % interval then move by about a tenth of its width from seed to
+    /// seed.
+    pub const RESAMPLES: usize = 2000;
+
     /// For each statistic, the 95 % percentile interval over resamples of whole units; none where it was defined in none
-    /// of them. `rows_of` lists the rows of each unit, `statistics` takes row weights.
-    pub(super) fn intervals<const D: usize>(
+    /// of them. `statistics` takes row weights, and always returns as many.
+    pub(super) fn intervals(
         self,
-        n: usize,
-        rows_of: &[Vec<u32>],
-        statistics: impl Fn(&[u32]) -> [Option<f64>; D] + Sync,
-    ) -> [Option<(f64, f64)>; D] {
+        units: &Units,
+        statistics: impl Fn(&[u32]) -> Vec<Option<f64>> + Sync,
+    ) -> Vec<Option<(f64, f64)>> {
         let resample = |weights: &mut Vec<u32>, index: usize| {
-            weights.fill(0);
-            for draw in 0..rows_of.len() as u64 {
-                let unit = below(rows_of.len() as u64, self.seed, index as u64, draw);
-                for row in &rows_of[unit as usize] {
-                    weights[*row as usize] += 1;
-                }
-            }
+            units.draw(self.seed, index as u64, weights);
             statistics(weights)
         };
         let drawn: Vec<_> = (0..self.resamples)
             .into_par_iter()
-            .map_init(|| vec![0; n], resample)
+            .map_init(|| vec![0; units.rows.len()], resample)
             .collect();
-        std::array::from_fn(|d| percentiles(drawn.iter().filter_map(|values| values[d]).collect()))
+        let count = drawn.first().map_or(0, Vec::len);
+        let interval = |d| percentiles(drawn.iter().filter_map(|values| values[d]).collect());
+        (0..count).map(interval).collect()
     }
+}
+
+/// Which rows are drawn together.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Units {
+    /// Rows, unit by unit.
+    rows: Vec<u32>,
+    /// Where each unit ends in `rows`.
+    ends: Vec<u32>,
+}
+
+impl Units {
+    /// Units in the order of their numbers; rows without units in the order of a hash of what they hold. A draw then
+    /// doesn't depend on the order of the rows: rows that hold the same are interchangeable.
+    pub(super) fn new(predictions: &Predictions) -> Self {
+        let key = |i: usize| match &predictions.units {
+            Some(units) => units[i],
+            None => fingerprint(predictions, i),
+        };
+        let mut keyed: Vec<(u64, u32)> = (0..predictions.n()).map(key).zip(0..).collect();
+        keyed.par_sort_unstable();
+        let together = |end: usize| {
+            predictions.units.is_some()
+                && keyed
+                    .get(end)
+                    .is_some_and(|next| next.0 == keyed[end - 1].0)
+        };
+        let ends = (1..=keyed.len()).filter(|end| !together(*end));
+        Self {
+            ends: ends.map(|end| end as u32).collect(),
+            rows: keyed.iter().map(|(_, row)| *row).collect(),
+        }
+    }
+
+    /// Weights of the rows in one resample: as many draws of a unit as there are units.
+    fn draw(&self, seed: u64, resample: u64, weights: &mut [u32]) {
+        weights.fill(0);
+        let count = self.ends.len() as u64;
+        for draw in 0..count {
+            let unit = below(count, seed, resample, draw) as usize;
+            let start = if unit == 0 { 0 } else { self.ends[unit - 1] };
+            for row in &self.rows[start as usize..self.ends[unit] as usize] {
+                weights[*row as usize] += 1;
+            }
+        }
+    }
+}
+
+/// A hash of all that a row brings into a statistic.
+fn fingerprint(predictions: &Predictions, i: usize) -> u64 {
+    let answer = predictions.answers.as_ref().map_or(0, |answers| {
+        answers[i].map_or(1, |answer| answer as u64 + 2)
+    });
+    let outcome = bits(
+        predictions.labels[i] as u64,
+        predictions.predicted[i] as u64,
+        answer,
+    );
+    let numbers = predictions.row(i).iter().chain(&predictions.nll[i..=i]);
+    numbers.fold(outcome, |hash, number| bits(hash, number.to_bits(), 0))
 }
 
 fn percentiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
@@ -71,30 +131,58 @@ mod tests {
         assert_eq!(percentiles(vec![]), None);
     }
 
+    fn predictions(units: Option<Vec<u64>>) -> Predictions {
+        let p: Vec<f64> = (0..400).map(|i| f64::from(i) / 400.0).collect();
+        let labels = (0..400).map(|i| usize::from(i % 3 == 0)).collect();
+        let mut predictions = Predictions::from_positive_probabilities(&p, labels);
+        predictions.units = units;
+        predictions
+    }
+
     #[test]
     fn the_interval_of_a_mean_has_its_width_and_grouping_widens_it() {
-        let n = 400;
         let statistics = |weights: &[u32]| {
-            let ones: u32 = weights[..n / 2].iter().sum();
-            [Some(
+            let ones: u32 = weights[..200].iter().sum();
+            vec![Some(
                 f64::from(ones) / f64::from(weights.iter().sum::<u32>()),
             )]
         };
-        let single: Vec<Vec<u32>> = (0..n as u32).map(|i| vec![i]).collect();
-        let grouped: Vec<Vec<u32>> = (0..n as u32 / 10)
-            .map(|g| (10 * g..10 * g + 10).collect())
-            .collect();
         let bootstrap = Bootstrap {
-            resamples: 2000,
+            resamples: Bootstrap::RESAMPLES,
             seed: 1,
         };
-        let width = |rows: &[Vec<u32>]| {
-            let [interval] = bootstrap.intervals(n, rows, statistics);
-            let (low, high) = interval.unwrap();
+        let width = |units| {
+            let (low, high) =
+                bootstrap.intervals(&Units::new(&predictions(units)), statistics)[0].unwrap();
             high - low
         };
         // Normal theory: 2·1.96·√(¼/units).
-        assert!((width(&single) - 3.92 * 0.025).abs() < 0.008);
-        assert!((width(&grouped) - 3.92 * 0.025 * 10.0_f64.sqrt()).abs() < 0.025);
+        assert!((width(None) - 3.92 * 0.025).abs() < 0.008);
+        let tens = (0..400).map(|i| i / 10).collect();
+        assert!((width(Some(tens)) - 3.92 * 0.025 * 10.0_f64.sqrt()).abs() < 0.025);
+    }
+
+    #[test]
+    fn units_are_whole_and_every_row_has_one() {
+        let numbers: Vec<u64> = (0..400).map(|i| i * 7 % 13).collect();
+        for units in [
+            Units::new(&predictions(Some(numbers.clone()))),
+            Units::new(&predictions(None)),
+        ] {
+            let mut rows = units.rows.clone();
+            rows.sort_unstable();
+            assert_eq!(rows, (0..400).collect::<Vec<u32>>());
+        }
+        let units = Units::new(&predictions(Some(numbers.clone())));
+        assert_eq!(units.ends.len(), 13);
+        let mut weights = vec![0; 400];
+        units.draw(1, 0, &mut weights);
+        for i in 13..400 {
+            assert_eq!(
+                weights[i],
+                weights[i - 13],
+                "rows of one unit are drawn together"
+            );
+        }
     }
 }

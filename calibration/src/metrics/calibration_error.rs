@@ -1,4 +1,7 @@
-//! Calibration error by bins. All of it is descriptive: plug-in errors are biased upward for few rows.
+//! Calibration error by bins. All of it is descriptive: plug-in errors are biased upward for few rows, and bins hide
+//! what cancels within them.
+
+use super::Ranking;
 
 /// Which bin each row falls into, and how many there are.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,28 +13,94 @@ pub struct Bins {
 impl Bins {
     /// `count` bins of equal width, closed on the right; 0 goes to the first.
     pub fn equal_width(scores: &[f64], count: usize) -> Self {
-        let edges: Vec<f64> = (1..count).map(|i| i as f64 / count as f64).collect();
-        let bin = |score: &f64| edges.partition_point(|edge| edge < score) as u32;
+        let width = EqualWidth::new(count);
         Self {
-            of: scores.iter().map(bin).collect(),
+            of: scores
+                .iter()
+                .map(|score| width.bin(*score) as u32)
+                .collect(),
             count,
         }
     }
 
     /// `count` bins of equal size along the sorted scores, the first ones larger by a row where it doesn't come out
-    /// even (NumPy's `array_split` of a stable `argsort`): ties may be cut.
+    /// even (NumPy's `array_split` of a stable `argsort`): ties may be cut, and then the order of the rows matters.
     pub fn equal_mass(scores: &[f64], count: usize) -> Self {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-        let (size, larger) = (scores.len() / count, scores.len() % count);
+        let split = Split::new(scores.len(), count);
         let mut of = vec![0; scores.len()];
-        let mut rows = order.into_iter();
-        for bin in 0..count {
-            for row in rows.by_ref().take(size + usize::from(bin < larger)) {
-                of[row] = bin as u32;
-            }
+        for (place, row) in order.into_iter().enumerate() {
+            of[row] = split.bin(place);
         }
         Self { of, count }
+    }
+
+    /// As [`Bins::equal_mass`], but equal scores stay together, in the bin that the middle one of them belongs to: the
+    /// order of the rows doesn't matter.
+    pub fn equal_mass_whole_ties(ranking: &Ranking, count: usize) -> Self {
+        let mut of = vec![0; ranking.rows()];
+        let split = Split::new(of.len(), count);
+        let mut above = 0;
+        for group in ranking.groups() {
+            let rising_place = of.len() - 1 - (above + group.len() / 2);
+            group
+                .iter()
+                .for_each(|row| of[*row as usize] = split.bin(rising_place));
+            above += group.len();
+        }
+        Self { of, count }
+    }
+}
+
+/// Right-closed intervals of equal width over [0, 1].
+pub(super) struct EqualWidth {
+    edges: Vec<f64>,
+}
+
+impl EqualWidth {
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            edges: (1..count).map(|i| i as f64 / count as f64).collect(),
+        }
+    }
+
+    /// The number of inner edges below `score`.
+    pub(super) fn bin(&self, score: f64) -> usize {
+        // Guess by a product, then compare with the edges themselves: the product may round across one.
+        let guess = (score * (self.edges.len() + 1) as f64) as usize;
+        let mut bin = guess.min(self.edges.len());
+        while bin > 0 && self.edges[bin - 1] >= score {
+            bin -= 1;
+        }
+        while bin < self.edges.len() && self.edges[bin] < score {
+            bin += 1;
+        }
+        bin
+    }
+}
+
+/// Places divided as `array_split` does.
+struct Split {
+    size: usize,
+    larger: usize,
+}
+
+impl Split {
+    fn new(n: usize, count: usize) -> Self {
+        Self {
+            size: n / count,
+            larger: n % count,
+        }
+    }
+
+    fn bin(&self, place: usize) -> u32 {
+        let in_larger = self.larger * (self.size + 1);
+        let bin = match place.checked_sub(in_larger) {
+            None => place / (self.size + 1),
+            Some(rest) => self.larger + rest / self.size,
+        };
+        bin as u32
     }
 }
 
@@ -63,30 +132,49 @@ pub fn bin_errors(
         sum[1] += weight * score;
         sum[2] += if *outcome { weight } else { 0.0 };
     }
-    let n: f64 = sums.iter().map(|sum| sum[0]).sum();
-    if n == 0.0 {
-        return None;
-    }
-    let mut errors = BinErrors {
-        ece: 0.0,
-        mce: 0.0,
-        l2_squared: 0.0,
-        l2_squared_debiased: 0.0,
-    };
-    for [rows, score, outcome] in sums.into_iter().filter(|sum| sum[0] > 0.0) {
-        let (share, rate) = (rows / n, outcome / rows);
-        let gap = (score / rows - rate).abs();
-        let variance = if rows > 1.0 {
-            rate * (1.0 - rate) / (rows - 1.0)
-        } else {
-            0.0
+    BinErrors::of(&sums)
+}
+
+impl BinErrors {
+    /// From each bin's rows, sum of scores, and sum of outcomes.
+    pub(super) fn of(sums: &[[f64; 3]]) -> Option<Self> {
+        let n: f64 = sums.iter().map(|sum| sum[0]).sum();
+        if n == 0.0 {
+            return None;
+        }
+        let mut errors = Self {
+            ece: 0.0,
+            mce: 0.0,
+            l2_squared: 0.0,
+            l2_squared_debiased: 0.0,
         };
-        errors.ece += share * gap;
-        errors.mce = errors.mce.max(gap);
-        errors.l2_squared += share * gap * gap;
-        errors.l2_squared_debiased += share * (gap * gap - variance);
+        for [rows, score, outcome] in sums.iter().filter(|sum| sum[0] > 0.0) {
+            let (share, rate) = (rows / n, outcome / rows);
+            let gap = (score / rows - rate).abs();
+            let variance = if *rows > 1.0 {
+                rate * (1.0 - rate) / (rows - 1.0)
+            } else {
+                0.0
+            };
+            errors.ece += share * gap;
+            errors.mce = errors.mce.max(gap);
+            errors.l2_squared += share * gap * gap;
+            errors.l2_squared_debiased += share * (gap * gap - variance);
+        }
+        Some(errors)
     }
-    Some(errors)
+
+    /// The debiased root mean square error: √ of `l2_squared_debiased`, 0 where that is negative.
+    pub fn rms_debiased(&self) -> f64 {
+        self.l2_squared_debiased.max(0.0).sqrt()
+    }
+
+    /// The same in a bootstrap resample. A resample's squared gaps hold the sampling variance twice, that of the rows and
+    /// that of the resampling; taken off once only, the interval would lie around the plug-in error.
+    pub(super) fn rms_debiased_twice(&self) -> f64 {
+        let variance = self.l2_squared - self.l2_squared_debiased;
+        (self.l2_squared_debiased - variance).max(0.0).sqrt()
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +197,25 @@ mod tests {
         assert_eq!(
             Bins::equal_mass(&[0.5, 0.1, 0.3, 0.2, 0.4], 2).of,
             [1, 0, 0, 0, 1]
+        );
+    }
+
+    #[test]
+    fn whole_ties_are_equal_mass_where_there_are_none() {
+        for (n, count) in [(1, 15), (7, 2), (20, 3), (15, 15), (100, 15)] {
+            let scores: Vec<f64> = (0..n).map(|i| f64::from(i * 37 % 101) / 101.0).collect();
+            let ranking = Ranking::new(&scores);
+            let (whole, cut) = (
+                Bins::equal_mass_whole_ties(&ranking, count),
+                Bins::equal_mass(&scores, count),
+            );
+            assert_eq!(whole, cut, "{n} rows, {count} bins");
+        }
+        let tied = Ranking::new(&[0.5, 0.1, 0.5, 0.5, 0.5, 0.9]);
+        assert_eq!(Bins::equal_mass_whole_ties(&tied, 3).of, [1, 0, 1, 1, 1, 2]);
+        assert_eq!(
+            Bins::equal_mass_whole_ties(&Ranking::new(&[]), 3).of,
+            [0; 0]
         );
     }
 

@@ -1,6 +1,8 @@
 //! What the Brier score of one class consists of.
 
 use super::Ranking;
+use super::calibration_error::EqualWidth;
+use super::ranking::{Marked, Once};
 
 /// REL − RES + UNC + WBV − WBC over bins (Stephenson, Coelho & Jolliffe 2008): with the two within-bin terms the sum is
 /// the Brier score exactly.
@@ -35,38 +37,68 @@ pub fn binned(p: &[f64], outcome: &[bool], count: usize) -> Option<Binned> {
         return None;
     }
     let n = p.len() as f64;
-    let y = |i: usize| if outcome[i] { 1.0 } else { 0.0 };
-    let base = (0..p.len()).map(y).sum::<f64>() / n;
-    let mut bins = vec![Vec::new(); count];
-    for (i, p) in p.iter().enumerate() {
-        let bin = (1..count)
-            .filter(|edge| *edge as f64 / (count as f64) < *p)
-            .count();
-        bins[bin].push(i);
-    }
+    let bins = Bin::all(p, outcome, count);
+    let base = outcome.iter().filter(|y| **y).count() as f64 / n;
     let mut parts = Binned {
         reliability: 0.0,
         resolution: 0.0,
         uncertainty: base * (1.0 - base),
         within_variance: 0.0,
         within_covariance: 0.0,
-        brier: (0..p.len())
-            .map(|i| (p[i] - y(i)) * (p[i] - y(i)))
-            .sum::<f64>()
-            / n,
+        brier: bins.iter().map(|bin| bin.square_error).sum::<f64>() / n,
     };
-    for bin in bins.into_iter().filter(|bin| !bin.is_empty()) {
-        let size = bin.len() as f64;
-        let mean = bin.iter().map(|i| p[*i]).sum::<f64>() / size;
-        let rate = bin.iter().map(|i| y(*i)).sum::<f64>() / size;
-        parts.reliability += size * (mean - rate) * (mean - rate) / n;
-        parts.resolution += size * (rate - base) * (rate - base) / n;
-        for i in bin {
-            parts.within_variance += (p[i] - mean) * (p[i] - mean) / n;
-            parts.within_covariance += 2.0 * (p[i] - mean) * (y(i) - rate) / n;
-        }
+    for bin in bins.iter().filter(|bin| bin.rows > 0.0) {
+        parts.reliability += bin.rows * (bin.score - bin.rate) * (bin.score - bin.rate) / n;
+        parts.resolution += bin.rows * (bin.rate - base) * (bin.rate - base) / n;
+        parts.within_variance += bin.variance / n;
+        parts.within_covariance += 2.0 * bin.covariance / n;
     }
     Some(parts)
+}
+
+/// Sums and means over the rows of a bin.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bin {
+    rows: f64,
+    /// Mean probability.
+    score: f64,
+    /// Mean outcome.
+    rate: f64,
+    /// Σ (p − outcome)².
+    square_error: f64,
+    /// Σ (p − score)².
+    variance: f64,
+    /// Σ (p − score)·(outcome − rate).
+    covariance: f64,
+}
+
+impl Bin {
+    /// In two passes: differences from the means keep the digits that differences of sums lose.
+    fn all(p: &[f64], outcome: &[bool], count: usize) -> Vec<Self> {
+        let width = EqualWidth::new(count);
+        let bin_of: Vec<u32> = p.iter().map(|p| width.bin(*p) as u32).collect();
+        let rows = || {
+            let rows = bin_of.iter().zip(p).zip(outcome);
+            rows.map(|((bin, p), y)| (*bin as usize, *p, f64::from(*y)))
+        };
+        let mut bins = vec![Self::default(); count];
+        for (bin, p, y) in rows() {
+            bins[bin].rows += 1.0;
+            bins[bin].score += p;
+            bins[bin].rate += y;
+        }
+        for bin in bins.iter_mut().filter(|bin| bin.rows > 0.0) {
+            bin.score /= bin.rows;
+            bin.rate /= bin.rows;
+        }
+        for (bin, p, y) in rows() {
+            let bin = &mut bins[bin];
+            bin.square_error += (p - y) * (p - y);
+            bin.variance += (p - bin.score) * (p - bin.score);
+            bin.covariance += (p - bin.score) * (y - bin.rate);
+        }
+        bins
+    }
 }
 
 /// MCB − DSC + UNC (Dimitriadis, Gneiting & Jordan 2021): miscalibration and discrimination against the isotonic fit.
@@ -82,23 +114,20 @@ pub struct Corp {
 
 /// Decomposes by pooling adjacent violators; none without rows.
 pub fn corp(p: &[f64], outcome: &[bool]) -> Option<Corp> {
+    corp_of_ranked(&Marked::new(&Ranking::new(p), outcome), p, outcome)
+}
+
+/// [`corp`] of probabilities that are ranked already, with the outcomes as marks.
+pub(super) fn corp_of_ranked(ranked: &Marked, p: &[f64], outcome: &[bool]) -> Option<Corp> {
     if p.is_empty() {
         return None;
     }
     let n = p.len() as f64;
     let rate = outcome.iter().filter(|y| **y).count() as f64 / n;
-    let square = |p: f64, y: bool| (p - if y { 1.0 } else { 0.0 }).powi(2);
-    let brier = p
-        .iter()
-        .zip(outcome)
-        .map(|(p, y)| square(*p, *y))
-        .sum::<f64>()
-        / n;
-    let isotonic = pooled(p, outcome)
-        .iter()
-        .map(|(rows, hits)| hits * (1.0 - hits / rows))
-        .sum::<f64>()
-        / n;
+    let square = |(p, y): (&f64, &bool)| (p - f64::from(*y)) * (p - f64::from(*y));
+    let brier = p.iter().zip(outcome).map(square).sum::<f64>() / n;
+    let of_block = |(rows, hits): &(f64, f64)| hits * (1.0 - hits / rows);
+    let isotonic = pooled(ranked).iter().map(of_block).sum::<f64>() / n;
     let uncertainty = rate * (1.0 - rate);
     Some(Corp {
         miscalibration: brier - isotonic,
@@ -107,20 +136,17 @@ pub fn corp(p: &[f64], outcome: &[bool]) -> Option<Corp> {
     })
 }
 
-/// Blocks (rows, hits) of the isotonic fit; within a block its value is hits / rows.
-fn pooled(p: &[f64], outcome: &[bool]) -> Vec<(f64, f64)> {
-    let weights = vec![1; p.len()];
-    let ranking = Ranking::new(p);
-    let mut groups: Vec<_> = ranking.weighed(outcome, &weights).collect();
-    groups.reverse();
+/// Blocks (rows, hits) of the isotonic fit, from the largest probability; within a block its value is hits / rows.
+fn pooled(ranked: &Marked) -> Vec<(f64, f64)> {
     let mut blocks: Vec<(f64, f64)> = Vec::new();
-    for mut block in groups {
-        // Compared crosswise, in integers: no rounding decides a tie.
-        while let Some(last) = blocks.pop_if(|last| last.1 * block.0 >= block.1 * last.0) {
-            block = (block.0 + last.0, block.1 + last.1);
+    ranked.each_group(Once, |rows, hits| {
+        let mut block = (rows, hits);
+        // Compared crosswise, in whole numbers: no rounding decides a tie.
+        while let Some(above) = blocks.pop_if(|above| above.1 * block.0 <= block.1 * above.0) {
+            block = (block.0 + above.0, block.1 + above.1);
         }
         blocks.push(block);
-    }
+    });
     blocks
 }
 
@@ -144,9 +170,10 @@ mod tests {
 
     #[test]
     fn violators_are_pooled() {
-        assert_eq!(
-            pooled(&[0.1, 0.2, 0.3, 0.4], &[true, false, false, true]),
-            [(3.0, 1.0), (1.0, 1.0)]
+        let ranked = Marked::new(
+            &Ranking::new(&[0.1, 0.2, 0.3, 0.4]),
+            &[true, false, false, true],
         );
+        assert_eq!(pooled(&ranked), [(1.0, 1.0), (3.0, 1.0)]);
     }
 }

@@ -1,7 +1,10 @@
 use crate::error::{Error, Result};
+use crate::exponential::exp_of_nonpositive;
 use crate::rows::class;
+use libm::log;
+use rayon::prelude::*;
 use stage1_core::logits::LogitSet;
-use stage1_core::policy::{Outcome, Policy, argmax, log_sum_exp, softmax_into};
+use stage1_core::policy::{Outcome, Policy, argmax};
 
 /// Probabilities, predictions and labels of rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,20 +32,20 @@ impl Predictions {
     /// As [`LogitSet::validate`], and [`Error::Row`] when the policy can't decide a row.
     pub fn from_logits(set: &LogitSet, policy: Option<&Policy>) -> Result<Self> {
         set.validate()?;
-        let labels: Vec<usize> = set.labels.iter().map(|label| class(*label)).collect();
-        let mut probabilities = Vec::with_capacity(set.logits.len());
-        let mut row = Vec::with_capacity(set.classes);
-        for i in 0..set.n() {
-            softmax_into(set.row(i), 1.0, &mut row);
-            probabilities.extend_from_slice(&row);
-        }
-        let nll = |i: usize| log_sum_exp(set.row(i), 1.0) - f64::from(set.row(i)[labels[i]]);
+        let labels: Vec<usize> = set.labels.par_iter().map(|label| class(*label)).collect();
+        let mut probabilities = vec![0.0; set.logits.len()];
+        let rows = probabilities
+            .par_chunks_mut(set.classes)
+            .zip(&labels)
+            .enumerate();
+        let (predicted, nll) = rows
+            .map(|(i, (p, label))| softmax(set.row(i), *label, p))
+            .unzip();
         Ok(Self {
             classes: set.classes,
             probabilities,
-            predicted: (0..set.n()).map(|i| argmax(set.row(i))).collect(),
-            // Never below zero: log-sum-exp is at least the largest logit, but for rounding.
-            nll: (0..set.n()).map(|i| nll(i).max(0.0)).collect(),
+            predicted,
+            nll,
             labels,
             units: set.units.clone(),
             answers: policy.map(|policy| answers(set, policy)).transpose()?,
@@ -108,14 +111,21 @@ impl Predictions {
 
     /// The largest probability of each row.
     pub fn confidence(&self) -> Vec<f64> {
-        (0..self.n())
-            .map(|i| self.row(i).iter().copied().fold(0.0, f64::max))
+        let largest = |row: &[f64]| row.iter().copied().fold(0.0, f64::max);
+        self.probabilities
+            .par_chunks(self.classes)
+            .map(largest)
             .collect()
     }
 
     /// The probability of class `k` in each row.
     pub fn of_class(&self, k: usize) -> Vec<f64> {
-        (0..self.n()).map(|i| self.row(i)[k]).collect()
+        self.probabilities
+            .iter()
+            .skip(k)
+            .step_by(self.classes)
+            .copied()
+            .collect()
     }
 
     /// Whether the label of each row is `k`.
@@ -134,15 +144,34 @@ impl Predictions {
 
     /// Σ_k (p_k − [label = k])² of each row.
     pub fn brier(&self) -> Vec<f64> {
-        let of = |i: usize| {
-            let parts = self.row(i).iter().enumerate().map(|(k, p)| {
-                let hit = if k == self.labels[i] { 1.0 } else { 0.0 };
-                (p - hit) * (p - hit)
+        let of = |(row, label): (&[f64], &usize)| {
+            let parts = row.iter().enumerate().map(|(k, p)| {
+                let miss = p - f64::from(k == *label);
+                miss * miss
             });
             parts.sum()
         };
-        (0..self.n()).map(of).collect()
+        self.probabilities
+            .par_chunks(self.classes)
+            .zip(&self.labels)
+            .map(of)
+            .collect()
     }
+}
+
+/// Writes the softmax of `logits` to `p`; returns the arg-max and −ln of the label's probability.
+fn softmax(logits: &[f32], label: usize, p: &mut [f64]) -> (usize, f64) {
+    let predicted = argmax(logits);
+    let max = f64::from(logits[predicted]);
+    for (p, z) in p.iter_mut().zip(logits) {
+        *p = exp_of_nonpositive(f64::from(*z) - max);
+    }
+    let sum: f64 = p.iter().sum();
+    for p in p {
+        *p /= sum;
+    }
+    // The difference of logits first: a large maximum must not cost the digits of the logarithm.
+    (predicted, max - f64::from(logits[label]) + log(sum))
 }
 
 fn answers(set: &LogitSet, policy: &Policy) -> Result<Vec<Option<usize>>> {
@@ -153,5 +182,6 @@ fn answers(set: &LogitSet, policy: &Policy) -> Result<Vec<Option<usize>>> {
         }),
         Err(source) => Err(Error::Row { row, source }),
     };
+    // In order: the row that is named is the first that can't be decided.
     (0..set.n()).map(answer).collect()
 }

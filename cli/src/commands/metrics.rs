@@ -7,7 +7,9 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use serde::Serialize;
-use stage1_calibration::metrics::{Bootstrap, Metric, Predictions, Table, compute};
+use stage1_calibration::metrics::{
+    Bootstrap, Levels, Metric, Predictions, Table, caveat, compute_at,
+};
 use stage1_core::{
     artifact::{Digest, json},
     logits::LogitSet,
@@ -15,15 +17,17 @@ use stage1_core::{
 };
 use std::collections::BTreeMap;
 
-/// One flat document: what was measured, then the metrics by name.
+/// One flat document: what was measured, then the metrics by name, each a number, `{estimate, low, high}` or null.
 #[derive(Serialize)]
 struct Report<'a> {
     n: usize,
     classes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     split: Option<&'a str>,
+    /// Names of the metrics that only describe these rows: biased, or chosen on them.
+    descriptive: Vec<&'a str>,
     #[serde(flatten)]
-    metrics: Table,
+    metrics: &'a Table,
 }
 
 pub(crate) fn run(args: &MetricsArgs, output: &Output) -> anyhow::Result<Answer> {
@@ -44,11 +48,17 @@ pub(crate) fn run(args: &MetricsArgs, output: &Output) -> anyhow::Result<Answer>
     }
     let predictions = Predictions::from_logits(&set, policy.as_ref())
         .with_context(|| args.logits.display().to_string())?;
+    let levels = Levels {
+        risks: args.at_risk.clone(),
+        coverages: args.at_coverage.clone(),
+    };
+    let metrics = compute_at(&predictions, bootstrap, &levels);
     let report = Report {
         n: set.n(),
         classes: set.classes,
         split: args.split.as_deref(),
-        metrics: compute(&predictions, bootstrap),
+        descriptive: descriptive(&metrics),
+        metrics: &metrics,
     };
     output.answer(&report, &text(&report))?;
     Ok(Answer::Yes)
@@ -107,17 +117,31 @@ fn of_split(set: &LogitSet, name: &str) -> anyhow::Result<LogitSet> {
     Ok(set.subset(&rows))
 }
 
+fn descriptive(metrics: &Table) -> Vec<&str> {
+    let names = metrics.keys().map(AsRef::as_ref);
+    names.filter(|name| caveat(name).is_some()).collect()
+}
+
+/// Metrics first, then those with a caveat, under it.
 fn text(report: &Report) -> String {
+    let width = report.metrics.keys().map(|name| name.len()).max();
+    let line = |name: &str, value: &str| format!("{name:<0$} {value}", width.unwrap_or(0));
     let mut lines = vec![
-        format!("{:<18} {}", "rows", report.n),
-        format!("{:<18} {}", "classes", report.classes),
+        line("rows", &report.n.to_string()),
+        line("classes", &report.classes.to_string()),
     ];
-    lines.extend(
-        report
-            .metrics
-            .iter()
-            .map(|(name, metric)| format!("{name:<18} {}", shown(*metric))),
-    );
+    let mut caveats = BTreeMap::<_, Vec<_>>::new();
+    for (name, metric) in report.metrics {
+        let line = line(name, &shown(*metric));
+        match caveat(name) {
+            None => lines.push(line),
+            Some(why) => caveats.entry(why).or_default().push(line),
+        }
+    }
+    for (why, under) in caveats {
+        lines.push(format!("\ndescriptive only: {why}"));
+        lines.extend(under);
+    }
     lines.join("\n")
 }
 

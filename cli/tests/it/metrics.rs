@@ -130,7 +130,12 @@ fn one_flat_document_by_short_names() {
     close(&got["auroc"], 1.0, 1e-12);
     let text = cli.run(["metrics", "--logits", "small.csv"]);
     assert_eq!(text.code, 0, "{text}");
-    assert!(text.stdout.contains("accuracy           0.8333"), "{text}");
+    assert!(
+        text.stdout
+            .lines()
+            .any(|line| line.starts_with("accuracy ") && line.ends_with(" 0.8333")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -220,6 +225,90 @@ fn a_bootstrap_gives_intervals_and_goes_by_group() {
     );
     let told = cli.run(["metrics", "--logits", "small.csv", "--bootstrap", "10"]);
     assert!(told.stderr.contains("resampling whole groups"), "{told}");
+}
+
+#[test]
+fn a_bare_bootstrap_is_two_thousand_resamples() {
+    let cli = Cli::new();
+    cli.write("small.csv", SMALL);
+    let bare = metrics(&cli, &["small.csv", "--bootstrap"]);
+    assert_eq!(bare, metrics(&cli, &["small.csv", "--bootstrap", "2000"]));
+    assert_ne!(bare, metrics(&cli, &["small.csv", "--bootstrap", "20"]));
+}
+
+#[test]
+fn what_only_describes_is_marked_and_has_no_interval() {
+    let cli = Cli::new();
+    cli.write("small.csv", SMALL);
+    let got = metrics(&cli, &["small.csv", "--bootstrap", "100"]);
+    let descriptive: Vec<&str> = got["descriptive"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    for name in [
+        "ece",
+        "ece_equal_mass",
+        "ece_classwise",
+        "smooth_ece",
+        "brier_reliability",
+    ] {
+        assert!(
+            descriptive.contains(&name) && got[name].is_number(),
+            "{name}: {got}"
+        );
+    }
+    for name in ["coverage_at_risk_0.05", "risk_at_coverage_0.8"] {
+        assert!(
+            descriptive.contains(&name) && got[name]["low"].is_number(),
+            "{name}: {got}"
+        );
+    }
+    for name in ["accuracy", "nll", "ece_debiased", "e_aurc"] {
+        assert!(
+            !descriptive.contains(&name) && got[name]["low"].is_number(),
+            "{name}: {got}"
+        );
+    }
+    let text = cli.run(["metrics", "--logits", "small.csv"]).stdout;
+    let (estimates, described) = text.split_once("\ndescriptive only: ").unwrap();
+    assert!(
+        estimates.contains("\nece_debiased ") && !estimates.contains("\nece "),
+        "{text}"
+    );
+    assert!(
+        described.contains("biased upward for few rows") && described.contains("\nece "),
+        "{text}"
+    );
+    assert!(described.contains("\ncoverage_at_risk_0.05 "), "{text}");
+}
+
+#[test]
+fn risk_and_coverage_are_read_where_asked() {
+    let cli = Cli::new();
+    cli.write("small.csv", SMALL);
+    // By confidence: four right, then .731 right, then .622 wrong.
+    let got = metrics(
+        &cli,
+        &[
+            "small.csv",
+            "--at-risk",
+            "0.1",
+            "--at-risk",
+            "0.2",
+            "--at-coverage",
+            "1",
+        ],
+    );
+    close(&got["coverage_at_risk_0.1"], 5.0 / 6.0, 1e-12);
+    close(&got["coverage_at_risk_0.2"], 1.0, 1e-12);
+    close(&got["risk_at_coverage_1"], 1.0 / 6.0, 1e-12);
+    assert!(got.get("coverage_at_risk_0.05").is_none(), "{got}");
+    cli.refuses(
+        &["metrics", "--logits", "small.csv", "--at-risk", "5"],
+        &["--at-risk", "expected a number from 0 to 1"],
+    );
 }
 
 #[test]
