@@ -3,7 +3,7 @@
 use crate::parallel::chunked_sums;
 use crate::rows::Labelled;
 use libm::{exp, fabs};
-use stage1_core::policy::{Fallback, argmax, softmax_into};
+use stage1_core::policy::{Fallback, Mixture, argmax, softmax_into};
 
 /// The search's border: T between e⁻¹⁶ and e¹⁶.
 const BORDER: f64 = 16.0;
@@ -36,6 +36,15 @@ pub fn temperature(rows: Labelled<'_>) -> Result<f64, Fallback> {
         });
     }
     Ok(exp(-root(rows)))
+}
+
+/// Temperature scaling mixed with the uniform distribution, whose share is 1/(n + 1) (Laplace's rule): no class of any
+/// row is reported as impossible.
+///
+/// # Errors
+/// As [`temperature`].
+pub fn ts_mix(rows: Labelled<'_>) -> Result<Mixture, Fallback> {
+    Ok(Mixture::new(temperature(rows)?, rows.n()))
 }
 
 fn check(rows: Labelled<'_>) -> Result<(), Fallback> {
