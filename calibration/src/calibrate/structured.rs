@@ -3,6 +3,7 @@
 use super::regression::{Penalty, Regression, Shape};
 use super::temperature::ts_mix;
 use crate::rows::Labelled;
+use rayon::prelude::*;
 use stage1_core::policy::{Calibrator, Fallback, Mixture};
 
 /// SMS has K² + K parameters: with more classes than this they are too many to fit, to store and to trust.
@@ -106,11 +107,14 @@ fn fit(rows: Labelled<'_>, shape: Shape, start: Option<Vec<f64>>) -> Result<Stru
 }
 
 fn centred_logs(rows: Labelled<'_>, mixture: &Mixture) -> Vec<f64> {
-    let mut features = Vec::with_capacity(rows.logits.len());
-    let mut row = Vec::with_capacity(rows.classes);
-    for i in 0..rows.n() {
-        mixture.centred_logs_into(rows.row(i), &mut row);
-        features.extend_from_slice(&row);
-    }
+    let mut features = vec![0.0; rows.logits.len()];
+    let write = |(i, out): (usize, &mut [f64]), row: &mut Vec<f64>| {
+        mixture.centred_logs_into(rows.row(i), row);
+        out.copy_from_slice(row);
+    };
+    features
+        .par_chunks_exact_mut(rows.classes)
+        .enumerate()
+        .for_each_with(Vec::with_capacity(rows.classes), |row, out| write(out, row));
     features
 }

@@ -219,3 +219,6 @@ impl Calibrator {
 fn logit(p: f64) -> f64 {
     libm::log(p / (1.0 - p))
 }
+
+#[cfg(test)]
+mod tests;
