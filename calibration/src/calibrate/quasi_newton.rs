@@ -39,19 +39,21 @@ pub(super) struct Point {
     gradient: Vec<f64>,
 }
 
-/// The minimum of a convex function, searched from `start`; none if the search doesn't end at one. `function` gives value
+/// The minimum of a convex function, searched from `start`, or the point where the search got stuck. `function` gives value
 /// and gradient.
 pub(super) fn minimise(
     start: Vec<f64>,
     function: impl Fn(&[f64]) -> (f64, Vec<f64>),
     curvature: impl Fn(&[f64]) -> Option<Curvature>,
-) -> Option<Point> {
+) -> Result<Point, Point> {
     let at = |x: Vec<f64>| {
         let (value, gradient) = function(&x);
         Point { x, value, gradient }
     };
     let mut here = at(start);
-    let mut known = curvature(&here.x)?;
+    let Some(mut known) = curvature(&here.x) else {
+        return Err(here);
+    };
     let mut memory = Memory::default();
     for step in 1..=MOST_STEPS {
         let direction = memory.direction(&here.gradient, &known);
@@ -59,23 +61,29 @@ pub(super) fn minimise(
         let gain = -slope / 2.0;
         // Not `gain < 0`: NaN must not pass.
         if !(here.value.is_finite() && gain >= 0.0) {
-            return None;
+            return Err(here);
         }
         if gain <= CLOSE_ENOUGH * here.value.abs().max(1.0) {
-            return Some(here);
+            return Ok(here);
         }
         let Some(next) = search(&here, &direction, slope, at) else {
-            return (gain <= ROUNDING * here.value.abs().max(1.0)).then_some(here);
+            return if gain <= ROUNDING * here.value.abs().max(1.0) {
+                Ok(here)
+            } else {
+                Err(here)
+            };
         };
         if step % FRESH == 0 && matches!(known, Curvature::Exact(_)) {
-            known = curvature(&next.x)?;
-            memory = Memory::default();
+            let Some(fresh) = curvature(&next.x) else {
+                return Err(next);
+            };
+            (known, memory) = (fresh, Memory::default());
         } else {
             memory.remember(&here, &next);
         }
         here = next;
     }
-    None
+    Err(here)
 }
 
 /// Goes along `direction`, halving it until the value falls enough, or, where rounding hides the value, until the slope
@@ -185,8 +193,8 @@ mod tests {
         let poor = |_: &[f64]| Some(Curvature::Diagonal(vec![1.0; 4]));
         let start = vec![2.0, -2.0, 2.5, 1.0];
         for minimum in [
-            minimise(start.clone(), valley, exact).unwrap(),
-            minimise(start.clone(), valley, poor).unwrap(),
+            minimise(start.clone(), valley, exact).ok().unwrap(),
+            minimise(start.clone(), valley, poor).ok().unwrap(),
         ] {
             for (j, x) in minimum.x.iter().enumerate() {
                 assert!((x - j as f64).abs() < 1e-6, "{:?}", minimum.x);
@@ -200,7 +208,7 @@ mod tests {
         let falls = |x: &[f64]| (-x[0], vec![-1.0]);
         let nan = |_: &[f64]| (f64::NAN, vec![f64::NAN]);
         let flat = |_: &[f64]| Some(Curvature::Diagonal(vec![1.0]));
-        assert!(minimise(vec![0.0], falls, flat).is_none());
-        assert!(minimise(vec![0.0], nan, flat).is_none());
+        assert!(minimise(vec![0.0], falls, flat).is_err());
+        assert!(minimise(vec![0.0], nan, flat).is_err());
     }
 }

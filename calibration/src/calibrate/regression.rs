@@ -45,8 +45,8 @@ const MOST_EXACT: usize = 500;
 const CURVATURE_WORK: usize = 1 << 28;
 
 impl Regression<'_> {
-    /// The optimum, searched from `start`; none if the search doesn't end at one.
-    pub(super) fn minimise(&self, start: Vec<f64>) -> Option<Point> {
+    /// The optimum, searched from `start`, or where the search got stuck.
+    pub(super) fn minimise(&self, start: Vec<f64>) -> Result<Point, Point> {
         minimise(start, |x| self.value_and_gradient(x), |x| self.curvature(x))
     }
 

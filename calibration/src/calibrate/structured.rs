@@ -96,7 +96,9 @@ fn fit(rows: Labelled<'_>, shape: Shape, start: Option<Vec<f64>>) -> Result<Stru
         },
     };
     let start = start.unwrap_or_else(|| regression.scaled_identity(1.0));
-    let mut optimum = regression.minimise(start).ok_or(Fallback::NotConverged)?;
+    let mut optimum = regression
+        .minimise(start)
+        .map_err(|_| Fallback::NotConverged)?;
     let biases = optimum.x.split_off(optimum.x.len() - rows.classes);
     Ok(Structured {
         mixture,

@@ -28,8 +28,7 @@ pub fn temperature(rows: Labelled<'_>) -> Result<f64, Fallback> {
         });
     }
     if at_low >= 0.0 {
-        let ranks = flat_slope(rows) < 0.0;
-        return Err(if ranks {
+        return Err(if ranks(rows) {
             Fallback::AtBoundary
         } else {
             Fallback::SlopeNotPositive
@@ -55,14 +54,20 @@ fn check(rows: Labelled<'_>) -> Result<(), Fallback> {
     Ok(())
 }
 
-/// The limit of g(u) for T → ∞: negative if labels have larger logits than the mean class.
-fn flat_slope(rows: Labelled<'_>) -> f64 {
-    let of = |i: usize| {
-        let row = rows.row(i);
-        let sum: f64 = row.iter().map(|z| f64::from(*z)).sum();
-        sum / row.len() as f64 - f64::from(row[rows.labels[i]])
-    };
-    (0..rows.n()).map(of).sum()
+/// Whether labels have larger logits than the mean class: the sign of g's limit for T → ∞, beyond its rounding.
+fn ranks(rows: Labelled<'_>) -> bool {
+    let [limit, size] = chunked_sums(rows.n(), |range| {
+        let mut sums = [0.0; 2];
+        for i in range {
+            let row = rows.row(i);
+            let mean = row.iter().map(|z| f64::from(*z)).sum::<f64>() / row.len() as f64;
+            let own = f64::from(row[rows.labels[i]]);
+            sums[0] += mean - own;
+            sums[1] += fabs(mean) + fabs(own);
+        }
+        sums
+    });
+    limit < -1e-12 * size
 }
 
 /// Bisection on u, taking Newton's step where it stays inside the bracket.

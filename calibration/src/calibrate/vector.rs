@@ -43,13 +43,14 @@ pub fn vector(rows: Labelled<'_>) -> Result<(Vec<f64>, Vec<f64>), Fallback> {
     if at_start.as_ref().is_some_and(|c| c.least_share(c) < GONE) {
         return Err(Fallback::TooFewValues);
     }
-    let optimum = regression.minimise(start).ok_or(Fallback::NotConverged)?;
-    let at_end = Curvatures::new(&regression, &optimum.x);
-    if let (Some(start), Some(end)) = (at_start, at_end)
+    let searched = regression.minimise(start);
+    let (Ok(end) | Err(end)) = &searched;
+    if let (Some(start), Some(end)) = (at_start, Curvatures::new(&regression, &end.x))
         && end.least_share(&start) < GONE
     {
         return Err(Fallback::Separable);
     }
+    let optimum = searched.map_err(|_| Fallback::NotConverged)?;
     let (weights, biases) = optimum.x.split_at(classes);
     // Not `<= 0`: NaN must not pass.
     if !(weights.iter().sum::<f64>() > 0.0) {
