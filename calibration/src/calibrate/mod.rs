@@ -10,7 +10,7 @@
 //! | `beta` | 2 | 3 | yes | Newton's method, weights at least 0 |
 //! | `quadratic` | 2 | 3 | **no** | Newton's method |
 //! | `isotonic`, `venn_abers` | 2 | as the data want | yes, but makes ties | pooling, exactly |
-//! | `vector` | 3 and more | 2K | no | L-BFGS from the exact curvature |
+//! | `vector` | 3 to 250 | 2K | no | L-BFGS from the exact curvature |
 //! | `svs` | 3 and more | 2K, penalised | no | the same |
 //! | `sms` | 3 to 100 | K² + K, penalised | no | the same |
 //!
@@ -39,14 +39,15 @@ pub use line::{affine, platt};
 pub use quadratic::quadratic;
 pub use structured::{MOST_SMS_CLASSES, Structured, sms, svs};
 pub use temperature::{temperature, ts_mix};
-pub use vector::vector;
+pub use vector::{MOST_VECTOR_CLASSES, vector};
 pub use venn_abers::venn_abers;
 
 use crate::error::{Error, Result};
 use crate::rows::Labelled;
 use regression::Shape;
 use stage1_core::config::CalibratorChoice;
-use stage1_core::policy::{Calibrator, Fallback};
+use stage1_core::policy::{Calibrator, Fallback, Mixture};
+use temperature::{temperature_near, ts_mix_near};
 
 /// A calibrator, or the reason why it is [`Calibrator::None`].
 #[derive(Debug, Clone, PartialEq)]
@@ -120,10 +121,14 @@ fn family(
 ) -> Result<Calibrator, Fallback> {
     use CalibratorChoice as C;
     let columns = || binary_columns(rows);
+    let near = match similar {
+        Some(Calibrator::Temperature { t } | Calibrator::TsMix(Mixture { t, .. })) => Some(*t),
+        _ => None,
+    };
     let fitted = match choice {
         C::None | C::Auto => Ok(Calibrator::None),
-        C::Temperature => temperature(rows).map(|t| Calibrator::Temperature { t }),
-        C::TsMix => ts_mix(rows).map(Calibrator::TsMix),
+        C::Temperature => temperature_near(rows, near).map(|t| Calibrator::Temperature { t }),
+        C::TsMix => ts_mix_near(rows, near).map(Calibrator::TsMix),
         C::Vector => vector(rows).map(|(weights, biases)| Calibrator::Vector { weights, biases }),
         C::Svs => structured::calibrator(rows, Shape::Vector, similar),
         C::Sms => structured::calibrator(rows, Shape::Matrix, similar),

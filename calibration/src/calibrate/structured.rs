@@ -1,7 +1,7 @@
 //! Structured vector and matrix scaling (SVS, SMS; arXiv 2511.03685, and the objective of its package probmetrics).
 
 use super::regression::{Penalty, Regression, Shape};
-use super::temperature::ts_mix;
+use super::temperature::ts_mix_near;
 use crate::rows::Labelled;
 use rayon::prelude::*;
 use stage1_core::policy::{Calibrator, Fallback, Mixture};
@@ -49,11 +49,15 @@ pub(super) fn calibrator(
 ) -> Result<Calibrator, Fallback> {
     let start = match similar {
         Some(Calibrator::Svs {
-            weights, biases, ..
-        }) if shape == Shape::Vector => Some([&weights[..], biases].concat()),
-        Some(Calibrator::Sms { matrix, biases, .. }) if shape == Shape::Matrix => {
-            Some([&matrix[..], biases].concat())
-        }
+            mixture,
+            weights,
+            biases,
+        }) if shape == Shape::Vector => Some((mixture.t, [&weights[..], biases].concat())),
+        Some(Calibrator::Sms {
+            mixture,
+            matrix,
+            biases,
+        }) if shape == Shape::Matrix => Some((mixture.t, [&matrix[..], biases].concat())),
         _ => None,
     };
     let Structured {
@@ -76,11 +80,16 @@ pub(super) fn calibrator(
     })
 }
 
-fn fit(rows: Labelled<'_>, shape: Shape, start: Option<Vec<f64>>) -> Result<Structured, Fallback> {
+/// `start` is a temperature and parameters.
+fn fit(
+    rows: Labelled<'_>,
+    shape: Shape,
+    start: Option<(f64, Vec<f64>)>,
+) -> Result<Structured, Fallback> {
     if shape == Shape::Matrix && rows.classes > MOST_SMS_CLASSES {
         return Err(Fallback::TooManyClasses);
     }
-    let mixture = ts_mix(rows)?;
+    let mixture = ts_mix_near(rows, start.as_ref().map(|(t, _)| *t))?;
     let features = centred_logs(rows, &mixture);
     let (k, n) = (rows.classes as f64, rows.n() as f64);
     let regression = Regression {
@@ -95,7 +104,7 @@ fn fit(rows: Labelled<'_>, shape: Shape, start: Option<Vec<f64>>) -> Result<Stru
             sum_of_biases: 0.0,
         },
     };
-    let start = start.unwrap_or_else(|| regression.scaled_identity(1.0));
+    let start = start.map_or_else(|| regression.scaled_identity(1.0), |(_, x)| x);
     let mut optimum = regression
         .minimise(start)
         .map_err(|_| Fallback::NotConverged)?;

@@ -8,16 +8,21 @@ use stage1_core::policy::Fallback;
 
 /// A curvature that has fallen below this share of what it was at the start: the search has run away.
 const GONE: f64 = 1e-10;
-/// With more classes, curvatures are too many to look at all.
-const MOST_CHECKED: usize = 250;
+/// With more classes than this, curvatures are too many to see whether the likelihood has a maximum, and unpenalised
+/// parameters too many to trust: SVS is there.
+pub const MOST_VECTOR_CLASSES: usize = 250;
 
 /// (w, b) that maximise the likelihood of softmax(w ⊙ z + b); the biases sum to zero.
 ///
 /// # Errors
-/// As [`temperature`](super::temperature()), which it starts from; [`Fallback::ClassWithoutRows`] or
+/// As [`temperature`](super::temperature()), which it starts from; [`Fallback::TooManyClasses`] for more than
+/// [`MOST_VECTOR_CLASSES`]; [`Fallback::ClassWithoutRows`] or
 /// [`Fallback::Separable`] if the likelihood has no maximum, [`Fallback::TooFewValues`] if it has many (a class's logits
 /// are constant), [`Fallback::SlopeNotPositive`] if the weights aren't positive on average.
 pub fn vector(rows: Labelled<'_>) -> Result<(Vec<f64>, Vec<f64>), Fallback> {
+    if rows.classes > MOST_VECTOR_CLASSES {
+        return Err(Fallback::TooManyClasses);
+    }
     let t = temperature(rows)?;
     check(rows)?;
     let classes = rows.classes;
@@ -39,19 +44,8 @@ pub fn vector(rows: Labelled<'_>) -> Result<(Vec<f64>, Vec<f64>), Fallback> {
     for (bias, centre) in start[classes..].iter_mut().zip(&centres) {
         *bias = centre / t;
     }
-    let at_start = Curvatures::new(&regression, &start);
-    if at_start.as_ref().is_some_and(|c| c.least_share(c) < GONE) {
-        return Err(Fallback::TooFewValues);
-    }
-    let searched = regression.minimise(start);
-    let (Ok(end) | Err(end)) = &searched;
-    if let (Some(start), Some(end)) = (at_start, Curvatures::new(&regression, &end.x))
-        && end.least_share(&start) < GONE
-    {
-        return Err(Fallback::Separable);
-    }
-    let optimum = searched.map_err(|_| Fallback::NotConverged)?;
-    let (weights, biases) = optimum.x.split_at(classes);
+    let optimum = search(&regression, start)?;
+    let (weights, biases) = optimum.split_at(classes);
     // Not `<= 0`: NaN must not pass.
     if !(weights.iter().sum::<f64>() > 0.0) {
         return Err(Fallback::SlopeNotPositive);
@@ -60,6 +54,22 @@ pub fn vector(rows: Labelled<'_>) -> Result<(Vec<f64>, Vec<f64>), Fallback> {
     let biases: Vec<f64> = shifts.map(|((b, w), centre)| b - w * centre).collect();
     let mean = biases.iter().sum::<f64>() / classes as f64;
     Ok((weights.to_vec(), biases.iter().map(|b| b - mean).collect()))
+}
+
+/// The optimum, if there is exactly one.
+fn search(regression: &Regression<'_>, start: Vec<f64>) -> Result<Vec<f64>, Fallback> {
+    let at_start = Curvatures::new(regression, &start);
+    if at_start.least_share(&at_start) < GONE {
+        return Err(Fallback::TooFewValues);
+    }
+    let searched = regression.minimise(start);
+    let (Ok(end) | Err(end)) = &searched;
+    if Curvatures::new(regression, &end.x).least_share(&at_start) < GONE {
+        return Err(Fallback::Separable);
+    }
+    searched
+        .map(|optimum| optimum.x)
+        .map_err(|_| Fallback::NotConverged)
 }
 
 fn means(rows: Labelled<'_>) -> Vec<f64> {
@@ -94,18 +104,14 @@ struct Curvatures {
 }
 
 impl Curvatures {
-    fn new(regression: &Regression<'_>, x: &[f64]) -> Option<Self> {
-        if regression.classes > MOST_CHECKED {
-            return None;
-        }
+    fn new(regression: &Regression<'_>, x: &[f64]) -> Self {
         let n = regression.parameters();
         let hessian = regression.hessian(x);
-        let alone = (0..n).map(|j| hessian[j * n + j]).collect();
-        let cholesky = Cholesky::of(hessian, n);
-        Some(Self {
-            alone,
-            rest: cholesky.map_or_else(|| vec![0.0; n], |c| c.pivots().collect()),
-        })
+        Self {
+            alone: (0..n).map(|j| hessian[j * n + j]).collect(),
+            rest: Cholesky::of(hessian, n)
+                .map_or_else(|| vec![0.0; n], |cholesky| cholesky.pivots().collect()),
+        }
     }
 
     /// The smallest share of a parameter's curvature at `start` that is left here.
