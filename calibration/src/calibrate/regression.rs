@@ -148,23 +148,26 @@ impl Regression<'_> {
     /// Adds the penalty's gradient, and returns the penalty.
     fn penalise(&self, x: &[f64], gradient: &mut [f64]) -> f64 {
         let mut total = 0.0;
-        let mut add = |j: usize, weight: f64, from: f64| {
-            total += weight * (x[j] - from) * (x[j] - from);
-            gradient[j] += 2.0 * weight * (x[j] - from);
-        };
-        let (weights, k) = (self.weights(), self.classes);
-        for j in 0..weights {
-            match self.shape {
-                Shape::Matrix if j % (k + 1) != 0 => add(j, self.penalty.other, 0.0),
-                _ => add(j, self.penalty.own, 1.0),
-            }
+        for j in 0..self.parameters() {
+            let (weight, from) = self.penalty_of(j);
+            let distance = x[j] - from;
+            total += weight * distance * distance;
+            gradient[j] += 2.0 * weight * distance;
         }
-        (weights..weights + k).for_each(|j| add(j, self.penalty.bias, 0.0));
-        let sum: f64 = x[weights..].iter().sum();
-        for g in &mut gradient[weights..] {
+        let sum: f64 = x[self.weights()..].iter().sum();
+        for g in &mut gradient[self.weights()..] {
             *g += 2.0 * self.penalty.sum_of_biases * sum;
         }
         total + self.penalty.sum_of_biases * sum * sum
+    }
+
+    /// The weight of parameter `j`'s square, and where it is measured from.
+    fn penalty_of(&self, j: usize) -> (f64, f64) {
+        match self.shape {
+            _ if j >= self.weights() => (self.penalty.bias, 0.0),
+            Shape::Matrix if j / self.classes != j % self.classes => (self.penalty.other, 0.0),
+            _ => (self.penalty.own, 1.0),
+        }
     }
 
     fn curvature(&self, x: &[f64]) -> Option<Curvature> {
@@ -295,12 +298,9 @@ impl Regression<'_> {
     }
 
     fn penalty_curvature(&self) -> Vec<f64> {
-        let at = |j: usize| match self.shape {
-            _ if j >= self.weights() => self.penalty.bias,
-            Shape::Matrix if j % (self.classes + 1) != 0 => self.penalty.other,
-            _ => self.penalty.own,
-        };
-        (0..self.parameters()).map(|j| 2.0 * at(j)).collect()
+        (0..self.parameters())
+            .map(|j| 2.0 * self.penalty_of(j).0)
+            .collect()
     }
 
     /// As many rows as `budget` allows, but enough to tell the parameters apart.

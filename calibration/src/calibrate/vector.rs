@@ -46,8 +46,7 @@ pub fn vector(rows: Labelled<'_>) -> Result<(Vec<f64>, Vec<f64>), Fallback> {
     }
     let optimum = search(&regression, start)?;
     let (weights, biases) = optimum.split_at(classes);
-    // Not `<= 0`: NaN must not pass.
-    if !(weights.iter().sum::<f64>() > 0.0) {
+    if weights.iter().sum::<f64>() <= 0.0 {
         return Err(Fallback::SlopeNotPositive);
     }
     let shifts = biases.iter().zip(weights).zip(&centres);

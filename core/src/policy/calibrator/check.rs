@@ -112,7 +112,7 @@ fn numbers(name: &str, values: &[f64], want: Option<usize>) -> Result<(), String
             want.map_or_else(|| "more".to_owned(), |want| want.to_string())
         ));
     }
-    match values.iter().find(|x| !(x.abs() <= LARGEST)) {
+    match values.iter().find(|x| !x.is_finite() || x.abs() > LARGEST) {
         None => Ok(()),
         Some(x) => Err(format!(
             "{name} holds {x}, finite numbers up to {LARGEST:e} are needed"
