@@ -50,13 +50,21 @@ pub enum Error {
     },
     /// A calibrator that doesn't go with the number of classes.
     #[error(
-        "calibrator {choice:?} does not go with {classes} classes: temperature, platt and beta take two, more take temperature; or use auto"
+        "calibrator {choice:?} does not go with {classes} classes: platt, affine, beta, quadratic, isotonic and venn_abers take two, vector, svs and sms take more; or use temperature, ts_mix or auto"
     )]
     Calibrator {
         /// The choice.
         choice: CalibratorChoice,
         /// Number of classes.
         classes: usize,
+    },
+    /// Rows without a unit, or units without a row.
+    #[error("there are {rows} rows and {units} units: give one unit per row, or none")]
+    Units {
+        /// Rows.
+        rows: usize,
+        /// Units given.
+        units: usize,
     },
     /// The policy can't decide a row.
     #[error("row {row}: {source}")]

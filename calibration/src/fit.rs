@@ -38,7 +38,8 @@ pub fn fit_policy(
     calib: &CalibRows,
     calibrator: CalibratorChoice,
 ) -> Result<PolicyFit> {
-    let fit = calibrate::fit(calib.0.labelled(), calibrator)?;
+    // The rows are units already: one of each was kept.
+    let fit = calibrate::fit(calib.0.labelled(), None, calib.0.seed, calibrator)?;
     let certified = match certify(plan, calib)? {
         Certification::NotCertified(not) => return Ok(PolicyFit::NotCertified(not)),
         Certification::Certified(certified) => certified,
@@ -225,7 +226,7 @@ mod tests {
         };
         for choice in [
             CalibratorChoice::None,
-            CalibratorChoice::Platt,
+            CalibratorChoice::Beta,
             CalibratorChoice::Temperature,
         ] {
             let PolicyFit::Certified { policy: other, .. } =

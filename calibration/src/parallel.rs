@@ -19,3 +19,24 @@ pub(crate) fn chunked_sums<const D: usize>(
         total
     })
 }
+
+/// As [`chunked_sums`] for any number of sums: `add` adds a chunk's to zeros.
+pub(crate) fn chunked_vector_sums(
+    n: usize,
+    width: usize,
+    add: impl Fn(Range<usize>, &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let chunk = |c: usize| {
+        let mut sums = vec![0.0; width];
+        add(c * CHUNK..n.min((c + 1) * CHUNK), &mut sums);
+        sums
+    };
+    let parts: Vec<Vec<f64>> = (0..n.div_ceil(CHUNK)).into_par_iter().map(chunk).collect();
+    let mut total = vec![0.0; width];
+    for part in parts {
+        for (t, p) in total.iter_mut().zip(part) {
+            *t += p;
+        }
+    }
+    total
+}

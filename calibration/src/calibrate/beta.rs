@@ -1,6 +1,7 @@
 //! Beta calibration (Kull, Silva Filho & Flach 2017) with both weights at least 0: the map rises, the ranking stays.
 
-use super::{check_two_classes, logistic};
+use super::binary::check_overlap;
+use super::logistic;
 use stage1_core::policy::{Fallback, softplus};
 
 /// [a, b, c] of logit q = a·ln p − b·ln(1 − p) + c with p = sigmoid(s) of margins s = z₁ − z₀, a, b ≥ 0; `labels` says
@@ -9,28 +10,8 @@ use stage1_core::policy::{Fallback, softplus};
 /// # Errors
 /// A [`Fallback`]: no rows, one class, a margin that separates the classes, or margins that don't rank them.
 pub fn beta(margins: &[f64], labels: &[bool]) -> Result<[f64; 3], Fallback> {
-    check_two_classes(labels)?;
-    // Falling first: constant margins separate both ways, and rank nothing.
-    let falling = margins.iter().map(|s| -s).collect::<Vec<_>>();
-    if separates(&falling, labels) {
-        return Err(Fallback::SlopeNotPositive);
-    }
-    if separates(margins, labels) {
-        return Err(Fallback::Separable);
-    }
+    check_overlap(margins, labels)?;
     optimum(margins, labels)
-}
-
-/// Whether no row of class 0 lies above a row of class 1: then steeper is always likelier.
-fn separates(margins: &[f64], labels: &[bool]) -> bool {
-    let of = |class: bool| {
-        margins
-            .iter()
-            .zip(labels)
-            .filter(move |(_, label)| **label == class)
-            .map(|(s, _)| *s)
-    };
-    of(false).fold(f64::NEG_INFINITY, f64::max) <= of(true).fold(f64::INFINITY, f64::min)
 }
 
 /// The likelihood is concave: if its free optimum breaks a bound, the bounded one lies on a border.

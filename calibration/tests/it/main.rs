@@ -8,6 +8,7 @@
 mod goldens;
 
 mod bounds;
+mod calibrator_properties;
 mod calibrators;
 mod conformal;
 mod crc;
@@ -17,4 +18,5 @@ mod later;
 mod metrics;
 mod monitoring;
 mod properties;
+mod scipy;
 mod shift;

@@ -290,21 +290,40 @@ impl Default for CalibrateConfig {
     }
 }
 
-/// How the reported probability is calibrated.
+/// How the reported probability is calibrated. The formulas are those of
+/// [`Calibrator`](crate::policy::Calibrator).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CalibratorChoice {
-    /// Temperature for several classes; beta for two, or Platt where there are few rows.
+    /// By cross-validated likelihood: among none, temperature, platt and beta for two classes; none, ts_mix, svs and sms
+    /// for more.
     #[default]
     Auto,
     /// The softmax as it is.
     None,
-    /// One temperature; several classes.
+    /// One temperature.
     Temperature,
-    /// A logistic curve on the logit; two classes.
+    /// One temperature, mixed with the uniform distribution so that no class is reported as impossible.
+    TsMix,
+    /// A weight and a bias per class; three classes or more; may reorder the classes.
+    Vector,
+    /// A penalised weight and bias per class; three classes or more; may reorder the classes.
+    Svs,
+    /// A penalised matrix and a bias per class; three classes or more; may reorder the classes.
+    Sms,
+    /// A logistic curve on the margin, fitted to smoothed targets; two classes.
     Platt,
+    /// A logistic curve on the margin, fitted to the labels themselves; two classes.
+    Affine,
     /// Beta calibration; two classes.
     Beta,
+    /// A logistic curve on a parabola of the margin; two classes; not monotone: a surer score may be reported as less
+    /// probable.
+    Quadratic,
+    /// A rising step-like curve; two classes; wants 10,000 rows or more.
+    Isotonic,
+    /// The inductive Venn-Abers predictor; two classes; wants 10,000 rows or more.
+    VennAbers,
 }
 
 /// The verdict on val_test.

@@ -23,7 +23,7 @@ mod calibrator;
 mod score;
 mod softmax;
 
-pub use calibrator::{Calibrator, Fallback};
+pub use calibrator::{Calibrator, Fallback, IsotonicCurve, Mixture, VennAbersSteps};
 pub use score::{Score, Threshold};
 pub use softmax::{log_sum_exp, sigmoid, softmax_into, softplus};
 

@@ -217,7 +217,7 @@ impl Summary {
     }
 
     fn probability(&self, policy: &Policy) -> String {
-        let calibrator = calibrator(policy.calibrator);
+        let calibrator = calibrator(&policy.calibrator);
         let Some(Reported {
             softmax,
             calibrated,
@@ -290,13 +290,11 @@ fn rule(score: Score, threshold: Threshold) -> String {
     }
 }
 
-fn calibrator(calibrator: Calibrator) -> String {
+fn calibrator(calibrator: &Calibrator) -> String {
     match calibrator {
         Calibrator::None => "softmax as it is".to_owned(),
         Calibrator::Temperature { t } => format!("temperature {t:.4}"),
-        Calibrator::Platt { .. } => "Platt".to_owned(),
-        Calibrator::Beta { .. } => "beta".to_owned(),
-        other => format!("{other:?}"),
+        other => other.name().to_owned(),
     }
 }
 
