@@ -186,6 +186,9 @@ pub(crate) struct SessionArgs {
     /// Images per inference call
     #[arg(long, default_value_t = 8)]
     pub(crate) batch: usize,
+    /// Images of more pixels are refused before they are decoded
+    #[arg(long, value_name = "N", default_value_t = 1 << 26)]
+    pub(crate) max_pixels: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

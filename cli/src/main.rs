@@ -15,7 +15,10 @@ use output::{Answer, Output};
 use std::{io, process::ExitCode};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
     let output = Output::new(args.json, args.quiet);
     output.start_tracing();
     match run(args, &output) {
@@ -27,6 +30,19 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Help goes to standard output; a wrong line to standard error and, with `--json`, to standard output too.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody may be listening.
+    _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|word| word == "--json") {
+        output::json_error(error.to_string().trim_end());
+    }
+    ExitCode::from(2)
 }
 
 fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {

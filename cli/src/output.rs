@@ -11,6 +11,25 @@ pub(crate) enum Answer {
     No,
 }
 
+/// The error and its causes on one line. Many errors of libraries tell their cause themselves: it isn't told twice.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    let mut last = text.clone();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !last.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        last = cause;
+    }
+    text
+}
+
+/// What a program gets that asked for JSON. Nobody may be listening any more; there is no one left to tell.
+pub(crate) fn json_error(text: &str) {
+    let document = serde_json::json!({ "error": text });
+    _ = writeln!(io::stdout(), "{document}");
+}
+
 /// How to print.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -78,16 +97,40 @@ impl Output {
     /// Tells why it failed; causes follow on the same line. With `--json` standard output gets `{"error": …}` too, so
     /// that a program that reads it isn't left with nothing.
     pub(crate) fn error(self, error: &anyhow::Error) {
-        self.tell(&format!("error: {error:#}"));
+        let text = with_causes(error);
+        self.tell(&format!("error: {text}"));
         if self.json {
-            let document = serde_json::json!({ "error": format!("{error:#}") });
-            // Nobody may be listening any more; there is no one left to tell.
-            _ = writeln!(io::stdout(), "{document}");
+            json_error(&text);
         }
     }
 
     fn tell(self, text: &str) {
         // A closed standard error must not end the work.
         _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("a.csv: {source}")]
+    struct TellsItsCause {
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = TellsItsCause {
+            source: io::Error::other("no space"),
+        };
+        let error = Err::<(), _>(told).context("cannot split").unwrap_err();
+        assert_eq!(with_causes(&error), "cannot split: a.csv: no space");
+        let error = Err::<(), _>(io::Error::other("no space"))
+            .context("cannot save")
+            .unwrap_err();
+        assert_eq!(with_causes(&error), "cannot save: no space");
     }
 }

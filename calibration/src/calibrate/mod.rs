@@ -87,12 +87,7 @@ pub fn fit(
     seed: u64,
     choice: CalibratorChoice,
 ) -> Result<Fit> {
-    if !goes_with(choice, rows.classes) {
-        return Err(Error::Calibrator {
-            choice,
-            classes: rows.classes,
-        });
-    }
+    check_choice(choice, rows.classes)?;
     match units {
         Some(units) if units.len() != rows.n() => Err(Error::Units {
             rows: rows.n(),
@@ -103,12 +98,20 @@ pub fn fit(
     }
 }
 
-fn goes_with(choice: CalibratorChoice, classes: usize) -> bool {
+/// Whether `choice` goes with the number of classes: what can be told before there are rows.
+///
+/// # Errors
+/// [`Error::Calibrator`] if it doesn't.
+pub fn check_choice(choice: CalibratorChoice, classes: usize) -> Result<()> {
     use CalibratorChoice as C;
-    match choice {
+    let goes_with = match choice {
         C::Auto | C::None | C::Temperature | C::TsMix => true,
         C::Platt | C::Affine | C::Beta | C::Quadratic | C::Isotonic | C::VennAbers => classes == 2,
         C::Vector | C::Svs | C::Sms => classes > 2,
+    };
+    match goes_with {
+        true => Ok(()),
+        false => Err(Error::Calibrator { choice, classes }),
     }
 }
 

@@ -128,12 +128,15 @@ impl Table {
             probability,
             reason,
             error,
+            certified,
             ..
         } = prediction;
         let probability = probability.map_or_else(String::new, |p| format!("{p:.4}"));
         match decision {
             DecisionKind::Answer => {
-                self.line(path, "answer", label.as_deref().unwrap_or(""), &probability)
+                let standing = if *certified { "" } else { "  not certified" };
+                let label = label.as_deref().unwrap_or("");
+                self.line(path, "answer", label, &format!("{probability}{standing}"))
             }
             DecisionKind::Defer => self.line(
                 path,
@@ -179,15 +182,21 @@ mod tests {
             ..answer.clone()
         };
         let failed = Prediction::failed("a.png", "not an image");
+        let uncertified = Prediction {
+            certified: false,
+            ..answer.clone()
+        };
         let lines = [
             table.header(),
             table.row(&answer),
+            table.row(&uncertified),
             table.row(&defer),
             table.row(&failed),
         ];
         let want = [
             "path          decision  label     probability",
             "a.png         answer    cat       0.9877",
+            "a.png         answer    cat       0.9877  not certified",
             "ordner/ä.png  defer     -         0.9877  score 0.5 is below 0.9",
             "a.png         error     -         not an image",
         ];

@@ -9,7 +9,9 @@ use stage1_core::split::Split;
 pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     let run = Run::open(args, *output)?;
     steps::train::find_trainer()?;
+    steps::train::check_backbone(&run.config)?;
     let splits = steps::split::ensure_or_replace(&run)?;
+    steps::calibrate::check_calibrator(&run.config, &splits)?;
     let checkpoint = steps::train::ensure(&run)?;
     let bundle = match export::ensure(&run, &splits, &checkpoint)? {
         export::Outcome::Exported(bundle) => bundle,

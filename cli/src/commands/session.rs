@@ -5,8 +5,12 @@ use crate::{
     output::Output,
 };
 use anyhow::bail;
+use stage1_core::preprocess::Limits;
 use stage1_runtime::{Predictor, PredictorOptions, Standing};
 use std::path::Path;
+
+/// A slip of the finger must not start a hundred thousand threads.
+const MAX_THREADS: usize = stage1_core::config::MAX_THREADS;
 
 /// Opens `variant` of the bundle; tells when it answers without being certified, and why.
 pub(crate) fn open(
@@ -16,6 +20,9 @@ pub(crate) fn open(
     allow_uncertified: bool,
     output: Output,
 ) -> anyhow::Result<Predictor> {
+    if args.threads > Some(MAX_THREADS) {
+        bail!("--threads is above {MAX_THREADS}; more than one per core makes nothing faster");
+    }
     for (flag, value) in [("--threads", args.threads), ("--batch", Some(args.batch))] {
         if value == Some(0) {
             bail!("{flag} is 0, a whole number ≥ 1 is needed");
@@ -29,14 +36,18 @@ pub(crate) fn open(
         threads: args.threads.unwrap_or(0),
         batch: args.batch,
         allow_uncertified,
-        ..PredictorOptions::default()
+        limits: Limits {
+            max_pixels: args.max_pixels,
+            ..Limits::default()
+        },
     };
     let predictor = Predictor::open(bundle, &options)?;
     if let Standing::Uncertified { differences } = predictor.standing() {
-        output.warn("the certificate doesn't cover this session:");
-        differences
-            .iter()
-            .for_each(|difference| output.note(&format!("  {difference}")));
+        let told: Vec<_> = differences.iter().map(ToString::to_string).collect();
+        output.warn(&format!(
+            "the certificate doesn't cover this session, no answer is certified: {}",
+            told.join("; ")
+        ));
     }
     Ok(predictor)
 }

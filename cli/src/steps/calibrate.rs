@@ -1,9 +1,10 @@
 //! Certifies a threshold through the deployed session: plan on val_select, ledger, then val_calib.
 
 use super::{Run, scoring, split::Splits};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
+    calibrate::check_choice,
     fit::{PolicyFit, certificate, fit_policy},
     plan::{Target, plan},
     rows::{CalibRows, SelectRows, count_units},
@@ -45,6 +46,12 @@ impl Document for Record {
     fn validate(&self) -> Result<(), String> {
         Ok(())
     }
+}
+
+/// Fails when the calibrator doesn't go with the number of classes: before training, and before an attempt is spent.
+pub(crate) fn check_calibrator(config: &Config, splits: &Splits) -> anyhow::Result<()> {
+    check_choice(config.calibrate.calibrator, splits.manifest.labels.len())
+        .context("calibrate.calibrator")
 }
 
 /// Where the plan is written before val_calib's labels are read.

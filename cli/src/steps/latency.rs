@@ -53,6 +53,7 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
     }
     let options = PredictorOptions {
         threads,
+        limits: super::limits(&run.config),
         ..PredictorOptions::default()
     };
     let mut predictor = Predictor::open(bundle.dir(), &options)?;

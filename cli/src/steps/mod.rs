@@ -116,6 +116,14 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// What one image may cost: what the configuration allowed for the split holds for every step.
+pub(crate) fn limits(config: &Config) -> Limits {
+    Limits {
+        max_pixels: config.data.options.max_pixels,
+        ..Limits::default()
+    }
+}
+
 fn start_threads(threads: usize) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -46,6 +46,7 @@ pub(crate) fn open_session(run: &Run) -> anyhow::Result<Scorer> {
     let options = ScorerOptions {
         device: Device::Cpu,
         threads: run.config.thread_count(),
+        limits: super::limits(&run.config),
         ..ScorerOptions::default()
     };
     Scorer::open(&dir, &options)

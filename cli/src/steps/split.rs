@@ -51,6 +51,11 @@ pub(crate) fn ensure_or_replace(run: &Run) -> anyhow::Result<Splits> {
 
 fn divide(run: &Run, dataset: Dataset) -> anyhow::Result<Splits> {
     let path = run.config.splits_path();
+    if let Some(others) = dataset.skipped.clone().non_empty() {
+        run.output.warn(&format!(
+            "left out, because their names end as no image's that is read here: {others}"
+        ));
+    }
     let manifest = split::make_splits(&dataset, &run.config.split, &run.progress)?;
     run.progress.finish();
     let digest = artifact::json::save(&manifest, &path)?;

@@ -2,7 +2,10 @@
 
 use super::Run;
 use anyhow::{Context, bail};
-use stage1_core::{checkpoint::Checkpoint, events::TrainingEvent, progress::Progress};
+use stage1_core::{
+    checkpoint::Checkpoint, config::Config, events::TrainingEvent, model::BackboneSpec,
+    progress::Progress,
+};
 use std::{
     env,
     io::{BufRead, BufReader, Read},
@@ -12,6 +15,15 @@ use std::{
 };
 
 const TRAINER: &str = "stage1-train";
+
+/// Fails when the backbone can't be used with the configured image size: before all images are read, not after.
+pub(crate) fn check_backbone(config: &Config) -> anyhow::Result<()> {
+    let spec = BackboneSpec::from_hf_config(&config.backbone.path.join("config.json"))?;
+    let (height, width) = config.preprocess.output_size();
+    spec.grid(height, width)
+        .context("`preprocess` doesn't go with the backbone")?;
+    Ok(())
+}
 
 /// The checkpoint for the run's configuration: the one that is there, or a new one.
 pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {

@@ -296,6 +296,67 @@ fn the_level_of_the_verdict_is_not_chosen_afterwards() {
 }
 
 #[test]
+fn the_pixel_limit_and_the_calibrator_are_those_of_the_configuration() {
+    let project = Project::new();
+    let refused = project.stage1("run", "a", &["--set", "calibrate.calibrator=sms"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("calibrate.calibrator"), "{refused}");
+    assert!(
+        !project.cli.path("a/metrics.jsonl").exists(),
+        "it trained first"
+    );
+
+    let refused = project.stage1("run", "b", &["--set", "preprocess.resize.exact.width=33"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("`preprocess`"), "{refused}");
+    assert!(
+        !project.cli.path("b/splits.json").exists(),
+        "it divided first"
+    );
+
+    let small = ["--set", "data.max_pixels=1024"];
+    assert_eq!(project.stage1("run", "c", &small).code, 0);
+    let bundle = project.cli.path("c/bundle").display().to_string();
+    let image = project.cli.path("images/red/00.png").display().to_string();
+    let predict = |limit: &str| {
+        let words = [
+            "predict",
+            "--json",
+            "--bundle",
+            &bundle,
+            &image,
+            "--max-pixels",
+            limit,
+        ];
+        project.cli.run(words)
+    };
+    assert_ne!(predict("1024").json()["decision"], "error");
+    let refused = predict("1023");
+    assert_eq!(refused.json()["decision"], "error", "{refused}");
+}
+
+#[test]
+fn absolute_paths_in_a_list_and_other_files_in_a_folder() {
+    let project = Project::new();
+    let mut list = "path,label\n".to_owned();
+    for class in ["blue", "red"] {
+        for i in 0..36 {
+            let path = project.cli.path(&format!("images/{class}/{i:02}.png"));
+            list += &format!("{},{class}\n", path.display());
+        }
+    }
+    project.cli.write("list.csv", list);
+    let listed = project.stage1("split", "a", &["--set", "data.source=list.csv"]);
+    assert_eq!(listed.code, 0, "{listed}");
+
+    project.cli.write("images/red/37.heic", "not read here");
+    let split = project.stage1("split", "b", &[]);
+    assert_eq!(split.code, 0, "{split}");
+    assert!(split.stderr.contains("warning: left out"), "{split}");
+    assert!(split.stderr.contains("37.heic"), "{split}");
+}
+
+#[test]
 fn renamed_classes_are_refused() {
     let project = Project::new();
     assert_eq!(project.stage1("run", "a", &[]).code, 0);

@@ -49,6 +49,35 @@ fn failures_are_json_too_if_asked() {
 }
 
 #[test]
+fn a_wrong_line_is_json_too_if_asked() {
+    let cli = Cli::new();
+    let outcome = cli.run(["predict", "--json"]);
+    assert_eq!(outcome.code, 2, "{outcome}");
+    let error = outcome.json()["error"].to_string();
+    assert!(error.contains("--bundle"), "{outcome}");
+    let help = cli.run(["predict", "--help"]);
+    assert_eq!(help.code, 0, "{help}");
+    assert!(help.stdout.contains("--max-pixels"), "{help}");
+}
+
+#[test]
+fn absurd_numbers_are_refused_before_anything_starts() {
+    let cli = Cli::new();
+    assert_eq!(cli.run(["init"]).code, 0);
+    for (set, want) in [
+        ("threads=100000", "at most 1024"),
+        ("data.max_pixels=0", "data.max_pixels"),
+        ("data.near.correlation=2", "at most 1"),
+    ] {
+        cli.refuses(&["config", "show", "--set", set], &[want]);
+    }
+    cli.refuses(
+        &["predict", "--bundle", "b", "a.png", "--threads", "100000"],
+        &["--threads is above 1024"],
+    );
+}
+
+#[test]
 fn completions_know_the_verbs() {
     let cli = Cli::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

@@ -1,4 +1,4 @@
-use super::{Config, Error, HeadType, Result, VERSION, schema};
+use super::{Config, Error, HeadType, MAX_THREADS, Result, VERSION, schema};
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
@@ -29,7 +29,7 @@ impl Config {
         for text in overrides {
             let change = parse_override(text)?;
             schema::refuse_unknown_keys(&schema, &change, "--set")?;
-            merge(&mut document, change);
+            merge(&mut document, change, &mut Vec::new());
         }
         let config: Self =
             serde_path_to_error::deserialize(document).map_err(|error| Error::Type {
@@ -63,6 +63,25 @@ impl Config {
                 self.version.to_string(),
             ),
             ("threads", self.threads != Some(0), one_up, "0".to_owned()),
+            (
+                "threads",
+                self.threads <= Some(MAX_THREADS),
+                "at most 1024",
+                format!("{:?}", self.threads),
+            ),
+            (
+                "data.max_pixels",
+                self.data.options.max_pixels > 0,
+                one_up,
+                "0".to_owned(),
+            ),
+            (
+                "data.near.correlation",
+                self.data.options.near.correlation > 0.0
+                    && self.data.options.near.correlation <= 1.0,
+                "a number above 0, at most 1",
+                self.data.options.near.correlation.to_string(),
+            ),
             (
                 "calibrate.alpha",
                 share(self.calibrate.alpha),
@@ -209,12 +228,21 @@ fn parse_override(text: &str) -> Result<Value> {
     Ok(parts.iter().rev().fold(value, nest))
 }
 
-/// Objects are merged key by key; anything else replaces.
-fn merge(target: &mut Value, change: Value) {
+/// Keys whose value is a choice: an object of one key, which names the alternative.
+const CHOICES: [&str; 1] = ["preprocess.resize"];
+
+/// Objects are merged key by key; anything else replaces, and so does another alternative of a choice.
+fn merge(target: &mut Value, change: Value, path: &mut Vec<String>) {
     match (target, change) {
         (Value::Object(target), Value::Object(change)) => {
+            let other_choice = |key: &String| !target.contains_key(key);
+            if CHOICES.contains(&path.join(".").as_str()) && change.keys().any(other_choice) {
+                target.clear();
+            }
             for (key, value) in change {
-                merge(target.entry(key).or_insert(Value::Null), value);
+                path.push(key.clone());
+                merge(target.entry(key).or_insert(Value::Null), value, path);
+                path.pop();
             }
         }
         (target, change) => *target = change,
@@ -251,6 +279,22 @@ backbone: {path: weights}
         assert_eq!(config.splits_path(), Path::new("out/a/splits.json"));
         assert_eq!(config.cache_dir(), Path::new("out/cache"));
         assert_eq!(config.calibrate.alpha.to_string(), "0.05");
+    }
+
+    #[test]
+    fn an_override_can_choose_another_alternative() {
+        let config = load(
+            "",
+            &[
+                "preprocess.resize.short_side.size=256",
+                "preprocess.crop={height: 224, width: 224, rounding: floor}",
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.preprocess.output_size(), (224, 224));
+        assert!(config.to_yaml().contains("short_side"));
+        let exact = load("", &["preprocess.resize.exact.height=112"]).unwrap();
+        assert_eq!(exact.preprocess.output_size(), (112, 224));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use std::path::{Path, PathBuf};
 /// The version of the configuration's format.
 pub const VERSION: u32 = 1;
 
+/// More threads than this are a slip of the finger.
+pub const MAX_THREADS: usize = 1024;
+
 /// Everything that a run depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

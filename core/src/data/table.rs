@@ -133,7 +133,9 @@ impl Table<'_> {
         };
         let path = Path::new(cell);
         let below = if path.is_absolute() {
-            path.strip_prefix(&self.root)
+            // The root may have been named relatively; `absolute` doesn't follow links, nor do the cell's parts.
+            let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
+            path.strip_prefix(&root)
                 .map_err(|_| bad("lies elsewhere"))?
         } else {
             path

@@ -258,7 +258,7 @@ fn divide(
             .iter()
             .map(|place| unit(rows, &units[*place], options.seed))
             .collect();
-        check_classes(rows, units, &pool, &members, labels, shares)?;
+        check_classes(rows, units, &pool, labels, shares)?;
         for (place, split) in pool
             .iter()
             .zip(assign(&members, labels, shares, options.seed))
@@ -289,7 +289,6 @@ fn check_classes(
     rows: &[Row<'_>],
     units: &[Vec<u32>],
     pool: &[usize],
-    members: &[Unit<'_>],
     labels: &[String],
     shares: &[(Split, f64)],
 ) -> Result<()> {
@@ -297,8 +296,17 @@ fn check_classes(
     for row in pool.iter().flat_map(|place| &units[*place]) {
         images[rows[*row as usize].sample.label] += 1;
     }
+    // Units that hold the class, not only those that are counted under it: which class a mixed unit is counted under is
+    // drawn by the seed.
     let mut found = vec![0usize; labels.len()];
-    members.iter().for_each(|unit| found[unit.stratum] += 1);
+    for place in pool {
+        let held = units[*place]
+            .iter()
+            .map(|row| rows[*row as usize].sample.label);
+        held.collect::<BTreeSet<_>>()
+            .into_iter()
+            .for_each(|label| found[label] += 1);
+    }
     let short = (0..labels.len()).filter(|label| found[*label] < shares.len());
     let classes: Listing = short
         .map(|label| {
