@@ -146,7 +146,7 @@ impl Predictions {
 }
 
 fn answers(set: &LogitSet, policy: &Policy) -> Result<Vec<Option<usize>>> {
-    let answer = |row: usize| match policy.decide(set.row(row)) {
+    let answer = |row: usize| match policy.decide(set.model_row(row)) {
         Ok(decision) => Ok(match decision.outcome {
             Outcome::Answer { label } => Some(label),
             Outcome::Defer => None,
