@@ -122,8 +122,9 @@ pub(crate) struct ImportArgs {
 pub(crate) struct CalibrateArgs {
     #[command(flatten)]
     pub(crate) step: StepArgs,
-    /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "overrides"])]
+    /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle; `--set calibrate.…` says what else is
+    /// wanted: constraints, procedure, score, group_risk, …
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) logits: Option<PathBuf>,
     /// The rows that choose the plan; without it (and without a `split` column) a seeded hash divides the rows 1:2
     #[arg(long, value_name = "FILE", requires = "logits")]

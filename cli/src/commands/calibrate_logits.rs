@@ -12,14 +12,14 @@ use anyhow::{Context, bail};
 use division::Division;
 use record::Record;
 use stage1_calibration::{
-    fit::{PolicyFit, certificate, fit_policy},
+    fit::{Circumstances, PolicyFit, certificate, fit_policy},
     plan::{Target, plan},
-    rows::{CalibRows, SelectRows, count_units},
+    rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, json},
-    certificate::{Attempts, Plan},
-    config::CalibratorChoice,
+    certificate::Plan,
+    config::{CalibrateConfig, Config, VERSION},
 };
 use std::{
     fs, io,
@@ -43,27 +43,28 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     check_free(&out, args.step.overwrite)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
     let select = SelectRows::new(&division.select, args.seed)?;
-    let units = count_units(&division.calib);
+    let shape = shape(&division.calib);
+    let settings = settings(args)?;
     let plan = |attempt| {
-        let target = Target {
-            alpha: args.alpha,
-            delta: args.delta,
-            attempts: Attempts::Single,
-            attempt,
-        };
-        plan(&select, units, &target, None)
+        let target = Target::from_config(&settings, attempt);
+        plan(&select, shape, &target, None)
     };
     let mut record = Record::open(logits, &division, *output)?;
-    let attempt = record.begin(units, &plan)?;
+    let attempt = record.begin(shape.units, &settings, &plan)?;
     let plan = plan(attempt)?;
     clear(&out)?;
     json::save(&plan, &out.join(PLAN))?;
     let calib = CalibRows::new(&division.calib, args.seed)?;
-    let finding = match fit_policy(&plan, &calib, CalibratorChoice::Auto)? {
+    let finding = match fit_policy(&plan, &calib, settings.calibrator)? {
         PolicyFit::Certified { policy, certified } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
             record.conclude(attempt, Some(digest))?;
-            let certificate = certificate(&plan, &policy, &certified, record.state(), None);
+            let certificate = certificate(
+                &plan,
+                &policy,
+                &certified,
+                Circumstances::new(record.state(), None),
+            );
             json::save(&policy, &out.join(POLICY))?;
             json::save(&certificate, &out.join(CERTIFICATE))?;
             Finding::Certified {
@@ -95,6 +96,30 @@ fn answer(
     } else {
         Answer::No
     })
+}
+
+/// What is asked for: `--alpha`, `--delta`, and what `--set` says of `calibrate`.
+fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
+    let overrides = &args.step.source.overrides;
+    if let Some(other) = overrides
+        .iter()
+        .find(|text| !text.starts_with("calibrate."))
+    {
+        bail!(
+            "--set {other}: with --logits only keys of `calibrate` mean something, e.g. `calibrate.score=margin`"
+        );
+    }
+    let nothing =
+        serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
+    let mut settings = Config::from_document(nothing, "--logits", overrides)?.calibrate;
+    let is_set = |key: &str| overrides.iter().any(|text| text.starts_with(key));
+    if !is_set("calibrate.alpha=") {
+        settings.alpha = args.alpha;
+    }
+    if !is_set("calibrate.delta=") {
+        settings.delta = args.delta;
+    }
+    Ok(settings)
 }
 
 fn beside(logits: &Path) -> PathBuf {

@@ -3,6 +3,7 @@
 use crate::images::Folder;
 use stage1_core::{
     artifact::Digest,
+    certificate::Constraint,
     ledger::{
         Attempt, Begun, Entry, Error, Kind, Ledger, LedgerState, Outcome, Result, Ruling, Verdict,
     },
@@ -26,6 +27,7 @@ fn attempt(model: &str) -> impl Fn(u64) -> Result<Attempt> {
             plan_digest: digest(&format!("plan {number}")),
             variant: "fp32".to_owned(),
             alpha: 0.05,
+            constraints: vec![Constraint::SelectiveError { alpha: 0.05 }],
             delta: 0.1,
             level: 0.1,
             rows: 300,

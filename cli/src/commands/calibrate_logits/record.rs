@@ -1,10 +1,11 @@
 //! The ledger of a file of logits: it lies beside the file, and a new output folder doesn't reset it.
 
 use super::division::{Division, contents_of};
-use crate::output::Output;
+use crate::{output::Output, steps::calibrate::check_spending};
 use stage1_core::{
     artifact::Digest,
-    certificate::Plan,
+    certificate::{Attempts, Plan},
+    config::CalibrateConfig,
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
 };
 use std::path::Path;
@@ -41,8 +42,10 @@ impl Record {
     pub(super) fn begin(
         &mut self,
         units: u64,
+        settings: &CalibrateConfig,
         plan: &dyn Fn(u64) -> stage1_calibration::Result<Plan>,
     ) -> anyhow::Result<u64> {
+        check_spending(&self.ledger, settings)?;
         let (model_digest, rows) = (self.model, self.rows);
         let attempt = |number| -> anyhow::Result<Attempt> {
             let plan = plan(number)?;
@@ -51,7 +54,8 @@ impl Record {
                 model_digest,
                 plan_digest: plan.digest(),
                 variant: VARIANT.to_owned(),
-                alpha: plan.alpha,
+                alpha: plan.alpha(),
+                constraints: plan.constraints.clone(),
                 delta: plan.delta,
                 level: plan.level,
                 rows,
@@ -64,7 +68,7 @@ impl Record {
                 "the same as attempt {}, which the ledger has",
                 begun.number
             ));
-        } else if begun.number > 1 {
+        } else if begun.number > 1 && settings.attempts == Attempts::Single {
             self.output.warn(&format!(
                 "attempt {} on these rows ({}): the confidence holds for one attempt",
                 begun.number,
