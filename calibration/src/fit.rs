@@ -1,7 +1,7 @@
 //! From a plan and val_calib to a policy and its certificate.
 
 use crate::calibrate;
-use crate::certify::{Certification, Certified, certify};
+use crate::certify::{Certification, Certified, certify_jointly};
 use crate::error::Result;
 use crate::rows::CalibRows;
 use stage1_core::artifact::{Digest, Document, json};
@@ -33,17 +33,30 @@ pub enum PolicyFit {
 /// its digest to val_calib's ledger; then this.
 ///
 /// # Errors
-/// As [`certify`] and [`calibrate::fit`].
+/// As [`certify`](crate::certify::certify) and [`calibrate::fit`].
 pub fn fit_policy(
     plan: &Plan,
     calib: &CalibRows,
     calibrator: CalibratorChoice,
 ) -> Result<PolicyFit> {
-    let fit = calibrate::fit(calib.0.labelled(), calibrator)?;
-    let certified = match certify(plan, calib)? {
+    fit_policy_jointly(plan, &[calib], calibrator)
+}
+
+/// As [`fit_policy`], with one threshold for several sessions ([`certify_jointly`]); the reported probability is fitted on
+/// the first.
+///
+/// # Errors
+/// As [`certify_jointly`] and [`calibrate::fit`].
+pub fn fit_policy_jointly(
+    plan: &Plan,
+    sessions: &[&CalibRows],
+    calibrator: CalibratorChoice,
+) -> Result<PolicyFit> {
+    let certified = match certify_jointly(plan, sessions)? {
         Certification::NotCertified(not) => return Ok(PolicyFit::NotCertified(not)),
         Certification::Certified(certified) => certified,
     };
+    let fit = calibrate::fit(sessions[0].0.labelled(), calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
         plan.score,

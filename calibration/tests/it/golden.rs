@@ -121,11 +121,6 @@ impl<'a> Node<'a> {
         number(node.value).unwrap_or_else(|| panic!("{}: no number", node.path))
     }
 
-    /// A number, or none where the file says null.
-    pub(crate) fn optional(&self, key: &str) -> Option<f64> {
-        (!self.get(key).leaf().value.is_null()).then(|| self.f64(key))
-    }
-
     pub(crate) fn bool(&self, key: &str) -> bool {
         let node = self.get(key).leaf();
         node.value

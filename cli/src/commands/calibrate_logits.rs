@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use division::Division;
 use record::Record;
 use stage1_calibration::{
-    fit::{Circumstances, PolicyFit, certificate, fit_policy},
+    fit::{Circumstances, PolicyFit, certificate, fit_policy_jointly},
     plan::{Target, plan},
     rows::{CalibRows, SelectRows, shape},
 };
@@ -20,6 +20,7 @@ use stage1_core::{
     artifact::{Digest, json},
     certificate::Plan,
     config::{CalibrateConfig, Config, VERSION},
+    logits::LogitSet,
 };
 use std::{
     fs, io,
@@ -42,6 +43,11 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let out = args.out.clone().unwrap_or_else(|| beside(logits));
     check_free(&out, args.step.overwrite)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
+    let sessions: Vec<LogitSet> = args
+        .joint
+        .iter()
+        .map(|path| division.through(path, *output))
+        .collect::<anyhow::Result<_>>()?;
     let select = SelectRows::new(&division.select, args.seed)?;
     let shape = shape(&division.calib);
     let settings = settings(args)?;
@@ -49,13 +55,18 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         let target = Target::from_config(&settings, attempt);
         plan(&select, shape, &target, None)
     };
-    let mut record = Record::open(logits, &division, *output)?;
+    let mut record = Record::open(logits, &division, &sessions, *output)?;
     let attempt = record.begin(shape.units, &settings, &plan)?;
     let plan = plan(attempt)?;
     clear(&out)?;
     json::save(&plan, &out.join(PLAN))?;
     let calib = CalibRows::new(&division.calib, args.seed)?;
-    let finding = match fit_policy(&plan, &calib, settings.calibrator)? {
+    let others: Vec<CalibRows> = sessions
+        .iter()
+        .map(|set| CalibRows::new(set, args.seed))
+        .collect::<Result<_, _>>()?;
+    let all: Vec<&CalibRows> = std::iter::once(&calib).chain(&others).collect();
+    let finding = match fit_policy_jointly(&plan, &all, settings.calibrator)? {
         PolicyFit::Certified { policy, certified } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
             record.conclude(attempt, Some(digest))?;

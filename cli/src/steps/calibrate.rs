@@ -118,7 +118,8 @@ fn attempt(
     record: &Record,
 ) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
-    let mut ledger = Ledger::open(&run.config.splits_path(), splits.digest, Kind::Calib)?;
+    let mut ledger =
+        Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Calib)?;
     if let Some(earlier) = Bundle::open(&dir)?.certificate(FP32)? {
         ledger.check(&earlier.calib_ledger);
     }

@@ -10,7 +10,7 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
-    certificate::{Certificate, Claim, Constraint, NotCertified, TestKind},
+    certificate::{Certificate, Claim, Constraint, NotCertified, TestKind, UnitRule},
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
     logits::LogitSet,
@@ -82,7 +82,7 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
     };
     let certified = matches!(calibration, Calibration::Certified(_));
     let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
-        let mut ledger = Ledger::open(&config.splits_path(), splits_digest, kind)?;
+        let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits_digest, kind)?;
         recorded.into_iter().for_each(|state| ledger.check(state));
         Ok(ledger.state())
     };
@@ -322,7 +322,14 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             thousands(refusal.best.errors),
             thousands(refusal.best.answered)
         ),
-        format!("wrong among answered; p = {:.3}", refusal.best.p_value),
+        format!(
+            "wrong among answered{}; p = {:.3}",
+            match refusal.calib.rule {
+                UnitRule::Betting => " (images: not a guarantee, ignores groups)",
+                _ => "",
+            },
+            refusal.best.p_value
+        ),
     ));
     let has = thousands(refusal.calib.units);
     let at_rate = match (

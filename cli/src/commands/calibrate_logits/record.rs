@@ -7,6 +7,7 @@ use stage1_core::{
     certificate::{Attempts, Plan},
     config::CalibrateConfig,
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
+    logits::LogitSet,
 };
 use std::path::Path;
 
@@ -17,11 +18,28 @@ pub(super) struct Record {
     ledger: Ledger,
     model: Digest,
     rows: u64,
+    variant: String,
     output: Output,
 }
 
+/// Other sessions beside the first are another attempt.
+fn variant(sessions: &[LogitSet]) -> String {
+    if sessions.is_empty() {
+        return VARIANT.to_owned();
+    }
+    let each: Vec<Digest> = sessions.iter().map(contents_of).collect();
+    let digest = Digest::of_json(&each);
+    format!("{VARIANT} with {} ({})", sessions.len(), digest.short())
+}
+
 impl Record {
-    pub(super) fn open(logits: &Path, division: &Division, output: Output) -> anyhow::Result<Self> {
+    /// `sessions` are those that certify with the first.
+    pub(super) fn open(
+        logits: &Path,
+        division: &Division,
+        sessions: &[LogitSet],
+        output: Output,
+    ) -> anyhow::Result<Self> {
         let calib = &division.calib;
         if calib.ids.is_empty() {
             output.note(
@@ -34,6 +52,7 @@ impl Record {
             ledger: Ledger::open(logits, division.key, Kind::Calib)?,
             model: recorded.unwrap_or_else(|| contents_of(calib)),
             rows: calib.n() as u64,
+            variant: variant(sessions),
             output,
         })
     }
@@ -46,14 +65,14 @@ impl Record {
         plan: &dyn Fn(u64) -> stage1_calibration::Result<Plan>,
     ) -> anyhow::Result<u64> {
         check_spending(&self.ledger, settings)?;
-        let (model_digest, rows) = (self.model, self.rows);
+        let (model_digest, rows, variant) = (self.model, self.rows, self.variant.clone());
         let attempt = |number| -> anyhow::Result<Attempt> {
             let plan = plan(number)?;
             Ok(Attempt {
                 number,
                 model_digest,
                 plan_digest: plan.digest(),
-                variant: VARIANT.to_owned(),
+                variant: variant.clone(),
                 alpha: plan.alpha(),
                 constraints: plan.constraints.clone(),
                 delta: plan.delta,

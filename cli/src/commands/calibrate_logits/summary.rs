@@ -129,13 +129,7 @@ impl Summary {
         for claim in claims {
             line(out, about(&claim.constraint), &evidence(claim))?;
         }
-        if calib.rule == UnitRule::Betting {
-            line(
-                out,
-                "",
-                "counts of rows are not a guarantee: they ignore groups",
-            )?;
-        }
+        ignores_groups(*calib, out)?;
         line(out, "answer when", &rule(policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
         line(out, "attempt", &certificate.attempt.to_string())?;
@@ -173,6 +167,7 @@ impl Summary {
                 rule(self.plan.score, not.best_threshold)
             ),
         )?;
+        ignores_groups(*calib, out)?;
         line(
             out,
             "would take",
@@ -279,6 +274,17 @@ impl Quality {
             nll: value("nll"),
             ece: value("ece"),
         }
+    }
+}
+
+fn ignores_groups(calib: SampleSize, out: &mut String) -> std::fmt::Result {
+    match calib.rule {
+        UnitRule::Betting => line(
+            out,
+            "",
+            "counts of rows are not a guarantee: they ignore groups",
+        ),
+        _ => Ok(()),
     }
 }
 
