@@ -154,6 +154,17 @@ pub struct Certificate {
     pub assumptions: Vec<String>,
 }
 
+impl Certificate {
+    /// The largest rate of wrong answers among answers that is promised; none if that isn't among the claims.
+    pub fn selective_error(&self) -> Option<f64> {
+        let of = |claim: &Claim| match claim.constraint {
+            Constraint::SelectiveError { alpha } => Some(alpha),
+            _ => None,
+        };
+        self.claims.iter().find_map(of)
+    }
+}
+
 impl Document for Certificate {
     const KIND: &'static str = "certificate.json";
     const SCHEMA_VERSION: u32 = 2;
