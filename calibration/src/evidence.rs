@@ -10,7 +10,7 @@
 use crate::binomial;
 use crate::bounds::{wsr_p, wsr_refuting_p};
 use crate::rows::{Block, Grouped, Sample};
-use crate::scored::{Count, Scored};
+use crate::scored::{Count, ERRORS_AMONG_ANSWERS, Scored, count};
 use stage1_core::certificate::{Constraint, GroupRisk, Tally, UnitRule};
 use stage1_core::policy::{Score, Threshold};
 use std::ops::Range;
@@ -158,7 +158,7 @@ impl ScoredUnits {
     /// Answers in a unit, and wrong ones among them.
     pub(crate) fn unit(&self, unit: &Range<usize>, threshold: Threshold) -> Count {
         let answers = unit.clone().map(|i| self.scored.answer(i, threshold));
-        crate::scored::count(Constraint::SelectiveError { alpha: 0.5 }, answers)
+        count(ERRORS_AMONG_ANSWERS, answers)
     }
 
     fn coverage(&self, threshold: Threshold) -> f64 {

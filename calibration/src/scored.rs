@@ -21,6 +21,9 @@ pub struct Count {
     pub total: u64,
 }
 
+/// What counting answers and wrong answers needs of a constraint; its level doesn't enter.
+pub(crate) const ERRORS_AMONG_ANSWERS: Constraint = Constraint::SelectiveError { alpha: 1.0 };
+
 impl Count {
     fn add(&mut self, case: Option<bool>) {
         self.total += u64::from(case.is_some());
@@ -73,10 +76,7 @@ impl Scored {
 
     /// Wrong answers among answers.
     pub(crate) fn selective(&self, threshold: Threshold) -> Count {
-        count(
-            Constraint::SelectiveError { alpha: 0.5 },
-            self.answers(threshold),
-        )
+        count(ERRORS_AMONG_ANSWERS, self.answers(threshold))
     }
 
     pub(crate) fn count(&self, constraint: Constraint, threshold: Threshold) -> Count {

@@ -13,6 +13,9 @@ use std::ops::Range;
 
 /// Resamples of val_select.
 const RESAMPLES: u64 = 200;
+/// Units of val_select that are drawn from, and units that are drawn, at most: with more, every method and every start is
+/// judged alike, and the time would grow without end.
+const MOST_UNITS: usize = 20_000;
 /// Streams of random numbers: which unit, and which row of it.
 const UNIT: u64 = 0x756e_6974 << 32;
 const ROW: u64 = 0x726f_7773 << 32;
@@ -54,10 +57,12 @@ impl<'a> Resampler<'a> {
             Some(grouped) => ScoredUnits::new(grouped, score, risk),
             None => ScoredUnits::of_rows(&select.0.kept, score, risk),
         };
+        // The first in the order of a hash.
+        let units = &scored.units()[..scored.units().len().min(MOST_UNITS)];
         let thresholds = || plan.candidates.iter().map(|candidate| candidate.threshold);
         let case = |(answer, label)| Constraint::SelectiveError { alpha }.case(answer, label);
-        let rows = 0..scored.rows();
-        let losses = scored.units().iter().flat_map(|unit| {
+        let rows = 0..units.last().map_or(0, |unit| unit.end);
+        let losses = units.iter().flat_map(|unit| {
             thresholds()
                 .map(|threshold| loss(risk, unit.len(), scored.unit(unit, threshold), alpha))
         });
@@ -69,7 +74,7 @@ impl<'a> Resampler<'a> {
                 .map(|(i, threshold)| case(scored.answer(i, threshold)))
                 .collect(),
             losses: losses.collect(),
-            units: scored.units().to_vec(),
+            units: units.to_vec(),
         }
     }
 

@@ -129,7 +129,15 @@ impl Plan {
         }
         self.constraints
             .iter()
-            .try_for_each(|constraint| constraint.validate(Some(self.classes)))
+            .try_for_each(|constraint| constraint.validate(Some(self.classes)))?;
+        let is_usual = matches!(self.constraints[..], [Constraint::SelectiveError { .. }]);
+        if self.unit_rule == UnitRule::Betting && !is_usual {
+            return Err(
+                "unit_rule is betting, which goes with the one constraint selective_error only"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     fn check_order(&self) -> Result<(), String> {
