@@ -1,28 +1,40 @@
-//! The planned sequence on val_calib, and what comes of it.
+//! The planned tests on val_calib, and what comes of them.
 
 use crate::binomial;
 use crate::error::{Error, Result};
-use crate::rows::CalibRows;
-use crate::scored::Scored;
+use crate::evidence::Evidence;
+use crate::plan::HalfPlan;
+use crate::procedure::{self, level_of_one};
+use crate::rows::{CalibRows, CertifyHalf};
+use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Document};
-use stage1_core::certificate::{NotCertified, NotCertifiedReason, Plan, SampleSize, Step};
+use stage1_core::certificate::{
+    Claim, ControlledRisk, NotCertified, NotCertifiedReason, Plan, SampleSize, Step, Tally,
+    UnitRule,
+};
 use stage1_core::policy::Threshold;
 
-/// A threshold whose answers are wrong with rate at most α, with confidence 1 − level.
+pub use crate::scored::{Count, count};
+
+/// A threshold for which the plan's constraints hold, all together, with confidence 1 − level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certified {
-    /// The laxest threshold that was rejected in sequence.
+    /// Of those that were rejected the one with the largest coverage on val_select.
     pub threshold: Threshold,
     /// Its test.
     pub step: Step,
-    /// Clopper–Pearson upper bound of the risk at the plan's level, for this threshold alone.
+    /// What is promised, each with its evidence.
+    pub claims: Vec<Claim>,
+    /// The first claim's upper bound at the plan's level, for this threshold alone.
     pub upper_bound: f64,
     /// Answered share of val_calib's units.
     pub coverage: f64,
-    /// The tests in their order, up to and including the first that failed.
+    /// The tests in their order.
     pub run: Vec<Step>,
     /// val_calib.
     pub calib: SampleSize,
+    /// The rate that is controlled.
+    pub risk: ControlledRisk,
     /// Of the plan.
     pub plan_digest: Digest,
 }
@@ -36,28 +48,69 @@ pub enum Certification {
     NotCertified(NotCertified),
 }
 
-/// Tests the plan's thresholds from its start on: reject "the risk is at least α" while P(Bin(n, α) ≤ k) ≤ level, stop
-/// at the first that fails, take the laxest that was rejected.
+/// Tests the plan's thresholds in the planned order and takes, of those that are rejected, the one with the largest
+/// coverage on val_select. A threshold is rejected ("some constraint doesn't hold there" is) by the largest p-value among
+/// its constraints, an intersection-union test: no share of δ is lost to their number.
 ///
 /// # Errors
-/// [`Error::OtherRows`] or [`Error::Classes`] when the plan was made for other rows.
+/// [`Error::OtherRows`], [`Error::Classes`] or [`Error::NoGate`] when the plan was made for other rows.
 pub fn certify(plan: &Plan, calib: &CalibRows) -> Result<Certification> {
-    check(plan, calib)?;
-    let rows = Scored::new(calib.0.labelled(), plan.score);
-    let mut run = Vec::new();
-    for candidate in plan.start..plan.candidates.len() {
-        let step = test(plan, &rows, candidate);
-        let passed = step.passed;
-        run.push(step);
-        if !passed {
-            break;
-        }
-    }
-    let last = run.iter().rev().find(|step| step.passed).cloned();
-    Ok(match last {
-        Some(step) => Certification::Certified(certified(plan, calib, step, run)),
-        None => Certification::NotCertified(not_certified(plan, calib, &rows, run)),
+    certify_jointly(plan, &[calib])
+}
+
+/// As [`certify`], for a plan whose score was fitted on the other half of val_calib.
+///
+/// # Errors
+/// As [`certify`].
+pub fn certify_half(plan: &HalfPlan, calib: &CertifyHalf) -> Result<Certification> {
+    certify(&plan.0, &calib.0)
+}
+
+/// One threshold for several sessions (variants, providers) of a model, each with its own logits of the same val_calib:
+/// the largest p-value among them counts, so that all are certified together at δ.
+///
+/// # Errors
+/// As [`certify`], and [`Error::Unpaired`] when there is no session.
+pub fn certify_jointly(plan: &Plan, sessions: &[&CalibRows]) -> Result<Certification> {
+    let tests = Tests::new(plan, sessions)?;
+    let run = tests.run();
+    let coverage = |step: &&Step| plan.candidates[step.candidate].coverage;
+    let passed = run.iter().filter(|step| step.passed);
+    // The laxest of equals.
+    let best = passed
+        .max_by(|a, b| coverage(a).total_cmp(&coverage(b)))
+        .cloned();
+    Ok(match best {
+        Some(step) => Certification::Certified(tests.certified(step, run)),
+        None => Certification::NotCertified(tests.not_certified(run)),
     })
+}
+
+/// A further session's certificate for a policy that exists: the whole planned sequence on that session's logits, and a
+/// certificate only if `threshold` is among its own rejections. Testing just that one threshold, which was chosen on the
+/// same rows, wouldn't be valid.
+///
+/// # Errors
+/// As [`certify`].
+pub fn certify_variant(
+    plan: &Plan,
+    threshold: Threshold,
+    calib: &CalibRows,
+) -> Result<Certification> {
+    let tests = Tests::new(plan, &[calib])?;
+    let run = tests.run();
+    let is_it =
+        |step: &&Step| step.passed && plan.candidates[step.candidate].threshold == threshold;
+    let passed = run.iter().find(is_it).cloned();
+    if let Some(step) = passed {
+        return Ok(Certification::Certified(tests.certified(step, run)));
+    }
+    let any = run.iter().any(|step| step.passed);
+    let mut not = tests.not_certified(run);
+    if any {
+        not.reason = NotCertifiedReason::ThresholdNotRejected;
+    }
+    Ok(Certification::NotCertified(not))
 }
 
 fn check(plan: &Plan, calib: &CalibRows) -> Result<()> {
@@ -68,7 +121,14 @@ fn check(plan: &Plan, calib: &CalibRows) -> Result<()> {
             want: plan.classes,
         });
     }
-    let (got, got_seed) = (calib.size().units, calib.0.seed);
+    if plan.score == stage1_core::policy::Score::Gate && !calib.0.kept.has_gate() {
+        return Err(Error::NoGate { what: "val_calib" });
+    }
+    let planned = plan.unit_rule != UnitRule::Rows;
+    if planned != calib.0.shape.is_grouped() {
+        return Err(Error::Groups { planned });
+    }
+    let (got, got_seed) = (calib.0.shape.units, calib.0.seed);
     if got == plan.calib_units && got_seed == plan.seed {
         return Ok(());
     }
@@ -80,62 +140,152 @@ fn check(plan: &Plan, calib: &CalibRows) -> Result<()> {
     })
 }
 
-fn test(plan: &Plan, rows: &Scored, candidate: usize) -> Step {
-    let (answered, errors) = rows.count(plan.candidates[candidate].threshold);
-    // The p-value of no rows at all is P(Bin(0, α) ≤ 0) = 1.
-    let p_value = binomial::cdf(errors, answered, plan.alpha);
-    Step {
-        candidate,
-        answered,
-        errors,
-        p_value,
-        passed: p_value <= plan.level,
-    }
+/// The planned tests on the rows of one session, or of several.
+struct Tests<'a> {
+    plan: &'a Plan,
+    sessions: Vec<Evidence>,
+    /// val_calib.
+    calib: SampleSize,
+    largest_unit: u64,
+    /// The level of one test, which bets are tuned to.
+    one: f64,
 }
 
-fn certified(plan: &Plan, calib: &CalibRows, step: Step, run: Vec<Step>) -> Certified {
-    Certified {
-        threshold: plan.candidates[step.candidate].threshold,
-        upper_bound: binomial::upper_bound(step.errors, step.answered, plan.level),
-        coverage: step.answered as f64 / calib.size().units as f64,
-        step,
-        run,
-        calib: calib.size(),
-        plan_digest: plan.digest(),
+impl<'a> Tests<'a> {
+    fn new(plan: &'a Plan, sessions: &[&CalibRows]) -> Result<Self> {
+        sessions.iter().try_for_each(|calib| check(plan, calib))?;
+        let Some(first) = sessions.first() else {
+            return Err(Error::Unpaired {
+                what: "val_calib",
+                reason: "there is no session".to_owned(),
+            });
+        };
+        let evidence = |calib: &&CalibRows| {
+            Evidence::new(&calib.0, plan.score, plan.unit_rule, plan.group_risk)
+        };
+        Ok(Self {
+            plan,
+            sessions: sessions.iter().map(evidence).collect(),
+            calib: first.0.size(plan.unit_rule),
+            largest_unit: first.0.shape.largest,
+            one: level_of_one(plan.procedure, plan.order.len(), plan.level),
+        })
     }
-}
 
-fn not_certified(plan: &Plan, calib: &CalibRows, rows: &Scored, run: Vec<Step>) -> NotCertified {
-    let all = (0..plan.candidates.len()).map(|j| test(plan, rows, j));
-    let best = all
-        .min_by(|x, y| x.p_value.total_cmp(&y.p_value))
-        .expect("a plan has candidates");
-    let units = calib.size().units;
-    let if_no_error = binomial::min_rows(0, plan.alpha, plan.level);
-    let at_rate = match best.answered {
-        0 => None,
-        n => binomial::rows_for_held(plan.alpha, plan.level, best.errors as f64 / n as f64),
-    };
-    let in_units =
-        |answered: u64| (best.answered > 0).then(|| scale_up(answered, units, best.answered));
-    NotCertified {
-        schema_version: NotCertified::SCHEMA_VERSION,
-        reason: reason(if_no_error, units, &run[0]),
-        alpha: plan.alpha,
-        delta: plan.delta,
-        attempt: plan.attempt,
-        attempts: plan.attempts,
-        level: plan.level,
-        calib: calib.size(),
-        best_threshold: plan.candidates[best.candidate].threshold,
-        run,
-        needed_answered_if_no_error: if_no_error,
-        needed_units_if_no_error: in_units(if_no_error),
-        needed_answered_at_observed_rate: at_rate,
-        needed_units_at_observed_rate: at_rate.and_then(in_units),
-        best,
-        plan_digest: plan.digest(),
-        splits_digest: plan.splits_digest,
+    fn run(&self) -> Vec<Step> {
+        let plan = self.plan;
+        let steps: Vec<Step> = (0..plan.candidates.len())
+            .into_par_iter()
+            .map(|j| self.step(j))
+            .collect();
+        let p: Vec<f64> = steps.iter().map(|step| step.p_value).collect();
+        let tested = procedure::test(plan.procedure, &p, &plan.order, &plan.starts, plan.level);
+        let one = |one: procedure::Tested| Step {
+            passed: one.rejected,
+            ..steps[one.candidate].clone()
+        };
+        tested.into_iter().map(one).collect()
+    }
+
+    fn threshold(&self, candidate: usize) -> Threshold {
+        self.plan.candidates[candidate].threshold
+    }
+
+    /// The test of one candidate, of the worst session.
+    fn step(&self, candidate: usize) -> Step {
+        let of_session = |evidence: &Evidence| self.step_of(evidence, candidate);
+        let steps = self.sessions.iter().map(of_session);
+        steps
+            .max_by(|a, b| a.p_value.total_cmp(&b.p_value))
+            .expect("a session")
+    }
+
+    fn step_of(&self, evidence: &Evidence, candidate: usize) -> Step {
+        let threshold = self.threshold(candidate);
+        let answered = evidence.answered(threshold);
+        let tally = |constraint| evidence.tally(constraint, threshold, self.one);
+        let tallies: Vec<Tally> = self.plan.constraints.iter().copied().map(tally).collect();
+        Step {
+            candidate,
+            answered: answered.total,
+            errors: answered.errors,
+            p_value: tallies
+                .iter()
+                .map(|tally| tally.p_value)
+                .fold(0.0, f64::max),
+            tallies,
+            passed: false,
+        }
+    }
+
+    fn certified(&self, step: Step, run: Vec<Step>) -> Certified {
+        let threshold = self.threshold(step.candidate);
+        let claims: Vec<Claim> = (0..step.tallies.len())
+            .map(|c| self.claim(c, threshold))
+            .collect();
+        let coverages = self
+            .sessions
+            .iter()
+            .map(|evidence| evidence.coverage(threshold));
+        Certified {
+            threshold,
+            upper_bound: claims[0].upper_bound,
+            claims,
+            coverage: coverages.fold(1.0, f64::min),
+            step,
+            run,
+            calib: self.calib,
+            risk: ControlledRisk::of(self.calib.rule, self.plan.group_risk, self.largest_unit),
+            plan_digest: self.plan.digest(),
+        }
+    }
+
+    /// Of the session that does worst on this constraint.
+    fn claim(&self, constraint: usize, threshold: Threshold) -> Claim {
+        let constraint = self.plan.constraints[constraint];
+        let of_session = |evidence: &Evidence| {
+            let tally = evidence.tally(constraint, threshold, self.one);
+            Claim {
+                constraint,
+                errors: tally.errors,
+                total: tally.total,
+                p_value: tally.p_value,
+                upper_bound: evidence.upper_bound(tally, threshold, self.plan.level),
+            }
+        };
+        let claims = self.sessions.iter().map(of_session);
+        claims
+            .max_by(|a, b| a.p_value.total_cmp(&b.p_value))
+            .expect("a session")
+    }
+
+    fn not_certified(&self, run: Vec<Step>) -> NotCertified {
+        let plan = self.plan;
+        let best = (0..plan.candidates.len())
+            .map(|j| self.step(j))
+            .min_by(|x, y| x.p_value.total_cmp(&y.p_value))
+            .expect("a plan has candidates");
+        let needed = Needed::new(self, &best);
+        NotCertified {
+            schema_version: NotCertified::SCHEMA_VERSION,
+            reason: reason(needed.if_no_error, self.calib.units, &run[0]),
+            alpha: plan.alpha(),
+            constraints: plan.constraints.clone(),
+            delta: plan.delta,
+            attempt: plan.attempt,
+            attempts: plan.attempts,
+            level: plan.level,
+            calib: self.calib,
+            best_threshold: self.threshold(best.candidate),
+            run,
+            needed_answered_if_no_error: needed.if_no_error,
+            needed_units_if_no_error: needed.units_if_no_error,
+            needed_answered_at_observed_rate: needed.at_rate,
+            needed_units_at_observed_rate: needed.units_at_rate,
+            best,
+            plan_digest: plan.digest(),
+            splits_digest: plan.splits_digest,
+        }
     }
 }
 
@@ -144,6 +294,70 @@ fn reason(needed: u64, units: u64, first: &Step) -> NotCertifiedReason {
         _ if units < needed => NotCertifiedReason::TooFewUnits,
         Step { answered: 0, .. } => NotCertifiedReason::NothingAnswered,
         _ => NotCertifiedReason::StartNotRejected,
+    }
+}
+
+/// What a certificate would take, in cases of the most demanding constraint and in units of val_calib.
+struct Needed {
+    if_no_error: u64,
+    units_if_no_error: Option<u64>,
+    at_rate: Option<u64>,
+    units_at_rate: Option<u64>,
+}
+
+impl Needed {
+    fn new(tests: &Tests<'_>, best: &Step) -> Self {
+        let plan = tests.plan;
+        if tests.calib.rule == UnitRule::Betting {
+            return Self::of_betting(tests, best);
+        }
+        let each = plan.constraints.iter().zip(&best.tallies);
+        let each = each.map(|(constraint, tally)| {
+            Self::of_binomial(constraint.alpha(), tests.one, *tally, tests.calib.units)
+        });
+        each.reduce(Self::most).expect("a plan has constraints")
+    }
+
+    fn of_binomial(alpha: f64, level: f64, tally: Tally, units: u64) -> Self {
+        let Tally { errors, total, .. } = tally;
+        let if_no_error = binomial::min_rows(0, alpha, level);
+        let at_rate = match total {
+            0 => None,
+            n => binomial::rows_for_held(alpha, level, errors as f64 / n as f64),
+        };
+        let in_units = |cases: u64| (total > 0).then(|| scale_up(cases, units, total));
+        Self {
+            if_no_error,
+            units_if_no_error: in_units(if_no_error),
+            at_rate,
+            units_at_rate: at_rate.and_then(in_units),
+        }
+    }
+
+    /// Wealth grows at most by the factor 1 + α a unit; at the observed rate as fast as it did up to its largest.
+    fn of_betting(tests: &Tests<'_>, best: &Step) -> Self {
+        let (alpha, needed) = (tests.plan.alpha(), -tests.one.ln());
+        let if_no_error = (needed / alpha.ln_1p()).ceil() as u64;
+        let units = tests.calib.units as f64;
+        let reached = -best.p_value.ln();
+        Self {
+            if_no_error,
+            units_if_no_error: (best.answered > 0)
+                .then(|| scale_up(if_no_error, tests.calib.rows, best.answered)),
+            at_rate: None,
+            units_at_rate: (reached > 0.0).then(|| (units * needed / reached).ceil() as u64),
+        }
+    }
+
+    /// All constraints must hold: what isn't known of one isn't known of all.
+    fn most(self, other: Self) -> Self {
+        let both = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+        Self {
+            if_no_error: self.if_no_error.max(other.if_no_error),
+            units_if_no_error: both(self.units_if_no_error, other.units_if_no_error),
+            at_rate: both(self.at_rate, other.at_rate),
+            units_at_rate: both(self.units_at_rate, other.units_at_rate),
+        }
     }
 }
 
@@ -159,6 +373,7 @@ mod tests {
     use crate::plan::{Target, plan};
     use crate::rows::SelectRows;
     use crate::testing::{binary_set, multi_set, with_error_rate};
+    use stage1_core::certificate::Procedure;
 
     fn run_on(
         select: &stage1_core::logits::LogitSet,
@@ -179,7 +394,7 @@ mod tests {
                 panic!("{certification:?}")
             };
             let passed: Vec<_> = got.run.iter().take_while(|step| step.passed).collect();
-            assert_eq!(passed.first().unwrap().candidate, plan.start);
+            assert_eq!(passed.first().unwrap().candidate, plan.starts[0]);
             assert_eq!(**passed.last().unwrap(), got.step);
             assert_eq!(
                 got.run.iter().filter(|step| !step.passed).count(),
@@ -254,5 +469,117 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    /// Rows of another session: the same images, with logits moved a little.
+    fn session(n: usize, noise: f32) -> stage1_core::logits::LogitSet {
+        let mut set = multi_set(n, 6);
+        for (i, z) in set.logits.iter_mut().enumerate() {
+            *z += noise * (i as f32 * 0.7).sin();
+        }
+        set
+    }
+
+    fn planned(n: u64) -> Plan {
+        let select = SelectRows::new(&multi_set(2000, 5), 1).unwrap();
+        plan(&select, n, &Target::new(0.05, 0.1), None).unwrap()
+    }
+
+    #[test]
+    fn a_variant_is_certified_only_by_its_own_run() {
+        let plan = planned(2000);
+        let rows = |noise| CalibRows::new(&session(2000, noise), 1).unwrap();
+        let Certification::Certified(first) = certify(&plan, &rows(0.0)).unwrap() else {
+            panic!("the reference is certified")
+        };
+        let same = certify_variant(&plan, first.threshold, &rows(0.001)).unwrap();
+        let Certification::Certified(variant) = same else {
+            panic!("{same:?}")
+        };
+        assert_eq!(variant.threshold, first.threshold);
+        assert!(variant.run.contains(&variant.step) && variant.step.passed);
+        // One step laxer than what any session rejects.
+        let laxer = plan.candidates.last().unwrap().threshold;
+        let refused = certify_variant(&plan, laxer, &rows(0.001)).unwrap();
+        let Certification::NotCertified(refused) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(refused.reason, NotCertifiedReason::ThresholdNotRejected);
+    }
+
+    #[test]
+    fn sessions_are_certified_together_by_the_worst() {
+        let plan = planned(2000);
+        let sets = [0.0, 0.5, 2.0].map(|noise| CalibRows::new(&session(2000, noise), 1).unwrap());
+        let rejected = |certification: &Certification| match certification {
+            Certification::Certified(certified) => certified.run.clone(),
+            Certification::NotCertified(not) => not.run.clone(),
+        };
+        let joint = rejected(&certify_jointly(&plan, &sets.each_ref()[..]).unwrap());
+        let alone = sets
+            .each_ref()
+            .map(|rows| rejected(&certify(&plan, rows).unwrap()));
+        for (at, step) in joint.iter().enumerate() {
+            let worst = alone
+                .iter()
+                .map(|run| run.get(at).map_or(1.0, |step| step.p_value));
+            let worst = worst.fold(0.0, f64::max);
+            assert!(!step.passed || step.p_value.to_bits() == worst.to_bits());
+        }
+        assert!(certify_jointly(&plan, &[]).is_err());
+    }
+
+    #[test]
+    fn a_score_fitted_on_one_half_is_certified_on_the_other() {
+        let set = multi_set(3000, 6);
+        let (fit, rows) = crate::rows::halves(&set, 1).unwrap();
+        let select = SelectRows::new(&multi_set(500, 5), 1).unwrap();
+        let target = Target::new(0.05, 0.1);
+        let plan = crate::plan::plan_fitted(&select, &fit, rows.shape(), &target, None).unwrap();
+        let Certification::Certified(got) = certify_half(&plan, &rows).unwrap() else {
+            panic!("half of val_calib is enough")
+        };
+        assert_eq!(got.calib.units, 1500);
+    }
+
+    #[test]
+    fn other_procedures_certify_what_they_reject() {
+        let select = SelectRows::new(&multi_set(2000, 5), 1).unwrap();
+        let calib = CalibRows::new(&multi_set(2000, 6), 1).unwrap();
+        let coverage = |procedure| {
+            let target = Target {
+                procedure,
+                ..Target::new(0.05, 0.1)
+            };
+            let plan = plan(&select, 2000, &target, None).unwrap();
+            match certify(&plan, &calib).unwrap() {
+                Certification::Certified(certified) => {
+                    assert!(certified.run.contains(&certified.step));
+                    certified.coverage
+                }
+                Certification::NotCertified(not) => panic!("{not:?}"),
+            }
+        };
+        let fixed = coverage(Procedure::FixedSequence);
+        for other in [
+            Procedure::MultiStart { starts: 5 },
+            Procedure::Bonferroni,
+            Procedure::Holm,
+        ] {
+            assert!(coverage(other) <= fixed, "{other:?}");
+        }
+        assert!(coverage(Procedure::Holm) >= coverage(Procedure::Bonferroni));
+    }
+
+    #[test]
+    fn groups_that_the_plan_does_not_know_of_are_refused() {
+        let plan = planned(400);
+        let mut set = multi_set(2000, 6);
+        set.units = Some((0..2000).map(|i| i / 5).collect());
+        let got = certify(&plan, &CalibRows::new(&set, 1).unwrap());
+        assert!(
+            matches!(got, Err(Error::Groups { planned: false })),
+            "{got:?}"
+        );
     }
 }

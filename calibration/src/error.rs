@@ -48,6 +48,52 @@ pub enum Error {
         /// Seed of the rows.
         got_seed: u64,
     },
+    /// The plan was made for rows that are their own units, or weren't, and it is the other way.
+    #[error(
+        "the plan was made for units of {} in val_calib, here they have {}; plan with the shape of these rows",
+        rows_each(*planned), rows_each(!*planned)
+    )]
+    Groups {
+        /// Whether the plan expects units of several rows.
+        planned: bool,
+    },
+    /// Something that can't be promised.
+    #[error("calibrate.constraints: {reason}")]
+    Constraint {
+        /// What is wrong, and what is needed.
+        reason: String,
+    },
+    /// A score that doesn't go with the number of classes.
+    #[error(
+        "score binary_margin does not go with {classes} classes: it takes two; use max_probability, margin, energy or auto"
+    )]
+    Score {
+        /// Number of classes.
+        classes: usize,
+    },
+    /// The score is a gate, and the rows have none.
+    #[error(
+        "{what} has no `gate` column, which the score compares; use the logits of a model with a gate, or another score"
+    )]
+    NoGate {
+        /// Whose rows.
+        what: &'static str,
+    },
+    /// One unit can't be divided in halves.
+    #[error(
+        "val_calib has fewer than two units: a score that is fitted on half of it needs two; fit it on val_select instead"
+    )]
+    OneUnit,
+    /// Sessions that aren't about the same rows.
+    #[error(
+        "{what}: the two sessions' rows differ ({reason}); compare the logits of the same images, by id"
+    )]
+    Unpaired {
+        /// Whose rows.
+        what: &'static str,
+        /// How.
+        reason: String,
+    },
     /// A calibrator that doesn't go with the number of classes.
     #[error(
         "calibrator {choice:?} does not go with {classes} classes: platt, affine, beta, quadratic, isotonic and venn_abers take two, vector, svs and sms take more; or use temperature, ts_mix or auto"
@@ -78,6 +124,14 @@ pub enum Error {
 
 /// The result of fitting or certifying.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn rows_each(grouped: bool) -> &'static str {
+    if grouped {
+        "several rows"
+    } else {
+        "one row each"
+    }
+}
 
 /// Checks a level.
 pub(crate) fn level(name: &'static str, value: f64) -> Result<f64> {

@@ -1,12 +1,13 @@
 //! From a plan and val_calib to a policy and its certificate.
 
 use crate::calibrate;
-use crate::certify::{Certification, Certified, certify};
+use crate::certify::{Certification, Certified, certify_jointly};
 use crate::error::Result;
 use crate::rows::CalibRows;
 use stage1_core::artifact::{Digest, Document, json};
 use stage1_core::certificate::{
-    Attempts, Certificate, Fingerprint, Guarantee, NotCertified, Plan, UnitRule,
+    Attempts, Certificate, Constraint, Fingerprint, Guarantee, NotCertified, Plan, UnitRule,
+    percent,
 };
 use stage1_core::config::CalibratorChoice;
 use stage1_core::ledger::LedgerState;
@@ -32,18 +33,32 @@ pub enum PolicyFit {
 /// its digest to val_calib's ledger; then this.
 ///
 /// # Errors
-/// As [`certify`] and [`calibrate::fit`].
+/// As [`certify`](crate::certify::certify) and [`calibrate::fit`].
 pub fn fit_policy(
     plan: &Plan,
     calib: &CalibRows,
     calibrator: CalibratorChoice,
 ) -> Result<PolicyFit> {
-    // The rows are units already: one of each was kept.
-    let fit = calibrate::fit(calib.0.labelled(), None, calib.0.seed, calibrator)?;
-    let certified = match certify(plan, calib)? {
+    fit_policy_jointly(plan, &[calib], calibrator)
+}
+
+/// As [`fit_policy`], with one threshold for several sessions ([`certify_jointly`]); the reported probability is fitted on
+/// the first.
+///
+/// # Errors
+/// As [`certify_jointly`] and [`calibrate::fit`].
+pub fn fit_policy_jointly(
+    plan: &Plan,
+    sessions: &[&CalibRows],
+    calibrator: CalibratorChoice,
+) -> Result<PolicyFit> {
+    let certified = match certify_jointly(plan, sessions)? {
         Certification::NotCertified(not) => return Ok(PolicyFit::NotCertified(not)),
         Certification::Certified(certified) => certified,
     };
+    // One row of each unit: each is its own unit here.
+    let rows = &sessions[0].0;
+    let fit = calibrate::fit(rows.labelled(), None, rows.seed, calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
         plan.score,
@@ -56,24 +71,49 @@ pub fn fit_policy(
     Ok(PolicyFit::Certified { policy, certified })
 }
 
+/// What a certificate records beside the evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Circumstances {
+    /// The ledger of val_calib.
+    pub calib_ledger: LedgerState,
+    /// What was measured; none for logits that came without their origin.
+    pub fingerprint: Option<Fingerprint>,
+    /// Certificates of variants that were made on this val_calib, with this one.
+    pub variants: u64,
+}
+
+impl Circumstances {
+    /// Of the only variant.
+    pub fn new(calib_ledger: LedgerState, fingerprint: Option<Fingerprint>) -> Self {
+        Self {
+            calib_ledger,
+            fingerprint,
+            variants: 1,
+        }
+    }
+}
+
 /// The document that says what was promised for `policy`, by which session, on what evidence.
 pub fn certificate(
     plan: &Plan,
     policy: &Policy,
     certified: &Certified,
-    calib_ledger: LedgerState,
-    fingerprint: Option<Fingerprint>,
+    circumstances: Circumstances,
 ) -> Certificate {
-    let assumptions = assumptions(plan, certified, &calib_ledger, fingerprint.as_ref());
     Certificate {
         schema_version: Certificate::SCHEMA_VERSION,
         guarantee: Guarantee::Pac,
-        alpha: plan.alpha,
+        alpha: plan.alpha(),
         delta: plan.delta,
         attempt: plan.attempt,
         attempts: plan.attempts,
         level: plan.level,
+        procedure: plan.procedure,
+        variants: circumstances.variants,
         calib: certified.calib,
+        risk: certified.risk,
+        test: certified.calib.rule.test(),
+        claims: certified.claims.clone(),
         answered: certified.step.answered,
         errors: certified.step.errors,
         p_value: certified.step.p_value,
@@ -83,59 +123,74 @@ pub fn certificate(
         plan_digest: certified.plan_digest,
         policy_digest: Digest::of_bytes(&json::to_bytes(policy)),
         splits_digest: plan.splits_digest,
-        calib_ledger,
-        fingerprint,
-        statement: statement(plan),
-        assumptions,
+        statement: statement(plan, circumstances.variants),
+        assumptions: assumptions(plan, certified, &circumstances),
+        calib_ledger: circumstances.calib_ledger,
+        fingerprint: circumstances.fingerprint,
     }
 }
 
 /// The promise, in the words of the binding page.
-fn statement(plan: &Plan) -> String {
-    let (alpha, delta) = (percent(plan.alpha), percent(plan.delta));
-    let attempt = match (plan.attempts, plan.attempt) {
-        (Attempts::Single, 1) => String::new(),
-        (Attempts::Single, j) => {
-            format!(
-                " This is attempt {j} on this val_calib; the confidence {} holds for one attempt.",
-                percent(1.0 - plan.delta)
-            )
-        }
-        (Attempts::Spending, j) => {
-            format!(
-                " This is attempt {j}, tested at level {}; all attempts together hold with confidence {}.",
-                plan.level,
-                percent(1.0 - plan.delta)
-            )
-        }
+fn statement(plan: &Plan, variants: u64) -> String {
+    let promises: Vec<String> = plan.constraints.iter().map(Constraint::statement).collect();
+    let together = if promises.len() > 1 {
+        ", all of this together"
+    } else {
+        ""
     };
+    let delta = percent(plan.delta);
     format!(
-        "On average over images drawn like those of val_calib, the answers of stage 1 are wrong with rate at most {alpha}; \
-         over repeated calibrations at most {delta} of such certificates are wrong.{attempt} Nothing is said about single \
-         images, single classes, deferred images, or images drawn otherwise."
+        "On average over images drawn like those of val_calib, {}{together}; over repeated calibrations at most {delta} of \
+         such certificates are wrong.{}{} Nothing is said about single images, {}deferred images, or images drawn \
+         otherwise.",
+        promises.join(", "),
+        attempts(plan),
+        several(plan, variants),
+        if plan.constraints.iter().any(is_of_class) {
+            "other classes, "
+        } else {
+            "single classes, "
+        },
     )
 }
 
-fn assumptions(
-    plan: &Plan,
-    certified: &Certified,
-    ledger: &LedgerState,
-    fingerprint: Option<&Fingerprint>,
-) -> Vec<String> {
-    let units = match certified.calib.rule {
-        UnitRule::OnePerUnit => format!(
-            "val_calib's {} rows are {} independent units; one row of each, kept by seeded hash, was counted: the rate is that of a random image of a random unit",
-            certified.calib.rows, certified.calib.units
+fn is_of_class(constraint: &Constraint) -> bool {
+    !matches!(
+        constraint,
+        Constraint::SelectiveError { .. } | Constraint::Coverage { .. }
+    )
+}
+
+fn attempts(plan: &Plan) -> String {
+    let confidence = percent(1.0 - plan.delta);
+    match (plan.attempts, plan.attempt) {
+        (Attempts::Single, 1) => String::new(),
+        (Attempts::Single, j) => format!(
+            " This is attempt {j} on this val_calib; the confidence {confidence} holds for one attempt."
         ),
-        _ => format!(
-            "val_calib's {} rows are independent of one another",
-            certified.calib.rows
+        (Attempts::Spending, j) => format!(
+            " This is attempt {j}, tested at level {}; all attempts together hold with confidence {confidence}.",
+            plan.level
         ),
-    };
+    }
+}
+
+fn several(plan: &Plan, variants: u64) -> String {
+    if variants < 2 {
+        return String::new();
+    }
+    format!(
+        " With {variants} variants certified on this val_calib, all of them hold together with confidence at least {}; \
+         choosing one by its speed costs nothing, by its certified coverage it does.",
+        percent((1.0 - variants as f64 * plan.delta).max(0.0))
+    )
+}
+
+fn assumptions(plan: &Plan, certified: &Certified, circumstances: &Circumstances) -> Vec<String> {
     let mut all = vec![
         "val_calib is a random sample of the images that stage 1 will answer".to_owned(),
         "no row of val_calib was used to train or choose the model, the score, the thresholds or their order".to_owned(),
-        units,
+        units(certified),
     ];
     if plan.splits_digest.is_none() {
         all.push(
@@ -143,10 +198,10 @@ fn assumptions(
                 .to_owned(),
         );
     }
-    if fingerprint.is_none() {
+    if circumstances.fingerprint.is_none() {
         all.push("the logits come from the session that will answer: none was recorded".to_owned());
     }
-    if let LedgerState::Unknown { reason } = ledger {
+    if let LedgerState::Unknown { reason } = &circumstances.calib_ledger {
         all.push(format!(
             "this is the attempt that it says it is: val_calib's ledger is unknown ({reason})"
         ));
@@ -154,10 +209,19 @@ fn assumptions(
     all
 }
 
-fn percent(share: f64) -> String {
-    // Twelve digits: 1 − 0.1 shall read 90 %, and 0.0501 stay what it is.
-    let text = format!("{:.10}", share * 100.0);
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+fn units(certified: &Certified) -> String {
+    let (rows, units) = (certified.calib.rows, certified.calib.units);
+    let risk = certified.risk.statement();
+    match certified.calib.rule {
+        UnitRule::OnePerUnit => format!(
+            "val_calib's {rows} rows are {units} independent units; one row of each, kept by seeded hash, was counted: {risk}"
+        ),
+        UnitRule::Betting => format!(
+            "val_calib's {rows} rows are {units} independent units, tested by betting on all rows of each: {risk}; counts of \
+             rows are not a guarantee, they ignore groups"
+        ),
+        _ => format!("val_calib's {rows} rows are independent of one another"),
+    }
 }
 
 #[cfg(test)]
@@ -202,7 +266,12 @@ mod tests {
             let unknown = LedgerState::Unknown {
                 reason: "a test".to_owned(),
             };
-            let document = certificate(&plan, &policy, &certified, unknown, None);
+            let document = certificate(
+                &plan,
+                &policy,
+                &certified,
+                Circumstances::new(unknown, None),
+            );
             document.validate().unwrap();
             assert!(
                 document.statement.contains("at most 5 %")
@@ -245,10 +314,10 @@ mod tests {
     #[test]
     fn later_attempts_are_owned_up_to() {
         let (mut plan, _, _) = calibrated(&multi_set(100, 1), &multi_set(100, 2));
-        assert!(!statement(&plan).contains("attempt"));
+        assert!(!statement(&plan, 1).contains("attempt"));
         plan.attempt = 3;
         assert!(
-            statement(&plan)
+            statement(&plan, 1)
                 .contains("attempt 3 on this val_calib; the confidence 90 % holds for one attempt")
         );
     }

@@ -3,13 +3,21 @@
 //!
 //! **Unit rule.** Exact binomial tests need independent draws. Rows of one unit (a patient, a video, duplicates) aren't:
 //! one row of each unit is kept, by a seeded hash of the row's id (without ids: of its bytes), before any score is
-//! computed. The kept rows are then put in the order of that hash, so that permuting the input changes nothing.
+//! computed. The kept rows are then put in the order of that hash, so that permuting the input changes nothing. Betting
+//! tests use all rows, one loss per unit; units are ordered by a seeded hash of their number, on which nothing in them
+//! has an influence (the smallest hash among a unit's rows would put large units first, and such an order is not valid).
+//!
+//! **Halves.** A score that was fitted on val_calib can't be certified there. [`halves`] divides val_calib by unit into
+//! rows that fit ([`FitHalf`]) and rows that certify ([`CertifyHalf`]); each type is accepted only where it may be used.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Hasher};
 use stage1_core::certificate::{SampleSize, UnitRule};
 use stage1_core::logits::LogitSet;
+use stage1_core::policy::Row;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Logits `[n, classes]` with labels `[n]`, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -37,37 +45,41 @@ impl<'a> Labelled<'a> {
     }
 }
 
-/// One row of each unit, in canonical order: independent draws, as far as units are.
+/// What the model says of rows, and their labels.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct IndependentRows {
+pub(crate) struct Block {
     logits: Vec<f32>,
-    labels: Vec<usize>,
+    gate: Option<Vec<f32>>,
+    pub(crate) labels: Vec<usize>,
     pub(crate) classes: usize,
-    pub(crate) seed: u64,
-    pub(crate) size: SampleSize,
 }
 
-impl IndependentRows {
-    /// The only way to make them.
-    fn one_per_unit(set: &LogitSet, seed: u64) -> Result<Self> {
-        set.validate()?;
-        let kept = keep(set, seed);
-        let size = SampleSize {
-            rule: if kept.len() < set.n() {
-                UnitRule::OnePerUnit
-            } else {
-                UnitRule::Rows
-            },
-            rows: set.n() as u64,
-            units: kept.len() as u64,
-        };
-        Ok(Self {
-            logits: kept.iter().flat_map(|i| set.row(*i)).copied().collect(),
-            labels: kept.iter().map(|i| class(set.labels[*i])).collect(),
+impl Block {
+    fn of(set: &LogitSet, rows: &[usize]) -> Self {
+        Self {
+            logits: gathered(set, rows),
+            gate: set
+                .gate
+                .as_ref()
+                .map(|gate| rows.iter().map(|i| gate[*i]).collect()),
+            labels: rows.par_iter().map(|i| class(set.labels[*i])).collect(),
             classes: set.classes,
-            seed,
-            size,
-        })
+        }
+    }
+
+    pub(crate) fn n(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub(crate) fn has_gate(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    pub(crate) fn row(&self, i: usize) -> Row<'_> {
+        Row {
+            logits: self.labelled().row(i),
+            gate: self.gate.as_ref().map(|gate| gate[i]),
+        }
     }
 
     pub(crate) fn labelled(&self) -> Labelled<'_> {
@@ -79,21 +91,159 @@ impl IndependentRows {
     }
 }
 
+/// All rows of all units, units in the order of their hash.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Grouped {
+    pub(crate) rows: Block,
+    /// Where each unit ends.
+    ends: Vec<usize>,
+}
+
+impl Grouped {
+    fn of(set: &LogitSet, units: &[u64], seed: u64) -> Self {
+        let key = |i: &usize| {
+            (
+                unit_key(units[*i], "bet", seed),
+                row_key(set, *i, "order", seed),
+                *i,
+            )
+        };
+        let mut order: Vec<usize> = (0..set.n()).collect();
+        order.sort_by_cached_key(key);
+        let is_last = |at: &usize| {
+            let next = order.get(at + 1).map(|i| units[*i]);
+            next != Some(units[order[*at]])
+        };
+        Self {
+            ends: (0..order.len()).filter(is_last).map(|at| at + 1).collect(),
+            rows: Block::of(set, &order),
+        }
+    }
+
+    /// The rows of each unit.
+    pub(crate) fn units(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+        (0..self.ends.len()).map(|g| (if g == 0 { 0 } else { self.ends[g - 1] })..self.ends[g])
+    }
+}
+
+/// The rows of a split under the unit rule.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sample {
+    /// One row of each unit, in canonical order: independent draws, as far as units are.
+    pub(crate) kept: Block,
+    /// All rows, where some unit has more than one.
+    pub(crate) grouped: Option<Grouped>,
+    pub(crate) seed: u64,
+    pub(crate) shape: Shape,
+}
+
+impl Sample {
+    /// The only way to make them.
+    fn new(set: &LogitSet, seed: u64) -> Result<Self> {
+        set.validate()?;
+        let kept = keep(set, seed);
+        let shape = shape(set);
+        let grouped = match &set.units {
+            Some(units) if shape.is_grouped() => Some(Grouped::of(set, units, seed)),
+            _ => None,
+        };
+        Ok(Self {
+            kept: Block::of(set, &kept),
+            grouped,
+            seed,
+            shape,
+        })
+    }
+
+    pub(crate) fn labelled(&self) -> Labelled<'_> {
+        self.kept.labelled()
+    }
+
+    /// Under `rule`; the rule of one row per unit is `rows` where that is all rows.
+    pub(crate) fn size(&self, rule: UnitRule) -> SampleSize {
+        SampleSize {
+            rule: if self.grouped.is_some() {
+                rule
+            } else {
+                UnitRule::Rows
+            },
+            rows: self.shape.rows,
+            units: self.shape.units,
+        }
+    }
+}
+
+/// How many rows and units a set has: what a plan needs to know of val_calib, without its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows.
+    pub rows: u64,
+    /// Units.
+    pub units: u64,
+    /// Rows of the largest unit.
+    pub largest: u64,
+}
+
+impl Shape {
+    /// Whether some unit has more than one row.
+    pub fn is_grouped(&self) -> bool {
+        self.rows > self.units
+    }
+}
+
+/// That many rows, each its own unit.
+impl From<u64> for Shape {
+    fn from(rows: u64) -> Self {
+        Self {
+            rows,
+            units: rows,
+            largest: rows.min(1),
+        }
+    }
+}
+
+/// The shape of a set.
+pub fn shape(set: &LogitSet) -> Shape {
+    let rows = set.n() as u64;
+    let Some(units) = &set.units else {
+        return rows.into();
+    };
+    let mut units = units.clone();
+    units.sort_unstable();
+    let runs = units.chunk_by(|a, b| a == b);
+    let (count, largest) = runs.fold((0, 0), |(count, largest), run| {
+        (count + 1, largest.max(run.len() as u64))
+    });
+    Shape {
+        rows,
+        units: count,
+        largest,
+    }
+}
+
 /// Validated logit sets have labels in `0..classes`.
 pub(crate) fn class(label: i64) -> usize {
     usize::try_from(label).expect("a validated label is a class")
 }
 
+fn gathered(set: &LogitSet, rows: &[usize]) -> Vec<f32> {
+    let mut logits = vec![0.0; rows.len() * set.classes];
+    let places = logits.par_chunks_mut(set.classes).zip(rows);
+    places.for_each(|(place, row)| place.copy_from_slice(set.row(*row)));
+    logits
+}
+
 /// Indices of the kept rows in canonical order.
-fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
+pub(crate) fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
     let keys: Vec<_> = (0..set.n())
+        .into_par_iter()
         .map(|i| (row_key(set, i, "order", seed), unit(set, i), i))
         .collect();
     let mut kept = match &set.units {
         None => keys,
         Some(_) => smallest_of_each_unit(keys),
     };
-    kept.sort_unstable();
+    kept.par_sort_unstable();
     kept.into_iter().map(|(_, _, i)| i).collect()
 }
 
@@ -120,7 +270,10 @@ fn row_key(set: &LogitSet, i: usize, purpose: &str, seed: u64) -> Digest {
     match set.ids.get(i) {
         Some(id) => hasher.field(b"id").field(id.as_bytes()),
         None => {
-            let bytes: Vec<u8> = set.row(i).iter().flat_map(|z| z.to_be_bytes()).collect();
+            let mut bytes = Vec::with_capacity(4 * set.classes);
+            set.row(i)
+                .iter()
+                .for_each(|z| bytes.extend(z.to_be_bytes()));
             hasher
                 .field(b"row")
                 .field(&bytes)
@@ -130,33 +283,54 @@ fn row_key(set: &LogitSet, i: usize, purpose: &str, seed: u64) -> Digest {
     hasher.finish()
 }
 
+fn unit_key(unit: u64, purpose: &str, seed: u64) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher
+        .field(purpose.as_bytes())
+        .field(&seed.to_be_bytes())
+        .field(b"unit")
+        .field(&unit.to_be_bytes());
+    hasher.finish()
+}
+
 /// Divides the rows of a set that names no splits: a third of the units, by seeded hash, to select, the others to
 /// certify. Returns row indices in input order.
 ///
 /// # Errors
 /// As [`LogitSet::validate`].
 pub fn divide(set: &LogitSet, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    cut(set, "divide", seed, |units| (units + 1) / 3)
+}
+
+/// The rows before and after the cut at `first(units)` units in the order of a seeded hash.
+fn cut(
+    set: &LogitSet,
+    purpose: &str,
+    seed: u64,
+    first: impl Fn(usize) -> usize,
+) -> Result<(Vec<usize>, Vec<usize>)> {
     set.validate()?;
-    let keys = division_keys(set, seed);
+    let keys = division_keys(set, purpose, seed);
     let mut units = keys.clone();
     units.sort_unstable();
     units.dedup();
-    let Some(first_calib) = units.get((units.len() + 1) / 3) else {
+    let Some(first_after) = units.get(first(units.len())) else {
         return Ok((Vec::new(), Vec::new()));
     };
-    Ok((0..set.n()).partition(|i| keys[*i] < *first_calib))
+    Ok((0..set.n()).partition(|i| keys[*i] < *first_after))
 }
 
 /// A seeded hash for each unit; rows without units are told apart by their ids, or else by their bytes and a count among
 /// rows of equal bytes. The count matters: were equal rows kept together, logits and label would steer the division, and
 /// rows of a model with few distinct outputs would not be divided at random.
-fn division_keys(set: &LogitSet, seed: u64) -> Vec<Digest> {
+fn division_keys(set: &LogitSet, purpose: &str, seed: u64) -> Vec<Digest> {
     if let Some(units) = &set.units {
-        return units.iter().map(|unit| unit_key(*unit, seed)).collect();
+        let key = |unit: &u64| unit_key(*unit, purpose, seed);
+        return units.iter().map(key).collect();
     }
     let mut seen: BTreeMap<Digest, u64> = BTreeMap::new();
     let mut key = |i| {
-        let row = row_key(set, i, "divide", seed);
+        let row = row_key(set, i, purpose, seed);
         let count = seen.entry(row).or_default();
         *count += 1;
         let mut hasher = Hasher::new();
@@ -166,32 +340,11 @@ fn division_keys(set: &LogitSet, seed: u64) -> Vec<Digest> {
     (0..set.n()).map(&mut key).collect()
 }
 
-fn unit_key(unit: u64, seed: u64) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher
-        .field(b"divide")
-        .field(&seed.to_be_bytes())
-        .field(b"unit")
-        .field(&unit.to_be_bytes());
-    hasher.finish()
-}
-
-/// How many units a set has: what a plan needs to know of val_calib, without its labels.
-pub fn count_units(set: &LogitSet) -> u64 {
-    let Some(units) = &set.units else {
-        return set.n() as u64;
-    };
-    let mut units = units.clone();
-    units.sort_unstable();
-    units.dedup();
-    units.len() as u64
-}
-
 macro_rules! split_rows {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
-        pub struct $name(pub(crate) IndependentRows);
+        pub struct $name(pub(crate) Sample);
 
         impl $name {
             /// Applies the unit rule with `seed`.
@@ -199,17 +352,17 @@ macro_rules! split_rows {
             /// # Errors
             /// As [`LogitSet::validate`].
             pub fn new(set: &LogitSet, seed: u64) -> Result<Self> {
-                IndependentRows::one_per_unit(set, seed).map(Self)
+                Sample::new(set, seed).map(Self)
             }
 
-            /// Rows given, units kept, and the rule.
+            /// Rows given, units, and the rule of exact tests.
             pub fn size(&self) -> SampleSize {
-                self.0.size
+                self.0.size(UnitRule::OnePerUnit)
             }
 
             /// Number of classes.
             pub fn classes(&self) -> usize {
-                self.0.classes
+                self.0.kept.classes
             }
         }
     };
@@ -226,6 +379,41 @@ split_rows! {
 split_rows! {
     /// Rows of val_test: the verdict.
     TestRows
+}
+
+/// The half of val_calib's units that a score may be fitted on. It certifies nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitHalf(pub(crate) Sample);
+
+/// The other half: it certifies a policy whose score was fitted on [`FitHalf`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct CertifyHalf(pub(crate) CalibRows);
+
+impl CertifyHalf {
+    /// Rows given, units, and the rule of exact tests.
+    pub fn size(&self) -> SampleSize {
+        self.0.size()
+    }
+
+    /// What a plan for this half needs to know.
+    pub fn shape(&self) -> Shape {
+        self.0.0.shape
+    }
+}
+
+/// Divides val_calib in halves by unit, by a seeded hash.
+///
+/// # Errors
+/// As [`LogitSet::validate`], and [`Error::OneUnit`] where there are fewer than two units.
+pub fn halves(set: &LogitSet, seed: u64) -> Result<(FitHalf, CertifyHalf)> {
+    let (fit, certify) = cut(set, "halves", seed, |units| units / 2)?;
+    if fit.is_empty() {
+        return Err(Error::OneUnit);
+    }
+    Ok((
+        FitHalf(Sample::new(&set.subset(&fit), seed)?),
+        CertifyHalf(CalibRows::new(&set.subset(&certify), seed)?),
+    ))
 }
 
 #[cfg(test)]
@@ -259,7 +447,7 @@ mod tests {
                 units: 10
             }
         );
-        assert_eq!(rows.0.labels.len(), 10);
+        assert_eq!(rows.0.kept.n(), 10);
         let rows = CalibRows::new(&set(90, true, Some((0..90).collect())), 1).unwrap();
         assert_eq!(
             rows.size(),
@@ -278,7 +466,7 @@ mod tests {
             let backward: Vec<usize> = (0..60).rev().collect();
             let of = |set: &LogitSet, seed| CalibRows::new(set, seed).unwrap();
             assert_eq!(of(&straight, 1), of(&straight.subset(&backward), 1));
-            assert_ne!(of(&straight, 1).0.logits, of(&straight, 2).0.logits);
+            assert_ne!(of(&straight, 1).0.kept, of(&straight, 2).0.kept);
         }
     }
 
@@ -329,5 +517,41 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn units_keep_their_rows_and_their_order_ignores_what_is_in_them() {
+        let sizes: Vec<u64> = (0..40).flat_map(|g| vec![g; 1 + g as usize % 7]).collect();
+        let rows = CalibRows::new(&set(sizes.len(), true, Some(sizes.clone())), 1).unwrap();
+        let grouped = rows.0.grouped.unwrap();
+        let mut found: Vec<usize> = grouped.units().map(|unit| unit.len()).collect();
+        let order_of_sizes = found.clone();
+        found.sort_unstable();
+        let mut want: Vec<usize> = (0..40).map(|g| 1 + g % 7).collect();
+        // One row more in some unit moves none of the others.
+        let mut more = sizes;
+        more.push(5);
+        let other = CalibRows::new(&set(more.len(), true, Some(more)), 1).unwrap();
+        let other: Vec<usize> = other.0.grouped.unwrap().units().map(|u| u.len()).collect();
+        let moved = other
+            .iter()
+            .zip(&order_of_sizes)
+            .filter(|(a, b)| a != b)
+            .count();
+        assert_eq!(moved, 1);
+        want.sort_unstable();
+        assert_eq!(found, want);
+        let shape = rows.0.shape;
+        assert_eq!((shape.units, shape.largest), (40, 7));
+    }
+
+    #[test]
+    fn halves_share_no_unit() {
+        let set = set(90, true, Some((0..90).map(|i| i / 3).collect()));
+        let (fit, certify) = halves(&set, 1).unwrap();
+        assert_eq!((fit.0.shape.units, certify.size().units), (15, 15));
+        assert_eq!(fit.0.shape.rows + certify.shape().rows, 90);
+        let one = self::set(9, true, Some(vec![1; 9]));
+        assert!(matches!(halves(&one, 1), Err(Error::OneUnit)));
     }
 }

@@ -1,13 +1,21 @@
-//! The verdict on val_test: did the certified risk hold where nothing was chosen?
+//! The verdict on val_test: did what was certified hold where nothing was chosen?
+//!
+//! Each constraint has two exact tests: "the rate is at least α" (rejected: it held) and "the rate is at most α" (rejected:
+//! it is refuted). HELD needs every constraint to hold at γ; REFUTED one that is refuted at γ/C. Floors on coverage are
+//! ceilings on deferrals. Where the certificate came of betting tests and val_test has units of several rows, the same
+//! losses are bet on, in either direction.
 
 use crate::binomial;
 use crate::error::{Error, Result, level};
+use crate::evidence::Evidence;
 use crate::rows::TestRows;
 use serde::{Deserialize, Serialize};
 use stage1_core::artifact::{Digest, Document};
-use stage1_core::certificate::{Certificate, SampleSize};
+use stage1_core::certificate::{
+    Certificate, Claim, Constraint, ControlledRisk, GroupRisk, SampleSize, TestKind,
+};
 use stage1_core::ledger::LedgerState;
-use stage1_core::policy::{Outcome, Policy};
+use stage1_core::policy::{Policy, Score};
 
 /// The level γ of each side of the verdict.
 pub const GAMMA: f64 = 0.05;
@@ -16,9 +24,9 @@ pub const GAMMA: f64 = 0.05;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
-    /// "The risk is at least α" is rejected at level γ.
+    /// "The rate is at least α" is rejected at level γ, for every constraint.
     Held,
-    /// "The risk is at most α" is rejected at level γ.
+    /// "The rate is at most α" is rejected, for some constraint, at level γ / constraints.
     Refuted,
     /// Neither is.
     Inconclusive,
@@ -28,30 +36,53 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Observed {
-    /// Errors/answers ≤ α.
+    /// Every constraint's rate is ≤ α.
     AtOrBelowTarget,
-    /// Errors/answers > α.
+    /// Some constraint's rate is > α.
     AboveTarget,
     /// Nothing was answered.
     NothingAnswered,
 }
 
-/// How far the rows could decide, whatever came of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How far the rows could decide, whatever came of them. For betting tests, whose power has no formula, these are numbers
+/// of the exact test on one row of each unit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Power {
-    /// val_calib's smoothed risk (errors + ½) / (answered + 1): what was expected of val_test.
+    /// val_calib's smoothed rate (errors + ½) / (cases + 1): what was expected of val_test.
     pub expected_risk: f64,
-    /// P(HELD) at that risk, with the rows answered here.
+    /// P(HELD) at that rate, with the cases found here; of several constraints together, at least this.
     pub held: f64,
-    /// P(REFUTED) if the risk were 1.5·α.
+    /// P(REFUTED) if the rate were 1.5·α.
     pub refuted_at_1_5_alpha: f64,
-    /// P(REFUTED) if the risk were 2·α.
+    /// P(REFUTED) if the rate were 2·α.
     pub refuted_at_2_alpha: f64,
-    /// Answered units from which on P(HELD) stays at 80 % at the expected risk; none if it isn't below α.
+    /// Cases from which on P(HELD) stays at 80 % at the expected rate; none if it isn't below α.
     pub answered_for_80_percent: Option<u64>,
-    /// The same in units of val_test, at the share answered here; none also if nothing was answered.
+    /// The same in units of val_test, at the share found here; none also if there was no case.
     pub units_for_80_percent: Option<u64>,
+}
+
+/// One constraint on val_test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What was promised.
+    pub constraint: Constraint,
+    /// Cases that count against it. With betting tests these are rows: not a guarantee, they ignore groups.
+    pub errors: u64,
+    /// Cases that it is about.
+    pub total: u64,
+    /// errors / total; none if there is no case.
+    pub rate: Option<f64>,
+    /// Two-sided 95 % interval of the rate.
+    pub interval: (f64, f64),
+    /// Of "the rate is at least α": small if the rate is below α.
+    pub p_held: f64,
+    /// Of "the rate is at most α": small if the rate is above α.
+    pub p_refuted: f64,
+    /// How far the rows could decide.
+    pub power: Power,
 }
 
 /// `validation.json`.
@@ -62,29 +93,33 @@ pub struct Validation {
     pub schema_version: u32,
     /// The verdict.
     pub verdict: Verdict,
-    /// Where the observed rate lies.
+    /// Where the observed rates lie.
     pub observed: Observed,
-    /// Target risk.
+    /// Target of the first constraint.
     pub alpha: f64,
     /// Level of each side.
     pub gamma: f64,
     /// val_test.
     pub test: SampleSize,
-    /// Units answered.
+    /// How the p-values came about.
+    pub test_kind: TestKind,
+    /// One for each constraint of the certificate.
+    pub checks: Vec<Check>,
+    /// Units answered; rows where betting tests use all of them.
     pub answered: u64,
     /// Wrong ones among them.
     pub errors: u64,
-    /// answered / units.
+    /// Answered share of the units.
     pub coverage: f64,
     /// errors / answered; none if nothing was answered.
     pub risk: Option<f64>,
-    /// Two-sided 95 % Clopper–Pearson interval of the risk.
+    /// Two-sided 95 % interval of the first constraint's rate.
     pub interval: (f64, f64),
-    /// P(Bin(answered, α) ≤ errors): small if the risk is below α.
+    /// The largest of the checks.
     pub p_held: f64,
-    /// P(Bin(answered, α) ≥ errors): small if the risk is above α.
+    /// The smallest of the checks; it refutes at γ / constraints.
     pub p_refuted: f64,
-    /// How far the rows could decide.
+    /// How far the rows could decide about all constraints.
     pub power: Power,
     /// Number of this opening of val_test, from 1: the level holds for the first only.
     pub opening: u64,
@@ -98,15 +133,24 @@ pub struct Validation {
 
 impl Document for Validation {
     const KIND: &'static str = "validation.json";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
-        if self.errors <= self.answered && self.answered <= self.test.units && self.opening > 0 {
+        let counted = self.test.counted();
+        if self.errors <= self.answered
+            && self.answered <= counted
+            && self.opening > 0
+            && !self.checks.is_empty()
+        {
             return Ok(());
         }
         Err(format!(
-            "{} errors of {} answered of {} units at opening {}: each must not exceed the next, openings count from 1",
-            self.errors, self.answered, self.test.units, self.opening
+            "{} errors of {} answered of {counted} at opening {} with {} checks: each must not exceed the next, openings \
+             count from 1, and at least one check is needed",
+            self.errors,
+            self.answered,
+            self.opening,
+            self.checks.len()
         ))
     }
 }
@@ -122,10 +166,10 @@ pub struct Opening {
     pub ledger: Option<LedgerState>,
 }
 
-/// Answers val_test by `policy` and compares the errors with `certificate`'s promise; `gamma` is usually [`GAMMA`].
+/// Answers val_test by `policy` and compares what comes of it with `certificate`'s promises; `gamma` is usually [`GAMMA`].
 ///
 /// # Errors
-/// [`Error::Level`], [`Error::Classes`], or [`Error::Row`] for a row that can't be decided.
+/// [`Error::Level`], [`Error::Classes`], or [`Error::NoGate`].
 pub fn validate(
     policy: &Policy,
     certificate: &Certificate,
@@ -134,28 +178,43 @@ pub fn validate(
     opening: Opening,
 ) -> Result<Validation> {
     level("gamma", gamma)?;
-    let (answered, errors) = count(policy, test)?;
-    let alpha = certificate.alpha;
-    let counted = judge(errors, answered, alpha, gamma);
+    check_rows(policy, test)?;
+    let rows = Rows {
+        evidence: Evidence::new(
+            &test.0,
+            policy.score,
+            certificate.calib.rule,
+            group_risk(certificate.risk),
+        ),
+        policy,
+        size: test.0.size(certificate.calib.rule),
+        gamma,
+        constraints: certificate.claims.len(),
+    };
+    let checks: Vec<Check> = certificate
+        .claims
+        .iter()
+        .map(|claim| rows.check(claim))
+        .collect();
+    let answered = rows.evidence.answered(policy.threshold);
+    let judged = judge(&checks, gamma);
     Ok(Validation {
         schema_version: Validation::SCHEMA_VERSION,
-        verdict: counted.verdict,
-        observed: observed(errors, answered, alpha),
-        alpha,
+        verdict: judged.verdict,
+        observed: observed(&checks, answered.total),
+        alpha: certificate.alpha,
         gamma,
-        test: test.size(),
-        answered,
-        errors,
-        coverage: if answered == 0 {
-            0.0
-        } else {
-            answered as f64 / test.size().units as f64
-        },
-        risk: (answered > 0).then(|| errors as f64 / answered as f64),
-        interval: binomial::clopper_pearson(errors, answered, 0.05),
-        p_held: counted.p_held,
-        p_refuted: counted.p_refuted,
-        power: power(certificate, answered, test.size().units, gamma),
+        test: rows.size,
+        test_kind: rows.size.rule.test(),
+        answered: answered.total,
+        errors: answered.errors,
+        coverage: rows.evidence.coverage(policy.threshold),
+        risk: rate(answered.errors, answered.total),
+        interval: checks[0].interval,
+        p_held: judged.p_held,
+        p_refuted: judged.p_refuted,
+        power: together(&checks),
+        checks,
         opening: opening.number,
         subject_digest: opening.subject_digest,
         splits_digest: certificate.splits_digest,
@@ -163,46 +222,116 @@ pub fn validate(
     })
 }
 
-fn count(policy: &Policy, test: &TestRows) -> Result<(u64, u64)> {
-    let rows = test.0.labelled();
-    if policy.classes != rows.classes {
+fn check_rows(policy: &Policy, test: &TestRows) -> Result<()> {
+    if policy.classes != test.classes() {
         return Err(Error::Classes {
             what: "val_test",
-            got: rows.classes,
+            got: test.classes(),
             want: policy.classes,
         });
     }
-    let (mut answered, mut errors) = (0, 0);
-    for row in 0..rows.n() {
-        let decision = policy
-            .decide(rows.row(row))
-            .map_err(|source| Error::Row { row, source })?;
-        if let Outcome::Answer { label } = decision.outcome {
-            answered += 1;
-            errors += u64::from(label != rows.labels[row]);
+    if policy.score == Score::Gate && !test.0.kept.has_gate() {
+        return Err(Error::NoGate { what: "val_test" });
+    }
+    Ok(())
+}
+
+fn group_risk(risk: ControlledRisk) -> GroupRisk {
+    match risk {
+        ControlledRisk::Row { max_group_size } | ControlledRisk::WeightedRow { max_group_size } => {
+            GroupRisk::Row { max_group_size }
+        }
+        _ => GroupRisk::Unit,
+    }
+}
+
+/// val_test, and what it is asked.
+struct Rows<'a> {
+    evidence: Evidence,
+    policy: &'a Policy,
+    size: SampleSize,
+    gamma: f64,
+    constraints: usize,
+}
+
+impl Rows<'_> {
+    fn check(&self, claim: &Claim) -> Check {
+        let (constraint, threshold) = (claim.constraint, self.policy.threshold);
+        let tally = self.evidence.tally(constraint, threshold, self.gamma);
+        Check {
+            constraint,
+            errors: tally.errors,
+            total: tally.total,
+            rate: rate(tally.errors, tally.total),
+            interval: self.evidence.interval(tally, threshold, 0.05),
+            p_held: tally.p_value,
+            p_refuted: self.evidence.refuting_p(constraint, threshold, self.gamma),
+            power: self.power(claim, tally.total),
         }
     }
-    Ok((answered, errors))
+
+    fn power(&self, claim: &Claim, total: u64) -> Power {
+        let (alpha, gamma, units) = (claim.constraint.alpha(), self.gamma, self.size.units);
+        let expected_risk = (claim.errors as f64 + 0.5) / (claim.total as f64 + 1.0);
+        // Cases in independent units: all of them, or those of one row of each unit.
+        let share = total as f64 / self.size.counted().max(1) as f64;
+        let cases = (share * units as f64).round() as u64;
+        let refuted = |times: f64| {
+            let level = gamma / self.constraints as f64;
+            binomial::refuted_power(cases, alpha, level, (times * alpha).min(1.0))
+        };
+        let needed = binomial::rows_for_held(alpha, gamma, expected_risk);
+        let in_units =
+            |n: u64| (cases > 0).then(|| (n as f64 * units as f64 / cases as f64).ceil() as u64);
+        Power {
+            expected_risk,
+            held: binomial::held_power(cases, alpha, gamma, expected_risk),
+            refuted_at_1_5_alpha: refuted(1.5),
+            refuted_at_2_alpha: refuted(2.0),
+            answered_for_80_percent: needed,
+            units_for_80_percent: needed.and_then(in_units),
+        }
+    }
+}
+
+fn rate(errors: u64, total: u64) -> Option<f64> {
+    (total > 0).then(|| errors as f64 / total as f64)
+}
+
+/// Of one constraint its own; of several at least, or at most, that.
+fn together(checks: &[Check]) -> Power {
+    let first = checks[0].power;
+    let all = checks[1..].iter().map(|check| check.power);
+    all.fold(first, |sum, one| {
+        let both = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+        Power {
+            expected_risk: first.expected_risk,
+            held: (sum.held + one.held - 1.0).max(0.0),
+            refuted_at_1_5_alpha: sum.refuted_at_1_5_alpha.max(one.refuted_at_1_5_alpha),
+            refuted_at_2_alpha: sum.refuted_at_2_alpha.max(one.refuted_at_2_alpha),
+            answered_for_80_percent: both(sum.answered_for_80_percent, one.answered_for_80_percent),
+            units_for_80_percent: both(sum.units_for_80_percent, one.units_for_80_percent),
+        }
+    })
 }
 
 /// A verdict and its two p-values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Judged {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// P(Bin(answered, α) ≤ errors).
-    pub p_held: f64,
-    /// P(Bin(answered, α) ≥ errors).
-    pub p_refuted: f64,
+struct Judged {
+    verdict: Verdict,
+    p_held: f64,
+    p_refuted: f64,
 }
 
-/// The verdict on `errors` wrong of `answered` answers against the target `alpha`, each side at level `gamma`.
-pub fn judge(errors: u64, answered: u64, alpha: f64, gamma: f64) -> Judged {
-    let p_held = binomial::cdf(errors, answered, alpha);
-    let p_refuted = binomial::survival(errors, answered, alpha);
+fn judge(checks: &[Check], gamma: f64) -> Judged {
+    let p_held = checks.iter().map(|check| check.p_held).fold(0.0, f64::max);
+    let p_refuted = checks
+        .iter()
+        .map(|check| check.p_refuted)
+        .fold(1.0, f64::min);
     let verdict = if p_held <= gamma {
         Verdict::Held
-    } else if p_refuted <= gamma {
+    } else if p_refuted <= gamma / checks.len() as f64 {
         Verdict::Refuted
     } else {
         Verdict::Inconclusive
@@ -214,40 +343,51 @@ pub fn judge(errors: u64, answered: u64, alpha: f64, gamma: f64) -> Judged {
     }
 }
 
-fn observed(errors: u64, answered: u64, alpha: f64) -> Observed {
-    match answered {
-        0 => Observed::NothingAnswered,
-        n if errors as f64 / n as f64 <= alpha => Observed::AtOrBelowTarget,
-        _ => Observed::AboveTarget,
-    }
-}
-
-fn power(certificate: &Certificate, answered: u64, units: u64, gamma: f64) -> Power {
-    let alpha = certificate.alpha;
-    let expected_risk = (certificate.errors as f64 + 0.5) / (certificate.answered as f64 + 1.0);
-    let refuted =
-        |times: f64| binomial::refuted_power(answered, alpha, gamma, (times * alpha).min(1.0));
-    let needed = binomial::rows_for_held(alpha, gamma, expected_risk);
-    let in_units =
-        |n: u64| (answered > 0).then(|| (n as f64 * units as f64 / answered as f64).ceil() as u64);
-    Power {
-        expected_risk,
-        held: binomial::held_power(answered, alpha, gamma, expected_risk),
-        refuted_at_1_5_alpha: refuted(1.5),
-        refuted_at_2_alpha: refuted(2.0),
-        answered_for_80_percent: needed,
-        units_for_80_percent: needed.and_then(in_units),
+fn observed(checks: &[Check], answered: u64) -> Observed {
+    let is_above = |check: &Check| {
+        check
+            .rate
+            .is_some_and(|rate| rate > check.constraint.alpha())
+    };
+    if answered == 0 {
+        Observed::NothingAnswered
+    } else if checks.iter().any(is_above) {
+        Observed::AboveTarget
+    } else {
+        Observed::AtOrBelowTarget
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::{PolicyFit, certificate, fit_policy};
+    use crate::fit::{Circumstances, PolicyFit, certificate, fit_policy};
     use crate::plan::{Target, plan};
-    use crate::rows::{CalibRows, SelectRows};
-    use crate::testing::{multi_set, with_error_rate};
+    use crate::rows::{CalibRows, SelectRows, shape};
+    use crate::testing::{binary_set, multi_set, with_error_rate};
     use stage1_core::config::CalibratorChoice;
+    use stage1_core::logits::LogitSet;
+
+    /// A constraint of which `errors` of `total` cases went wrong.
+    fn check(errors: u64, total: u64, alpha: f64) -> Check {
+        Check {
+            constraint: Constraint::SelectiveError { alpha },
+            errors,
+            total,
+            rate: rate(errors, total),
+            interval: (0.0, 1.0),
+            p_held: binomial::cdf(errors, total, alpha),
+            p_refuted: binomial::survival(errors, total, alpha),
+            power: Power {
+                expected_risk: 0.0,
+                held: 0.9,
+                refuted_at_1_5_alpha: 0.5,
+                refuted_at_2_alpha: 0.5,
+                answered_for_80_percent: None,
+                units_for_80_percent: None,
+            },
+        }
+    }
 
     #[test]
     fn each_side_is_an_exact_test() {
@@ -263,36 +403,77 @@ mod tests {
             (1, 1, Verdict::Refuted),
         ];
         for (errors, answered, want) in cases {
-            let got = judge(errors, answered, 0.05, GAMMA);
+            let got = judge(&[check(errors, answered, 0.05)], GAMMA);
             assert_eq!(got.verdict, want, "{errors}/{answered}: {got:?}");
         }
     }
 
     #[test]
-    fn a_policy_is_held_to_its_certificate() {
-        let make = |n, stream| multi_set(n, stream);
-        let select = SelectRows::new(&make(2000, 1), 1).unwrap();
-        let calib = CalibRows::new(&make(2000, 2), 1).unwrap();
-        let plan = plan(&select, 2000, &Target::new(0.05, 0.1), None).unwrap();
-        let fit = fit_policy(&plan, &calib, CalibratorChoice::Auto).unwrap();
+    fn several_constraints_hold_together_and_one_refutes_at_its_share() {
+        let (held, open) = (check(0, 100, 0.05), check(5, 100, 0.05));
+        // P(Bin(100, .05) ≥ 10) = .028: enough for γ, not for γ/2.
+        let (above, far_above) = (check(10, 100, 0.05), check(12, 100, 0.05));
+        let cases = [
+            (vec![&held, &held], Verdict::Held),
+            (vec![&held, &open], Verdict::Inconclusive),
+            (vec![&held, &above], Verdict::Inconclusive),
+            (vec![&held, &far_above], Verdict::Refuted),
+        ];
+        for (checks, want) in cases {
+            let checks: Vec<Check> = checks.into_iter().cloned().collect();
+            assert_eq!(judge(&checks, GAMMA).verdict, want, "{checks:?}");
+        }
+        assert!((together(&[held.clone(), open]).held - 0.8).abs() < 1e-12);
+        assert_eq!(observed(&[held, above], 100), Observed::AboveTarget);
+    }
+
+    struct Promised {
+        policy: Policy,
+        certificate: Certificate,
+    }
+
+    fn promised(target: &Target, select: &LogitSet, calib: &LogitSet) -> Promised {
+        let rows = CalibRows::new(calib, 1).unwrap();
+        let select = SelectRows::new(select, 1).unwrap();
+        let plan = plan(&select, shape(calib), target, None).unwrap();
+        let fit = fit_policy(&plan, &rows, CalibratorChoice::Auto).unwrap();
         let PolicyFit::Certified { policy, certified } = fit else {
             panic!("{fit:?}")
         };
         let ledger = LedgerState::Unknown {
             reason: "a test".to_owned(),
         };
-        let certificate = certificate(&plan, &policy, &certified, ledger, None);
-        let opening = Opening {
-            subject_digest: certificate.policy_digest,
-            number: 1,
-            ledger: None,
-        };
-        let of = |n: usize| {
-            let test = TestRows::new(&make(n, 3), 1).unwrap();
-            validate(&policy, &certificate, &test, GAMMA, opening.clone()).unwrap()
-        };
-        let got = of(40_000);
-        got.validate().unwrap();
+        let circumstances = Circumstances::new(ledger, None);
+        let certificate = certificate(&plan, &policy, &certified, circumstances);
+        certificate.validate().unwrap();
+        Promised {
+            policy,
+            certificate,
+        }
+    }
+
+    impl Promised {
+        fn on(&self, test: &LogitSet) -> Validation {
+            let opening = Opening {
+                subject_digest: self.certificate.policy_digest,
+                number: 1,
+                ledger: None,
+            };
+            let test = TestRows::new(test, 1).unwrap();
+            let got = validate(&self.policy, &self.certificate, &test, GAMMA, opening).unwrap();
+            got.validate().unwrap();
+            got
+        }
+    }
+
+    #[test]
+    fn a_policy_is_held_to_its_certificate() {
+        let promised = promised(
+            &Target::new(0.05, 0.1),
+            &multi_set(2000, 1),
+            &multi_set(2000, 2),
+        );
+        let got = promised.on(&multi_set(40_000, 3));
         assert_eq!(got.verdict, Verdict::Held, "{got:?}");
         assert_eq!(got.observed, Observed::AtOrBelowTarget);
         assert!(got.interval.0 < got.risk.unwrap() && got.risk.unwrap() < got.interval.1);
@@ -300,20 +481,58 @@ mod tests {
         let needed = got.power.answered_for_80_percent.unwrap();
         assert!(needed < got.answered && got.power.units_for_80_percent.unwrap() >= needed);
 
-        let none = of(0);
+        let none = promised.on(&multi_set(0, 3));
         assert_eq!(none.verdict, Verdict::Inconclusive);
         assert_eq!(none.observed, Observed::NothingAnswered);
         assert_eq!((none.risk, none.interval), (None, (0.0, 1.0)));
 
-        let wrong = TestRows::new(&with_error_rate(3000, 4, 0.3), 1).unwrap();
-        let got = validate(&policy, &certificate, &wrong, GAMMA, opening).unwrap();
+        let got = promised.on(&with_error_rate(3000, 4, 0.3));
         assert_eq!(got.verdict, Verdict::Refuted);
     }
 
     #[test]
-    fn the_rate_is_placed_beside_the_target() {
-        assert_eq!(observed(5, 100, 0.05), Observed::AtOrBelowTarget);
-        assert_eq!(observed(6, 100, 0.05), Observed::AboveTarget);
-        assert_eq!(observed(0, 0, 0.05), Observed::NothingAnswered);
+    fn groups_are_bet_on_in_either_direction() {
+        let grouped = |mut set: LogitSet| {
+            set.units = Some((0..set.n() as u64).map(|i| i / 10).collect());
+            set
+        };
+        let (select, calib) = (grouped(multi_set(3000, 1)), grouped(multi_set(3000, 2)));
+        let promised = promised(&Target::new(0.1, 0.1), &select, &calib);
+        assert_eq!(promised.certificate.test, TestKind::Betting);
+        let held = promised.on(&grouped(multi_set(20_000, 3)));
+        assert_eq!(
+            (held.verdict, held.test_kind),
+            (Verdict::Held, TestKind::Betting)
+        );
+        let (low, high) = held.interval;
+        assert!(
+            low < held.risk.unwrap() && held.risk.unwrap() < high,
+            "{held:?}"
+        );
+        let refuted = promised.on(&grouped(with_error_rate(5000, 4, 0.4)));
+        assert_eq!(refuted.verdict, Verdict::Refuted);
+        // Independent rows need no betting.
+        assert_eq!(
+            promised.on(&multi_set(5000, 3)).test_kind,
+            TestKind::Binomial
+        );
+    }
+
+    #[test]
+    fn every_constraint_is_checked() {
+        let mut target = Target::new(0.1, 0.1);
+        target.constraints.extend([
+            Constraint::Fnr {
+                alpha: 0.1,
+                defer_as_error: false,
+            },
+            Constraint::Coverage { at_least: 0.3 },
+        ]);
+        let promised = promised(&target, &binary_set(3000, 1), &binary_set(3000, 2));
+        assert_eq!(promised.certificate.claims.len(), 3);
+        let got = promised.on(&binary_set(20_000, 3));
+        assert_eq!(got.verdict, Verdict::Held, "{got:?}");
+        let coverage = &got.checks[2];
+        assert_eq!(coverage.total - coverage.errors, got.answered);
     }
 }

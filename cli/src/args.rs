@@ -122,12 +122,17 @@ pub(crate) struct ImportArgs {
 pub(crate) struct CalibrateArgs {
     #[command(flatten)]
     pub(crate) step: StepArgs,
-    /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "overrides"])]
+    /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle; `--set calibrate.…` says what else is
+    /// wanted: constraints, procedure, score, group_risk, …
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) logits: Option<PathBuf>,
     /// The rows that choose the plan; without it (and without a `split` column) a seeded hash divides the rows 1:2
     #[arg(long, value_name = "FILE", requires = "logits")]
     pub(crate) select: Option<PathBuf>,
+    /// With --logits: logits of the same rows (by id) through a further session, e.g. another precision; one threshold is
+    /// certified for all of them together
+    #[arg(long, value_name = "FILE", requires = "logits")]
+    pub(crate) joint: Vec<PathBuf>,
     /// With --logits: where policy.json and certificate.json go; `<file>-policy` beside the file if not given
     #[arg(long, value_name = "DIR", requires = "logits")]
     pub(crate) out: Option<PathBuf>,

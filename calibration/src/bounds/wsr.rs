@@ -37,6 +37,24 @@ pub fn wsr_p(losses: &[f64], alpha: f64, level: f64) -> f64 {
     exp(-wsr_wealth(losses, alpha, level).ln_max.max(0.0))
 }
 
+/// The p-value of "the mean loss is at most `alpha`": the inverse of the largest value of ∏(1 + λᵢ(Lᵢ − α)). The bets λᵢ
+/// are tuned to `level`, use earlier losses only, and stay below 1/α, so that no loss ruins the bettor.
+pub fn wsr_refuting_p(losses: &[f64], alpha: f64, level: f64) -> f64 {
+    let scale = 2.0 * log(1.0 / level) / losses.len() as f64;
+    let mut moments = Moments::new();
+    let (mut ln_wealth, mut ln_max) = (0.0, 0.0_f64);
+    for loss in losses {
+        let bet = sqrt(scale / moments.variance()).min(BOLDEST / alpha);
+        ln_wealth += log1p(bet * (loss - alpha));
+        ln_max = ln_max.max(ln_wealth);
+        moments.add(*loss);
+    }
+    exp(-ln_max)
+}
+
+/// The largest share of its wealth that the refuting bettor can lose at once.
+const BOLDEST: f64 = 0.5;
+
 /// The smallest mean that is rejected at `level`: an upper bound with confidence 1 − `level`; 1 if none is.
 pub fn wsr_upper(losses: &[f64], level: f64) -> f64 {
     let rejected = |mean: f64| wsr_wealth(losses, mean, level).ln_max >= log(1.0 / level);
@@ -94,5 +112,8 @@ mod tests {
         assert!((wsr_upper(&[1.0; 30], 0.1) - 1.0).abs() < 1e-9);
         assert!(wsr_upper(&[0.0; 100], 0.1) < 0.03);
         assert!(!wsr_wealth(&[1.0; 5], 0.0, 0.1).ln_final.is_nan());
+        assert!((wsr_refuting_p(&[], 0.05, 0.1) - 1.0).abs() < 1e-15);
+        assert!((wsr_refuting_p(&[0.0; 50], 0.05, 0.1) - 1.0).abs() < 1e-15);
+        assert!(wsr_refuting_p(&[1.0; 50], 0.05, 0.1) < 1e-6);
     }
 }

@@ -101,8 +101,10 @@ pub enum CrcError {
     /// Nothing to fix the selection on.
     #[error("val_select has no rows: the selection is fixed on it")]
     EmptySelect,
-    /// A score with two sides has no strict and lax.
-    #[error("score binary_margin has two sides; select by max_probability")]
+    /// A score with two sides has no strict and lax, and a gate isn't a function of the logits.
+    #[error(
+        "score binary_margin has two sides, and gate is no function of the logits; select by max_probability"
+    )]
     Score,
 }
 

@@ -24,7 +24,8 @@ impl Selection {
         if !(share > 0.0 && share <= 1.0) {
             return Err(CrcError::Share { share });
         }
-        if score == Score::BinaryMargin {
+        // A gate isn't a function of the logits, which are all that a selection is shown.
+        if matches!(score, Score::BinaryMargin | Score::Gate) {
             return Err(CrcError::Score);
         }
         let rows = select.0.labelled();

@@ -175,7 +175,7 @@ fn softmax(logits: &[f32], label: usize, p: &mut [f64]) -> (usize, f64) {
 }
 
 fn answers(set: &LogitSet, policy: &Policy) -> Result<Vec<Option<usize>>> {
-    let answer = |row: usize| match policy.decide(set.row(row)) {
+    let answer = |row: usize| match policy.decide(set.model_row(row)) {
         Ok(decision) => Ok(match decision.outcome {
             Outcome::Answer { label } => Some(label),
             Outcome::Defer => None,

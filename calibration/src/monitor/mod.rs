@@ -154,11 +154,16 @@ impl Monitor {
                 });
             }
         }
-        let values = |rows: crate::rows::Labelled<'_>| -> Vec<f64> {
+        for (what, rows) in [("val_select", &select.0.kept), ("val_calib", &calib.0.kept)] {
+            if score == Score::Gate && !rows.has_gate() {
+                return Err(crate::Error::NoGate { what }.into());
+            }
+        }
+        let values = |rows: &crate::rows::Block| -> Vec<f64> {
             (0..rows.n()).map(|i| score.value(rows.row(i))).collect()
         };
-        let bins = Bins::new(&values(select.0.labelled()))?;
-        let bag = values(calib.0.labelled());
+        let bins = Bins::new(&values(&select.0.kept))?;
+        let bag = values(&calib.0.kept);
         let risk = settings.alpha.map(|alpha| Risk::new(alpha, settings.level));
         Ok(Self {
             drift: Drift::new(bins, &bag, settings.level, settings.seed)?,

@@ -4,10 +4,12 @@ use stage1_core::policy::Threshold;
 
 /// Thresholds in a plan, at most.
 const CANDIDATES: usize = 50;
+/// Values on either side of a plan for several constraints.
+const SIDE: usize = 20;
 
 /// One-sided thresholds on `scores`.
 pub(super) fn one_sided(scores: &[f64]) -> Vec<Threshold> {
-    let strict_to_lax = spaced(scores.to_vec());
+    let strict_to_lax = spaced(scores.to_vec(), CANDIDATES);
     strict_to_lax
         .into_iter()
         .map(|at_least| Threshold::OneSided { at_least })
@@ -18,7 +20,7 @@ pub(super) fn one_sided(scores: &[f64]) -> Vec<Threshold> {
 /// the margins themselves that are nearest to the centre among those (centre ± u on a side that has none).
 pub(super) fn two_sided(margins: &[f64], centre: f64) -> Vec<Threshold> {
     let distances = margins.iter().map(|s| (s - centre).abs()).collect();
-    spaced(distances)
+    spaced(distances, CANDIDATES)
         .into_iter()
         .map(|u| around(margins, centre, u))
         .collect()
@@ -39,12 +41,32 @@ fn around(margins: &[f64], centre: f64, u: f64) -> Threshold {
     Threshold::TwoSided { low, high }
 }
 
-/// Distinct values, falling, at the answered shares 1/50, 2/50, … 1; whole tie groups go together.
-fn spaced(mut values: Vec<f64>) -> Vec<f64> {
+/// Every pair of one threshold on either side, low < high: constraints of one class move one side alone.
+pub(super) fn pairs(margins: &[f64]) -> Vec<Threshold> {
+    let highs = spaced(margins.to_vec(), SIDE);
+    let mirrored = margins.iter().map(|s| -s).collect();
+    let lows: Vec<f64> = spaced(mirrored, SIDE).into_iter().map(|s| -s).collect();
+    let pairs = highs
+        .iter()
+        .flat_map(|high| lows.iter().map(move |low| (*low, *high)));
+    let apart: Vec<Threshold> = pairs
+        .filter(|(low, high)| low < high)
+        .map(|(low, high)| Threshold::TwoSided { low, high })
+        .collect();
+    // Nobody is deferred: the low side ends where the high side begins.
+    let whole = highs.iter().map(|high| Threshold::TwoSided {
+        low: high.next_down(),
+        high: *high,
+    });
+    apart.into_iter().chain(whole).collect()
+}
+
+/// Distinct values, falling, at the answered shares 1/steps, 2/steps, … 1; whole tie groups go together.
+fn spaced(mut values: Vec<f64>, steps: usize) -> Vec<f64> {
     values.sort_unstable_by(|x, y| y.total_cmp(x));
     let n = values.len();
-    let mut grid: Vec<f64> = (1..=CANDIDATES)
-        .map(|j| values[(j * n).div_ceil(CANDIDATES) - 1])
+    let mut grid: Vec<f64> = (1..=steps)
+        .map(|j| values[(j * n).div_ceil(steps) - 1])
         .collect();
     grid.dedup();
     grid
@@ -57,11 +79,11 @@ mod tests {
     #[test]
     fn shares_are_equally_spaced_and_values_distinct() {
         let scores: Vec<f64> = (0..200).map(f64::from).collect();
-        let grid = spaced(scores);
+        let grid = spaced(scores, 50);
         assert_eq!(grid.len(), 50);
         assert_eq!((grid[0], grid[1], grid[49]), (196.0, 192.0, 0.0));
-        assert_eq!(spaced(vec![0.5; 30]), [0.5]);
-        assert_eq!(spaced(vec![2.0, 1.0, 2.0]), [2.0, 1.0]);
+        assert_eq!(spaced(vec![0.5; 30], 50), [0.5]);
+        assert_eq!(spaced(vec![2.0, 1.0, 2.0], 50), [2.0, 1.0]);
     }
 
     #[test]
@@ -109,5 +131,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn pairs_never_cross_and_some_of_them_defer_nothing() {
+        let margins: Vec<f64> = (-50..50).map(f64::from).collect();
+        let pairs = pairs(&margins);
+        let deferred = |threshold: &Threshold| {
+            let Threshold::TwoSided { low, high } = *threshold else {
+                panic!("{threshold:?}")
+            };
+            assert!(low < high, "{threshold:?}");
+            margins.iter().filter(|s| **s > low && **s < high).count()
+        };
+        let deferred: Vec<usize> = pairs.iter().map(deferred).collect();
+        assert!(deferred.iter().filter(|n| **n == 0).count() >= 20);
+        assert!(deferred.iter().any(|n| *n > 80));
     }
 }

@@ -1,106 +1,315 @@
 //! The plan: score, thresholds, order and start of the tests, all from val_select, fixed and digested before the labels
 //! of val_calib are read. Overfitting val_select costs power, never validity.
+//!
+//! - One constraint on errors among answers: thresholds from strict to lax at equally spaced answered shares, tested in
+//!   that order from the start with the largest certified share to be expected.
+//! - Several constraints, or others: the thresholds that nothing dominates on val_select, most likely first.
+//! - Units of several rows: one row per unit or betting tests, and the start, whichever certifies the larger share in
+//!   resamples of val_select.
 
 mod grid;
+mod pareto;
+mod resample;
 mod start;
 
 use crate::binomial;
 use crate::calibrate::{binary_columns, platt, temperature};
 use crate::error::{Error, Result, level};
-use crate::rows::SelectRows;
-use crate::scored::Scored;
+use crate::procedure::level_of_one;
+use crate::rows::{FitHalf, SelectRows, Shape};
+use crate::scored::{Count, Scored};
+use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Document};
-use stage1_core::certificate::{Attempts, Candidate, Plan};
+use stage1_core::certificate::{
+    Attempts, Candidate, Constraint, GroupRisk, Measure, Plan, Procedure, UnitRule,
+};
+use stage1_core::config::{CalibrateConfig, ScoreChoice};
 use stage1_core::policy::{Score, Threshold};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// The largest risk allowed among answers.
-    pub alpha: f64,
+    /// What is to be promised, all of it together.
+    pub constraints: Vec<Constraint>,
     /// The largest share of such certificates that may be wrong.
     pub delta: f64,
     /// How attempts on one val_calib are paid for.
     pub attempts: Attempts,
     /// The number of this attempt, from 1: the entries of val_calib's ledger + 1.
     pub attempt: u64,
+    /// How several thresholds are tested.
+    pub procedure: Procedure,
+    /// The number that is compared with the threshold.
+    pub score: ScoreChoice,
+    /// The rate to be controlled where units of val_calib have several rows.
+    pub group_risk: GroupRisk,
 }
 
 impl Target {
-    /// A first and only attempt.
+    /// Errors among answers at most `alpha`, in a first and only attempt, everything else by default.
     pub fn new(alpha: f64, delta: f64) -> Self {
-        Self {
+        let config = CalibrateConfig {
             alpha,
             delta,
-            attempts: Attempts::Single,
-            attempt: 1,
+            ..CalibrateConfig::default()
+        };
+        Self::from_config(&config, 1)
+    }
+
+    /// What a configuration asks for in its attempt number `attempt`.
+    pub fn from_config(config: &CalibrateConfig, attempt: u64) -> Self {
+        Self {
+            constraints: config.promised(),
+            delta: config.delta,
+            attempts: config.attempts,
+            attempt,
+            procedure: config.procedure,
+            score: config.score,
+            group_risk: config.controlled(),
         }
     }
 
-    /// The level of the tests.
-    fn level(&self) -> Result<f64> {
-        level("alpha", self.alpha)?;
+    /// The level of the tests together.
+    fn level(&self, classes: usize) -> Result<f64> {
+        if self.constraints.is_empty() {
+            return Err(Error::Constraint {
+                reason: "there is none: nothing would be promised".to_owned(),
+            });
+        }
+        for constraint in &self.constraints {
+            if let Constraint::SelectiveError { alpha } = constraint {
+                level("alpha", *alpha)?;
+            }
+            constraint
+                .validate(Some(classes))
+                .map_err(|reason| Error::Constraint { reason })?;
+        }
         level("delta", self.delta)?;
         if self.attempt == 0 {
             return Err(Error::AttemptZero);
         }
         Ok(self.attempts.level(self.delta, self.attempt))
     }
+
+    /// The one constraint whose thresholds go from strict to lax, and whose groups betting can use.
+    fn selective_error(&self) -> Option<f64> {
+        match self.constraints[..] {
+            [Constraint::SelectiveError { alpha }] => Some(alpha),
+            _ => None,
+        }
+    }
 }
 
-/// Plans the tests for a val_calib of `calib_units` units (see [`count_units`](crate::rows::count_units)).
+/// Plans the tests for a val_calib of this [`shape`](crate::rows::shape()).
 ///
-/// Two classes: the score is z₁ − z₀ and thresholds are two-sided around the point where a Platt curve fitted on
-/// val_select crosses one half (0 if there is none). More classes: the score is the largest softmax probability at the
+/// By default the score of two classes is z₁ − z₀ with two-sided thresholds around the point where a Platt curve fitted on
+/// val_select crosses one half (0 if there is none); of more classes it is the largest softmax probability at the
 /// temperature fitted on val_select (1 if there is none).
 ///
 /// # Errors
-/// [`Error::EmptySelect`], [`Error::Level`] or [`Error::AttemptZero`].
+/// [`Error::EmptySelect`], [`Error::Level`], [`Error::AttemptZero`], [`Error::Constraint`], [`Error::Score`], or
+/// [`Error::NoGate`].
 pub fn plan(
     select: &SelectRows,
-    calib_units: u64,
+    calib: impl Into<Shape>,
     target: &Target,
     splits_digest: Option<Digest>,
 ) -> Result<Plan> {
-    let level = target.level()?;
-    let size = select.size();
-    if size.units == 0 {
-        return Err(Error::EmptySelect);
+    let ask = Ask::new(select, calib.into(), target, splits_digest)?;
+    let mut best: Option<Plan> = None;
+    for score in scores(select, target.score)? {
+        let plan = ask.plan(score);
+        // The first of equals: the list starts with the default.
+        if best
+            .as_ref()
+            .is_none_or(|best| plan.expected_coverage > best.expected_coverage)
+        {
+            best = Some(plan);
+        }
     }
-    let score = choose_score(select);
-    let rows = Scored::new(select.0.labelled(), score);
-    let assess = |threshold| assess(&rows, threshold, calib_units, target.alpha, level);
-    let candidates: Vec<Candidate> = thresholds(select, &rows).into_iter().map(assess).collect();
-    Ok(Plan {
-        schema_version: Plan::SCHEMA_VERSION,
-        alpha: target.alpha,
-        delta: target.delta,
-        attempt: target.attempt,
-        attempts: target.attempts,
-        level,
-        classes: select.classes(),
-        seed: select.0.seed,
-        score,
-        select: size,
-        calib_units,
-        start: start::best(&candidates),
-        candidates,
-        splits_digest,
-    })
+    Ok(best.expect("every choice stands for a score"))
 }
 
-fn choose_score(select: &SelectRows) -> Score {
-    if select.classes() == 2 {
-        return Score::BinaryMargin;
+/// A plan whose score was fitted on half of val_calib: the other half certifies it, and only that
+/// ([`certify_half`](crate::certify::certify_half)).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HalfPlan(pub(crate) Plan);
+
+impl HalfPlan {
+    /// The document.
+    pub fn document(&self) -> &Plan {
+        &self.0
     }
-    let temperature = temperature(select.0.labelled()).unwrap_or(1.0);
-    Score::MaxProbability { temperature }
 }
 
-fn thresholds(select: &SelectRows, rows: &Scored) -> Vec<Threshold> {
-    match rows.score {
-        Score::BinaryMargin => grid::two_sided(&rows.values, centre(select)),
-        _ => grid::one_sided(&rows.values),
+/// As [`plan`], with the largest softmax probability as score, at a temperature fitted on half of val_calib: worth it
+/// where val_select is too small, or too unlike val_calib, to fit it.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_fitted(
+    select: &SelectRows,
+    fit: &FitHalf,
+    certify: Shape,
+    target: &Target,
+    splits_digest: Option<Digest>,
+) -> Result<HalfPlan> {
+    let ask = Ask::new(select, certify, target, splits_digest)?;
+    let temperature = temperature(fit.0.labelled()).unwrap_or(1.0);
+    Ok(HalfPlan(ask.plan(Score::MaxProbability { temperature })))
+}
+
+/// Everything that is given before a score is chosen.
+struct Ask<'a> {
+    select: &'a SelectRows,
+    calib: Shape,
+    target: &'a Target,
+    level: f64,
+    splits_digest: Option<Digest>,
+}
+
+impl<'a> Ask<'a> {
+    fn new(
+        select: &'a SelectRows,
+        calib: Shape,
+        target: &'a Target,
+        splits_digest: Option<Digest>,
+    ) -> Result<Self> {
+        let level = target.level(select.classes())?;
+        if select.size().units == 0 {
+            return Err(Error::EmptySelect);
+        }
+        if let (GroupRisk::Row { .. }, None) = (target.group_risk, target.selective_error()) {
+            return Err(Error::Constraint {
+                reason: "the risk of a random image of groups (`group_risk: row`) goes with the one constraint \
+                         selective_error only"
+                    .to_owned(),
+            });
+        }
+        if let GroupRisk::Row { max_group_size: 0 } = target.group_risk {
+            return Err(Error::Constraint {
+                reason:
+                    "`group_risk: row` needs `max_group_size` of at least 1, declared beforehand"
+                        .to_owned(),
+            });
+        }
+        Ok(Self {
+            select,
+            calib,
+            target,
+            level,
+            splits_digest,
+        })
+    }
+
+    fn plan(&self, score: Score) -> Plan {
+        let rows = Scored::new(&self.select.0.kept, score);
+        let thresholds = self.thresholds(score, &rows);
+        let one = level_of_one(self.target.procedure, thresholds.len(), self.level);
+        let assess = |threshold| self.assess(&rows, threshold, one);
+        let candidates: Vec<Candidate> = thresholds.into_par_iter().map(assess).collect();
+        let mut plan = Plan {
+            schema_version: Plan::SCHEMA_VERSION,
+            constraints: self.target.constraints.clone(),
+            delta: self.target.delta,
+            attempt: self.target.attempt,
+            attempts: self.target.attempts,
+            level: self.level,
+            procedure: self.target.procedure,
+            classes: self.select.classes(),
+            seed: self.select.0.seed,
+            score,
+            select: self.select.size(),
+            unit_rule: if self.calib.is_grouped() {
+                UnitRule::OnePerUnit
+            } else {
+                UnitRule::Rows
+            },
+            group_risk: self.target.group_risk,
+            calib_units: self.calib.units,
+            order: (0..candidates.len()).collect(),
+            starts: Vec::new(),
+            expected_coverage: 0.0,
+            candidates,
+            splits_digest: self.splits_digest,
+        };
+        self.set_order(&mut plan);
+        plan
+    }
+
+    fn set_order(&self, plan: &mut Plan) {
+        match self.target.selective_error() {
+            Some(alpha) if self.calib.is_grouped() => resample::choose(plan, self.select, alpha),
+            Some(_) => start::choose(plan),
+            None => {
+                plan.order = pareto::order(&plan.candidates);
+                start::first(plan);
+            }
+        }
+    }
+
+    fn thresholds(&self, score: Score, rows: &Scored) -> Vec<Threshold> {
+        match (score, self.target.selective_error()) {
+            (Score::BinaryMargin, Some(_)) => grid::two_sided(&rows.values, centre(self.select)),
+            (Score::BinaryMargin, None) => grid::pairs(&rows.values),
+            _ => grid::one_sided(&rows.values),
+        }
+    }
+
+    /// What val_select says of a threshold, and the power of its tests on val_calib at `level`.
+    fn assess(&self, rows: &Scored, threshold: Threshold, level: f64) -> Candidate {
+        let n = rows.values.len();
+        let measure = |constraint: &Constraint| {
+            let count = rows.count(*constraint, threshold);
+            measure(count, n, self.calib.units, constraint.alpha(), level)
+        };
+        Candidate {
+            threshold,
+            coverage: rows.selective(threshold).total as f64 / n as f64,
+            measures: self.target.constraints.iter().map(measure).collect(),
+        }
+    }
+}
+
+fn measure(count: Count, n: usize, calib_units: u64, alpha: f64, level: f64) -> Measure {
+    let Count { errors, total } = count;
+    let rate = (errors as f64 + 0.5) / (total as f64 + 1.0);
+    let calib_total = (total as f64 / n as f64 * calib_units as f64).round() as u64;
+    let max_errors = binomial::max_errors(calib_total, alpha, level);
+    let expected_errors = (rate * calib_total as f64).round() as u64;
+    Measure {
+        errors,
+        total,
+        rate,
+        calib_total,
+        max_errors,
+        power: max_errors.map_or(0.0, |k| binomial::cdf(k, calib_total, rate)),
+        expected_p: binomial::cdf(expected_errors, calib_total, alpha),
+    }
+}
+
+/// The scores that a choice stands for, the default first.
+fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
+    let classes = select.classes();
+    let has_gate = select.0.kept.has_gate();
+    let max_probability = || Score::MaxProbability {
+        temperature: temperature(select.0.labelled()).unwrap_or(1.0),
+    };
+    match choice {
+        ScoreChoice::Auto if classes == 2 => Ok(vec![Score::BinaryMargin]),
+        ScoreChoice::Auto | ScoreChoice::MaxProbability => Ok(vec![max_probability()]),
+        ScoreChoice::BinaryMargin if classes == 2 => Ok(vec![Score::BinaryMargin]),
+        ScoreChoice::BinaryMargin => Err(Error::Score { classes }),
+        ScoreChoice::Margin => Ok(vec![Score::Margin]),
+        ScoreChoice::Energy => Ok(vec![Score::Energy]),
+        ScoreChoice::Gate if has_gate => Ok(vec![Score::Gate]),
+        ScoreChoice::Gate => Err(Error::NoGate { what: "val_select" }),
+        ScoreChoice::BestOnSelect => {
+            let binary = (classes == 2).then_some(Score::BinaryMargin);
+            let always = [max_probability(), Score::Margin, Score::Energy];
+            let gate = has_gate.then_some(Score::Gate);
+            Ok(binary.into_iter().chain(always).chain(gate).collect())
+        }
     }
 }
 
@@ -110,32 +319,6 @@ fn centre(select: &SelectRows) -> f64 {
     match platt(&margins, &labels) {
         Ok((a, b)) if (b / a).is_finite() => -b / a,
         _ => 0.0,
-    }
-}
-
-/// What val_select says of a threshold, and the power of its test on val_calib.
-fn assess(
-    rows: &Scored,
-    threshold: Threshold,
-    calib_units: u64,
-    alpha: f64,
-    level: f64,
-) -> Candidate {
-    let (answered, errors) = rows.count(threshold);
-    let risk = (errors as f64 + 0.5) / (answered as f64 + 1.0);
-    let coverage = answered as f64 / rows.values.len() as f64;
-    let calib_answered = (coverage * calib_units as f64).round() as u64;
-    let max_errors = binomial::max_errors(calib_answered, alpha, level);
-    let power = max_errors.map_or(0.0, |k| binomial::cdf(k, calib_answered, risk));
-    Candidate {
-        threshold,
-        answered,
-        errors,
-        risk,
-        coverage,
-        calib_answered,
-        max_errors,
-        power,
     }
 }
 
@@ -157,51 +340,106 @@ mod tests {
                     (candidate.coverage - share).abs() < 1e-12,
                     "{j}: {candidate:?}"
                 );
-                assert_eq!(candidate.calib_answered, (share * 500.0).round() as u64);
+                let measure = candidate.measures[0];
+                assert_eq!(measure.calib_total, (share * 500.0).round() as u64);
             }
         }
     }
 
     #[test]
     fn power_counts_what_the_page_says() {
-        let rows = Scored {
-            score: Score::BinaryMargin,
-            values: vec![3.0; 100],
-            raw: vec![1; 100],
-            labels: (0..100).map(|i| usize::from(i >= 2)).collect(),
+        let count = Count {
+            errors: 2,
+            total: 100,
         };
-        let got = assess(
-            &rows,
-            Threshold::TwoSided {
-                low: 0.0,
-                high: 3.0,
-            },
-            200,
-            0.05,
-            0.1,
-        );
-        assert_eq!(
-            (got.answered, got.errors, got.calib_answered),
-            (100, 2, 200)
-        );
-        assert!((got.risk - 2.5 / 101.0).abs() < 1e-15);
+        let got = measure(count, 100, 200, 0.05, 0.1);
+        assert_eq!((got.errors, got.total, got.calib_total), (2, 100, 200));
+        assert!((got.rate - 2.5 / 101.0).abs() < 1e-15);
         let k = got.max_errors.unwrap();
         assert!(binomial::cdf(k, 200, 0.05) <= 0.1 && binomial::cdf(k + 1, 200, 0.05) > 0.1);
-        assert!((got.power - binomial::cdf(k, 200, got.risk)).abs() < 1e-15);
-        let few = assess(
-            &rows,
-            Threshold::TwoSided {
-                low: 0.0,
-                high: 3.0,
-            },
-            44,
-            0.05,
-            0.1,
-        );
+        assert!((got.power - binomial::cdf(k, 200, got.rate)).abs() < 1e-15);
+        // 2.5/101 of 200 are 4.95 errors.
+        assert!((got.expected_p - binomial::cdf(5, 200, 0.05)).abs() < 1e-15);
+        let few = measure(count, 100, 44, 0.05, 0.1);
         assert_eq!(
             (few.max_errors, few.power.to_bits()),
             (None, 0.0_f64.to_bits())
         );
+    }
+
+    #[test]
+    fn several_constraints_are_ordered_by_how_likely_they_pass() {
+        let mut target = Target::new(0.1, 0.1);
+        let fnr = Constraint::Fnr {
+            alpha: 0.05,
+            defer_as_error: false,
+        };
+        target.constraints.push(fnr);
+        let select = SelectRows::new(&binary_set(2000, 3), 1).unwrap();
+        let plan = plan(&select, 1000, &target, None).unwrap();
+        plan.validate().unwrap();
+        assert_eq!(plan.starts, [0]);
+        let tested: Vec<&Candidate> = plan.order.iter().map(|j| &plan.candidates[*j]).collect();
+        let worst = |candidate: &Candidate| {
+            let all = candidate.measures.iter().map(|measure| measure.expected_p);
+            all.fold(0.0, f64::max)
+        };
+        assert!(tested.len() > 3 && tested.len() < plan.candidates.len());
+        for pair in tested.windows(2) {
+            assert!(worst(pair[0]) <= worst(pair[1]) && pair[0].coverage < pair[1].coverage);
+        }
+    }
+
+    #[test]
+    fn a_score_is_taken_where_it_is_asked_for_and_fits() {
+        let with = |score| Target {
+            score,
+            ..Target::new(0.05, 0.1)
+        };
+        let mut set = multi_set(500, 3);
+        let select = |set: &stage1_core::logits::LogitSet| SelectRows::new(set, 1).unwrap();
+        let of = |set: &stage1_core::logits::LogitSet, score| {
+            plan(&select(set), 500, &with(score), None)
+        };
+        assert_eq!(of(&set, ScoreChoice::Margin).unwrap().score, Score::Margin);
+        assert_eq!(of(&set, ScoreChoice::Energy).unwrap().score, Score::Energy);
+        let auto = of(&set, ScoreChoice::Auto).unwrap();
+        assert!(matches!(auto.score, Score::MaxProbability { .. }));
+        assert!(matches!(
+            of(&set, ScoreChoice::BinaryMargin),
+            Err(Error::Score { classes: 3 })
+        ));
+        assert!(matches!(
+            of(&set, ScoreChoice::Gate),
+            Err(Error::NoGate { .. })
+        ));
+        // A gate that knows the truth is the best of them.
+        let gates = (0..500).map(|i| {
+            let right = stage1_core::policy::argmax(set.row(i)) as i64 == set.labels[i];
+            f32::from(u8::from(right)) + i as f32 / 1000.0
+        });
+        let gates = Some(gates.collect());
+        set.gate = gates;
+        let best = of(&set, ScoreChoice::BestOnSelect).unwrap();
+        assert_eq!(best.score, Score::Gate);
+        assert!(best.expected_coverage > auto.expected_coverage);
+    }
+
+    #[test]
+    fn every_procedure_plans_its_own_starts() {
+        let select = SelectRows::new(&multi_set(1000, 3), 1).unwrap();
+        let of = |procedure| {
+            let target = Target {
+                procedure,
+                ..Target::new(0.05, 0.1)
+            };
+            plan(&select, 1000, &target, None).unwrap()
+        };
+        let several = of(Procedure::MultiStart { starts: 5 });
+        assert_eq!(several.starts, [0, 10, 20, 30, 40]);
+        let (fixed, holm) = (of(Procedure::FixedSequence), of(Procedure::Holm));
+        assert!(holm.starts.is_empty());
+        assert!(fixed.expected_coverage > holm.expected_coverage);
     }
 
     #[test]

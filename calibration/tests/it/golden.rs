@@ -121,6 +121,13 @@ impl<'a> Node<'a> {
         number(node.value).unwrap_or_else(|| panic!("{}: no number", node.path))
     }
 
+    pub(crate) fn bool(&self, key: &str) -> bool {
+        let node = self.get(key).leaf();
+        node.value
+            .as_bool()
+            .unwrap_or_else(|| panic!("{}: neither true nor false", node.path))
+    }
+
     pub(crate) fn u64(&self, key: &str) -> u64 {
         let node = self.get(key).leaf();
         node.value

@@ -2,11 +2,13 @@
 
 use proptest::prelude::*;
 use stage1_calibration::certify::{Certification, certify};
-use stage1_calibration::fit::{PolicyFit, fit_policy};
+use stage1_calibration::fit::{Circumstances, PolicyFit, certificate, fit_policy};
 use stage1_calibration::plan::{Target, plan};
-use stage1_calibration::rows::{CalibRows, SelectRows, count_units};
-use stage1_core::certificate::{Plan, UnitRule};
+use stage1_calibration::rows::{CalibRows, SelectRows, shape};
+use stage1_core::artifact::Document;
+use stage1_core::certificate::{Constraint, GroupRisk, Plan, TestKind, UnitRule};
 use stage1_core::config::CalibratorChoice;
+use stage1_core::ledger::LedgerState;
 use stage1_core::logits::LogitSet;
 
 prop_compose! {
@@ -36,10 +38,14 @@ fn halves(set: &LogitSet) -> (LogitSet, LogitSet) {
     (set.subset(&select), set.subset(&calib))
 }
 
-fn fitted(select: &LogitSet, calib: &LogitSet) -> (Plan, PolicyFit) {
-    let calib = CalibRows::new(calib, 5).unwrap();
+fn fitted(select: &LogitSet, calib_set: &LogitSet) -> (Plan, PolicyFit) {
+    fitted_for(&Target::new(0.1, 0.2), select, calib_set)
+}
+
+fn fitted_for(target: &Target, select: &LogitSet, calib_set: &LogitSet) -> (Plan, PolicyFit) {
+    let calib = CalibRows::new(calib_set, 5).unwrap();
     let select = SelectRows::new(select, 5).unwrap();
-    let plan = plan(&select, calib.size().units, &Target::new(0.1, 0.2), None).unwrap();
+    let plan = plan(&select, shape(calib_set), target, None).unwrap();
     let fit = fit_policy(&plan, &calib, CalibratorChoice::Auto).unwrap();
     (plan, fit)
 }
@@ -47,7 +53,7 @@ fn fitted(select: &LogitSet, calib: &LogitSet) -> (Plan, PolicyFit) {
 /// The candidates that a frozen plan rejects at other levels.
 fn rejected(plan: &Plan, calib: &CalibRows, alpha: f64, delta: f64) -> Vec<usize> {
     let plan = Plan {
-        alpha,
+        constraints: vec![Constraint::SelectiveError { alpha }],
         delta,
         level: delta,
         ..plan.clone()
@@ -95,19 +101,38 @@ proptest! {
     }
 
     #[test]
-    fn clustered_rows_are_counted_by_unit(set in logit_sets(), size in 2_u64..9) {
-        let (select, mut calib) = halves(&set);
-        calib.units = Some((0..calib.n() as u64).map(|i| i / size).collect());
-        let units = count_units(&calib);
-        let (plan, fit) = fitted(&select, &calib);
-        prop_assert_eq!(plan.calib_units, units);
+    fn clustered_rows_never_yield_a_binomial_certificate_on_rows(
+        set in logit_sets(), size in 2_u64..9, by_row in any::<bool>(),
+    ) {
+        let (mut select, mut calib) = halves(&set);
+        for set in [&mut select, &mut calib] {
+            set.units = Some((0..set.n() as u64).map(|i| i / size).collect());
+        }
+        let shape = shape(&calib);
+        let mut target = Target::new(0.2, 0.3);
+        if by_row {
+            target.group_risk = GroupRisk::Row { max_group_size: size };
+        }
+        let (plan, fit) = fitted_for(&target, &select, &calib);
+        prop_assert_eq!(plan.calib_units, shape.units);
         let (calib, answered) = match fit {
-            PolicyFit::Certified { certified, .. } => (certified.calib, certified.step.answered),
+            PolicyFit::Certified { policy, certified } => {
+                let circumstances = Circumstances::new(LedgerState::Unknown { reason: String::new() }, None);
+                let mut certificate = certificate(&plan, &policy, &certified, circumstances);
+                prop_assert!(certificate.validate().is_ok());
+                // No document may claim otherwise.
+                certificate.calib.rule = UnitRule::Rows;
+                certificate.test = TestKind::Binomial;
+                prop_assert!(certificate.validate().is_err());
+                (certified.calib, certified.step.answered)
+            }
             PolicyFit::NotCertified(not) => (not.calib, not.best.answered),
         };
-        prop_assert_eq!(calib.rule, UnitRule::OnePerUnit);
-        prop_assert_eq!(calib.units, units);
-        prop_assert!(answered <= units && units < calib.rows);
+        prop_assert!(calib.units == shape.units && calib.units < calib.rows);
+        match calib.rule {
+            UnitRule::OnePerUnit => prop_assert!(answered <= calib.units && !by_row),
+            rule => prop_assert_eq!(rule, UnitRule::Betting),
+        }
     }
 
     #[test]
@@ -116,7 +141,7 @@ proptest! {
         let (plan, fit) = fitted(&select, &calib);
         if let PolicyFit::Certified { policy, certified } = fit {
             prop_assert!(certified.step.p_value <= plan.level);
-            prop_assert!(certified.step.candidate >= plan.start);
+            prop_assert!(certified.step.candidate >= plan.starts[0]);
             prop_assert_eq!(policy.threshold, plan.candidates[certified.step.candidate].threshold);
             prop_assert!(stage1_core::artifact::Document::validate(&policy).is_ok());
         }

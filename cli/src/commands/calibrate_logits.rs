@@ -12,14 +12,15 @@ use anyhow::{Context, bail};
 use division::Division;
 use record::Record;
 use stage1_calibration::{
-    fit::{PolicyFit, certificate, fit_policy},
+    fit::{Circumstances, PolicyFit, certificate, fit_policy_jointly},
     plan::{Target, plan},
-    rows::{CalibRows, SelectRows, count_units},
+    rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, json},
-    certificate::{Attempts, Plan},
-    config::CalibratorChoice,
+    certificate::Plan,
+    config::{CalibrateConfig, Config, VERSION},
+    logits::LogitSet,
 };
 use std::{
     fs, io,
@@ -42,28 +43,39 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let out = args.out.clone().unwrap_or_else(|| beside(logits));
     check_free(&out, args.step.overwrite)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
+    let sessions: Vec<LogitSet> = args
+        .joint
+        .iter()
+        .map(|path| division.through(path, *output))
+        .collect::<anyhow::Result<_>>()?;
     let select = SelectRows::new(&division.select, args.seed)?;
-    let units = count_units(&division.calib);
+    let shape = shape(&division.calib);
+    let settings = settings(args)?;
     let plan = |attempt| {
-        let target = Target {
-            alpha: args.alpha,
-            delta: args.delta,
-            attempts: Attempts::Single,
-            attempt,
-        };
-        plan(&select, units, &target, None)
+        let target = Target::from_config(&settings, attempt);
+        plan(&select, shape, &target, None)
     };
-    let mut record = Record::open(logits, &division, *output)?;
-    let attempt = record.begin(units, &plan)?;
+    let mut record = Record::open(logits, &division, &sessions, *output)?;
+    let attempt = record.begin(shape.units, &settings, &plan)?;
     let plan = plan(attempt)?;
     clear(&out)?;
     json::save(&plan, &out.join(PLAN))?;
     let calib = CalibRows::new(&division.calib, args.seed)?;
-    let finding = match fit_policy(&plan, &calib, CalibratorChoice::Auto)? {
+    let others: Vec<CalibRows> = sessions
+        .iter()
+        .map(|set| CalibRows::new(set, args.seed))
+        .collect::<Result<_, _>>()?;
+    let all: Vec<&CalibRows> = std::iter::once(&calib).chain(&others).collect();
+    let finding = match fit_policy_jointly(&plan, &all, settings.calibrator)? {
         PolicyFit::Certified { policy, certified } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
             record.conclude(attempt, Some(digest))?;
-            let certificate = certificate(&plan, &policy, &certified, record.state(), None);
+            let certificate = certificate(
+                &plan,
+                &policy,
+                &certified,
+                Circumstances::new(record.state(), None),
+            );
             json::save(&policy, &out.join(POLICY))?;
             json::save(&certificate, &out.join(CERTIFICATE))?;
             Finding::Certified {
@@ -95,6 +107,30 @@ fn answer(
     } else {
         Answer::No
     })
+}
+
+/// What is asked for: `--alpha`, `--delta`, and what `--set` says of `calibrate`.
+fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
+    let overrides = &args.step.source.overrides;
+    if let Some(other) = overrides
+        .iter()
+        .find(|text| !text.starts_with("calibrate."))
+    {
+        bail!(
+            "--set {other}: with --logits only keys of `calibrate` mean something, e.g. `calibrate.score=margin`"
+        );
+    }
+    let nothing =
+        serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
+    let mut settings = Config::from_document(nothing, "--logits", overrides)?.calibrate;
+    let is_set = |key: &str| overrides.iter().any(|text| text.starts_with(key));
+    if !is_set("calibrate.alpha=") {
+        settings.alpha = args.alpha;
+    }
+    if !is_set("calibrate.delta=") {
+        settings.delta = args.delta;
+    }
+    Ok(settings)
 }
 
 fn beside(logits: &Path) -> PathBuf {

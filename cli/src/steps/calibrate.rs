@@ -5,9 +5,9 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
     calibrate::check_choice,
-    fit::{PolicyFit, certificate, fit_policy},
+    fit::{Circumstances, PolicyFit, certificate, fit_policy},
     plan::{Target, plan},
-    rows::{CalibRows, SelectRows, count_units},
+    rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, Document, json},
@@ -125,7 +125,8 @@ fn attempt(
     record: &Record,
 ) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
-    let mut ledger = Ledger::open(&run.config.splits_path(), splits.digest, Kind::Calib)?;
+    let mut ledger =
+        Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Calib)?;
     if let Some(earlier) = Bundle::open(&dir)?.certificate(FP32)? {
         ledger.check(&earlier.calib_ledger);
     }
@@ -133,13 +134,9 @@ fn attempt(
     let rows = CalibRows::new(calib, run.config.split.seed)?;
     match fit_policy(&plan, &rows, run.config.calibrate.calibrator)? {
         PolicyFit::Certified { policy, certified } => {
-            let certificate = certificate(
-                &plan,
-                &policy,
-                &certified,
-                ledger.state(),
-                Some(record.fingerprint.clone()),
-            );
+            let circumstances =
+                Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
+            let certificate = certificate(&plan, &policy, &certified, circumstances);
             let bundle = bundle::attach_policy(&dir, FP32, &policy, &certificate)?;
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
             Ok(Outcome::Certified(Box::new(bundle)))
@@ -166,12 +163,10 @@ fn begin(
     let settings = &run.config.calibrate;
     check_spending(ledger, settings)?;
     let rows = SelectRows::new(select, run.config.split.seed)?;
-    let units = count_units(calib);
+    let shape = shape(calib);
     let plan_as = |number| -> anyhow::Result<Plan> {
-        let mut target = Target::new(settings.alpha, settings.delta);
-        target.attempts = settings.attempts;
-        target.attempt = number;
-        Ok(plan(&rows, units, &target, Some(splits.digest))?)
+        let target = Target::from_config(settings, number);
+        Ok(plan(&rows, shape, &target, Some(splits.digest))?)
     };
     let begun = ledger.begin_attempt(|number| -> anyhow::Result<Attempt> {
         let plan = plan_as(number)?;
@@ -181,11 +176,12 @@ fn begin(
             model_digest: record.fingerprint.model_digest,
             plan_digest: plan.digest(),
             variant: FP32.to_owned(),
-            alpha: plan.alpha,
+            alpha: plan.alpha(),
+            constraints: plan.constraints.clone(),
             delta: plan.delta,
             level: plan.level,
-            rows: calib.n() as u64,
-            units,
+            rows: shape.rows,
+            units: shape.units,
         })
     })?;
     let plan = plan_as(begun.number)?;
@@ -194,7 +190,7 @@ fn begin(
 }
 
 /// Attempts that are paid for must have been so from the first: what an earlier one spent can't be had back.
-fn check_spending(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
+pub(crate) fn check_spending(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
     let share = |attempt: &Attempt| settings.attempts.level(settings.delta, attempt.number);
     let overspent = |attempt: &&Attempt| attempt.level > share(attempt) * (1.0 + 1e-9);
     match ledger.attempts().find(overspent) {

@@ -19,6 +19,7 @@ use anyhow::{Context, bail};
 use stage1_core::{
     artifact::{Lock, atomic},
     config::Config,
+    preprocess::Limits,
 };
 use std::{
     fs, io,

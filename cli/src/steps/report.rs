@@ -5,12 +5,12 @@ use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
     metrics::{self, Metric, Predictions},
-    verdict::{Observed, Validation, Verdict},
+    verdict::{Check, Observed, Validation, Verdict},
 };
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
-    certificate::{Certificate, NotCertified, UnitRule},
+    certificate::{Certificate, Claim, Constraint, NotCertified, TestKind, UnitRule},
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
@@ -87,7 +87,7 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
     let left_out = left_out(config, splits_digest, &bundle);
     let certified = matches!(calibration, Calibration::Certified(_));
     let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
-        let mut ledger = Ledger::open(&config.splits_path(), splits_digest, kind)?;
+        let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits_digest, kind)?;
         recorded.into_iter().for_each(|state| ledger.check(state));
         Ok(ledger.state())
     };
@@ -269,21 +269,53 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         1 => String::new(),
         attempt => format!("; attempt {attempt} on this val_calib"),
     };
-    rows.push((
-        "error asked for, among answers",
-        format!("≤ {}", percent(certificate.alpha)),
-        format!("certified with confidence {confidence}{attempt}"),
-    ));
+    let note = format!("certified with confidence {confidence}{attempt}");
+    if let [Constraint::SelectiveError { alpha }] = promised(&certificate.claims)[..] {
+        rows.push((
+            "error asked for, among answers",
+            format!("≤ {}", percent(alpha)),
+            note,
+        ));
+    } else {
+        rows.push((
+            "promises, all together",
+            certificate.claims.len().to_string(),
+            note,
+        ));
+        certificate
+            .claims
+            .iter()
+            .for_each(|claim| claim_row(claim, rows));
+    }
+    let mut evidence = format!(
+        "answered, {} errors in {}; bound {}",
+        thousands(certificate.errors),
+        thousands(certificate.answered),
+        percent(certificate.upper_bound)
+    );
+    if certificate.test == TestKind::Betting {
+        evidence += " (of a random image of a random group; counts of images are not a guarantee: they ignore groups)";
+    }
     rows.push((
         "certified on val_calib",
         percent(certificate.coverage),
-        format!(
-            "answered, {} errors in {}; bound {}",
-            thousands(certificate.errors),
-            thousands(certificate.answered),
-            percent(certificate.upper_bound)
-        ),
+        evidence,
     ));
+}
+
+fn promised(claims: &[Claim]) -> Vec<Constraint> {
+    claims.iter().map(|claim| claim.constraint).collect()
+}
+
+fn claim_row(claim: &Claim, rows: &mut Vec<Row>) {
+    let note = format!(
+        "{}; {} of {}, bound {}",
+        claim.constraint.statement(),
+        thousands(claim.errors),
+        thousands(claim.total),
+        percent(claim.upper_bound)
+    );
+    rows.push(("", format!("≤ {}", percent(claim.constraint.alpha())), note));
 }
 
 fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
@@ -295,6 +327,18 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             percent(1.0 - refusal.delta)
         ),
     ));
+    if refusal.constraints.len() > 1 {
+        let all: Vec<String> = refusal
+            .constraints
+            .iter()
+            .map(Constraint::statement)
+            .collect();
+        rows.push((
+            "",
+            "–".to_owned(),
+            format!("asked for together: {}", all.join(", ")),
+        ));
+    }
     rows.push((
         "closest threshold on val_calib",
         format!(
@@ -302,13 +346,26 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             thousands(refusal.best.errors),
             thousands(refusal.best.answered)
         ),
-        format!("wrong among answered; p = {:.3}", refusal.best.p_value),
+        format!(
+            "wrong among answered{}; p = {:.3}",
+            match refusal.calib.rule {
+                UnitRule::Betting => " (images: not a guarantee, ignores groups)",
+                _ => "",
+            },
+            refusal.best.p_value
+        ),
     ));
-    let at_rate = match refusal.needed_units_at_observed_rate {
-        None => "no number is enough at the observed error rate; train a better model, or ask for a larger alpha".to_owned(),
-        Some(_) => format!(
-            "images of val_calib give an 80 % chance at the observed error rate (it has {})",
-            thousands(refusal.calib.units)
+    let has = thousands(refusal.calib.units);
+    let at_rate = match (
+        refusal.needed_answered_at_observed_rate,
+        refusal.needed_units_at_observed_rate,
+    ) {
+        (_, None) => "no number is enough at the observed error rate; train a better model, or ask for a larger alpha".to_owned(),
+        (Some(_), Some(_)) => format!(
+            "images of val_calib give an 80 % chance at the observed error rate (it has {has})"
+        ),
+        (None, Some(_)) => format!(
+            "groups of val_calib, about, if the evidence grows on as it did (it has {has})"
         ),
     };
     let needed = refusal
@@ -328,16 +385,41 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
             drawn(validation.test.rule)
         ),
     ));
-    let (low, high) = validation.interval;
-    rows.push((
-        "error among those answers",
-        validation.risk.map_or_else(|| "–".to_owned(), percent),
-        format!(
-            "{errors} of {answered}; 95 % interval {} to {}",
-            percent(low),
-            percent(high)
-        ),
-    ));
+    let is_usual = |check: &Check| matches!(check.constraint, Constraint::SelectiveError { .. });
+    match &validation.checks[..] {
+        [check] if is_usual(check) => {
+            let (low, high) = validation.interval;
+            rows.push((
+                "error among those answers",
+                validation.risk.map_or_else(|| "–".to_owned(), percent),
+                format!(
+                    "{errors} of {answered}; 95 % interval {} to {}",
+                    percent(low),
+                    percent(high)
+                ),
+            ));
+        }
+        checks => checks.iter().for_each(|check| check_row(check, rows)),
+    }
+    verdict_row(validation, rows);
+    power_rows(validation, rows);
+}
+
+fn check_row(check: &Check, rows: &mut Vec<Row>) {
+    let (low, high) = check.interval;
+    let note = format!(
+        "{} of {}; 95 % interval {} to {}; promised: {}",
+        thousands(check.errors),
+        thousands(check.total),
+        percent(low),
+        percent(high),
+        check.constraint.statement()
+    );
+    let rate = check.rate.map_or_else(|| "–".to_owned(), percent);
+    rows.push(("observed", rate, note));
+}
+
+fn verdict_row(validation: &Validation, rows: &mut Vec<Row>) {
     let (name, note) = match (validation.verdict, validation.observed) {
         (Verdict::Held, _) => ("HELD", "val_test confirms the bound"),
         (Verdict::Refuted, _) => ("REFUTED", "val_test contradicts the bound: do not deploy"),
@@ -358,14 +440,31 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
         opening => format!("{note}; exploratory, opening {opening} of this val_test"),
     };
     rows.push(("verdict on val_test", name.to_owned(), note));
+}
+
+fn power_rows(validation: &Validation, rows: &mut Vec<Row>) {
+    let power = &validation.power;
     rows.push((
         "chance of HELD, as expected before",
-        percent(validation.power.held),
+        percent(power.held),
         format!(
-            "and of REFUTED, were the true error 1.5 times as asked: {}",
-            percent(validation.power.refuted_at_1_5_alpha)
+            "and of REFUTED, were the true error 1.5 times as asked: {}; twice: {}",
+            percent(power.refuted_at_1_5_alpha),
+            percent(power.refuted_at_2_alpha)
         ),
     ));
+    let note = match (power.units_for_80_percent, power.answered_for_80_percent) {
+        (Some(_), Some(answered)) => format!(
+            "images of val_test give HELD an 80 % chance ({} of them answered; it has {})",
+            thousands(answered),
+            thousands(validation.test.units)
+        ),
+        _ => "no number gives HELD an 80 % chance at the rate that val_calib showed".to_owned(),
+    };
+    let needed = power
+        .units_for_80_percent
+        .map_or_else(|| "–".to_owned(), thousands);
+    rows.push(("what HELD would take", needed, note));
 }
 
 /// What the shares are shares of.

@@ -133,6 +133,8 @@ fn score(
         ids: samples.iter().map(|sample| sample.path.clone()).collect(),
         units: Some(samples.iter().map(|sample| sample.unit).collect()),
         split: None,
+        // No model has a gate yet; a policy on one refuses these rows by name.
+        gate: None,
         source: Some(scorer.source()),
     };
     if let Some(images) = left_out.clone().non_empty() {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use stage1_calibration::forecast::{ASSUMED_SHARE, forecast};
 use stage1_core::{
     artifact::{self, Digest},
+    certificate::Constraint,
     data::{self, Dataset},
     progress::Progress,
     split::{self, Split, SplitManifest, SplitSample},
@@ -130,22 +131,23 @@ fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
         run.output.warn(&warning.to_string());
     }
     let (calibrate, gamma) = (&run.config.calibrate, run.config.validate.gamma);
+    // What can be foreseen of other promises depends on the classes' shares and on the model.
+    let promised = calibrate.promised();
+    let selective = promised
+        .iter()
+        .find(|one| matches!(one, Constraint::SelectiveError { .. }));
+    let Some(alpha) = selective.map(Constraint::alpha) else {
+        return Ok(());
+    };
     let units = |split| units(&splits.manifest, split);
     let (calib, test) = (units(Split::ValCalib), units(Split::ValTest));
-    let forecast = forecast(
-        calib,
-        test,
-        calibrate.alpha,
-        calibrate.delta,
-        gamma,
-        ASSUMED_SHARE,
-    )?;
+    let forecast = forecast(calib, test, alpha, calibrate.delta, gamma, ASSUMED_SHARE)?;
     let share = 100.0 * ASSUMED_SHARE;
     if forecast.max_errors.is_none() {
         run.output.warn(&format!(
             "val_calib has {calib} independent images: nothing can be certified at alpha {} and delta {} (at least {} are needed, {share:.0} % of \
              them answered without an error)",
-            calibrate.alpha, calibrate.delta, forecast.calib_units_needed
+            alpha, calibrate.delta, forecast.calib_units_needed
         ));
     } else if forecast.held < 0.5 {
         let needed = forecast

@@ -45,7 +45,7 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
     let certificate = bundle
         .certificate(FP32)?
         .context("the bundle has no certificate")?;
-    let mut ledger = Ledger::open(&run.config.splits_path(), splits.digest, Kind::Test)?;
+    let mut ledger = Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Test)?;
     if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
         ledger.check(&state);
     }

@@ -11,6 +11,7 @@ struct Columns {
     id: Option<usize>,
     group: Option<usize>,
     split: Option<usize>,
+    gate: Option<usize>,
 }
 
 pub(super) fn read(path: &Path) -> Result<LogitTable> {
@@ -65,6 +66,7 @@ impl Columns {
             id: places.remove("id"),
             group: places.remove("group"),
             split: places.remove("split"),
+            gate: places.remove("gate"),
         };
         match places.into_keys().next() {
             None => Ok(columns),
@@ -80,6 +82,7 @@ impl Columns {
             classes: self.logits.len().max(2),
             units: self.group.map(|_| Vec::new()),
             split: self.split.map(|_| Vec::new()),
+            gate: self.gate.map(|_| Vec::new()),
             ..LogitSet::default()
         }
     }
@@ -108,6 +111,10 @@ impl Columns {
             let text = &record[*place];
             set.logits
                 .push(text.parse().map_err(|_| error(column, "a number", text))?);
+        }
+        if let (Some(place), Some(gates)) = (self.gate, &mut set.gate) {
+            let text = &record[place];
+            gates.push(text.parse().map_err(|_| error("gate", "a number", text))?);
         }
         if let Some(place) = self.id {
             set.ids.push(name("id", place)?);

@@ -33,7 +33,7 @@ pub(crate) enum TableError {
     #[error("{}: {source}", path.display())]
     Csv { path: PathBuf, source: csv::Error },
     /// A header that isn't one of ours.
-    #[error("{}: unexpected column `{column}`: expected `label`, `logit_0`, `logit_1`, … (or one `logit`, of class 1) and, if wanted, `id`, `group`, `split`", path.display())]
+    #[error("{}: unexpected column `{column}`: expected `label`, `logit_0`, `logit_1`, … (or one `logit`, of class 1) and, if wanted, `id`, `group`, `split`, `gate`", path.display())]
     StrayColumn { path: PathBuf, column: String },
     /// A header that is there twice.
     #[error("{}: column `{column}` is there twice", path.display())]
@@ -69,7 +69,7 @@ pub(crate) enum TableError {
         found: String,
     },
     /// An array that nothing reads: a misspelt `group` would turn clustered rows into independent ones.
-    #[error("{}: unknown array `{array}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`", path.display())]
+    #[error("{}: unknown array `{array}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`, `gate`", path.display())]
     UnknownArray { path: PathBuf, array: String },
     /// Python objects.
     #[error("{}: array `{array}` holds Python objects (dtype object), which only unpickling could read, and that runs code; save it as {want}, e.g. `{array}.astype({example})`", path.display())]

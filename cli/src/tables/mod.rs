@@ -6,6 +6,7 @@
 //! | two classes, short | `[N]` or `[N, 1]`: the logit of class 1 | the same | `logit` |
 //! | labels | `labels` i64, i32 or u8 `[N]` | `labels`, any integers `[N]` | `label` |
 //! | `group`, `id` (optional) | i64 `[N]`, or u8 text `[N, width]` | integers, `U` or `S` strings | text |
+//! | `gate` (optional) | f32 `[N]` | f4 or f8 `[N]` | a number |
 //! | `split` (optional) | the same; numbers are codes | the same; numbers are codes | text |
 //!
 //! Splits are `train`, `val_select`, `val_calib` and `val_test`, or their codes 0, 1, 2 and 3. Rows of one group are one

@@ -57,6 +57,9 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
     let ids = names(&mut archive, path, "id")?;
     let groups = names(&mut archive, path, "group")?;
     let splits = names(&mut archive, path, "split")?;
+    let gate = optional(&mut archive, path, "gate")?
+        .map(|array| array.gates(&mut notes))
+        .transpose()?;
     let set = LogitSet {
         logits,
         classes,
@@ -64,6 +67,7 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
         ids: ids.map(Names::into_texts).unwrap_or_default(),
         units: groups.map(Names::into_units),
         split: splits.map(Names::into_texts),
+        gate,
         source: None,
     };
     Ok(LogitTable { set, notes })
@@ -72,7 +76,7 @@ pub(super) fn read(path: &Path) -> Result<LogitTable> {
 type Archive = NpzArchive<BufReader<File>>;
 
 fn refuse_unknown(archive: &Archive, path: &Path) -> Result<()> {
-    let known = |name: &&str| ["logits", "labels", "group", "split", "id"].contains(name);
+    let known = |name: &&str| ["logits", "labels", "group", "split", "id", "gate"].contains(name);
     // The archive lists them in an order that varies.
     match archive.array_names().filter(|name| !known(name)).min() {
         None => Ok(()),
@@ -115,6 +119,35 @@ fn names(archive: &mut Archive, path: &Path, name: &'static str) -> Result<Optio
 }
 
 impl<R: Read> Array<'_, R> {
+    fn gates(self, notes: &mut Vec<String>) -> Result<Vec<f32>> {
+        self.one_per_row()?;
+        self.floats(notes)
+    }
+
+    fn floats(self, notes: &mut Vec<String>) -> Result<Vec<f32>> {
+        match self.kind(&FLOATS)? {
+            (TypeChar::Float, 4) => self.values(),
+            (TypeChar::Float, 8) => {
+                notes.push(format!(
+                    "{}: the {} are float64; they are rounded to float32",
+                    self.path.display(),
+                    if self.name == "gate" {
+                        "gates"
+                    } else {
+                        self.name
+                    }
+                ));
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "said above; what becomes infinite is refused"
+                )]
+                let rounded = |z: f64| z as f32;
+                Ok(self.values::<f64>()?.into_iter().map(rounded).collect())
+            }
+            _ => Err(self.dtype_error(&FLOATS)),
+        }
+    }
+
     /// The number of classes and `[n, classes]`, row-major.
     fn logits(self, notes: &mut Vec<String>) -> Result<(usize, Vec<f32>)> {
         let (path, shape, order) = (
@@ -122,24 +155,7 @@ impl<R: Read> Array<'_, R> {
             self.npy.shape().to_vec(),
             self.npy.order(),
         );
-        let values = match self.kind(&FLOATS)? {
-            (TypeChar::Float, 4) => self.values()?,
-            (TypeChar::Float, 8) => {
-                notes.push(format!(
-                    "{}: the logits are float64; they are rounded to float32",
-                    path.display()
-                ));
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "said above; what becomes infinite is refused"
-                )]
-                self.values::<f64>()?
-                    .into_iter()
-                    .map(|z| z as f32)
-                    .collect()
-            }
-            _ => return Err(self.dtype_error(&FLOATS)),
-        };
+        let values = self.floats(notes)?;
         match (&sizes(&shape, values.len())[..], order) {
             ([_] | [_, 1], _) => Ok((2, LogitSet::binary_columns(&values))),
             (&[_, classes], Order::C) => Ok((classes, values)),

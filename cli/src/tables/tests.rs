@@ -41,6 +41,20 @@ fn csv_columns_go_by_name() {
 }
 
 #[test]
+fn a_gate_is_read_from_either() {
+    let (_dir, path) = csv_file("label,logit,gate\n1,3.5,0.25\n0,-1,-2\n");
+    assert_eq!(read(&path).unwrap().set.gate, Some(vec![0.25, -2.0]));
+    let table = Npz::new()
+        .with("logits", &[2], &[3.5_f32, -1.0])
+        .with("labels", &[2], &[1_i64, 0])
+        .with("gate", &[2], &[0.25_f64, -2.0])
+        .read()
+        .unwrap();
+    assert_eq!(table.set.gate, Some(vec![0.25, -2.0]));
+    assert!(table.notes[0].contains("the gates are float64"));
+}
+
+#[test]
 fn one_csv_column_is_the_logit_of_class_1() {
     let (_dir, path) = csv_file("label,logit\n1,3.5\n0,-1\n");
     let set = read(&path).unwrap().set;
@@ -98,6 +112,11 @@ fn a_wrong_csv_file_gets_one_error_that_names_what_and_where() {
             "label,logit,split\n0,1,test\n",
             "row 0: split `test` is unknown: expected train, val_select",
         ),
+        (
+            "label,logit,gate\n0,1,x\n",
+            "line 2: column `gate`: expected a number, got `x`",
+        ),
+        ("label,logit,gate\n0,1,inf\n", "row 0: gate is inf"),
         ("label,logit,id\n0,1,a\n0,1,a\n", "id `a` occurs twice"),
         ("label,logit\n", "no rows"),
         ("", "no rows"),

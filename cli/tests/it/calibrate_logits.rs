@@ -245,12 +245,15 @@ fn a_second_file_may_select_if_it_shares_no_row() {
     );
 }
 
+/// Copies of a row tell nothing new, so that one of each is used.
 #[test]
-fn one_row_of_each_group_is_used() {
+fn one_row_of_each_group_is_used_where_that_certifies_more() {
     let cli = Cli::new();
     let mut text = "group,label,logit_0,logit_1,logit_2\n".to_owned();
-    for (i, (label, [a, b, c])) in rows(1800, 5).iter().enumerate() {
-        writeln!(text, "patient-{},{label},{a},{b},{c}", i / 2).unwrap();
+    for (i, (label, [a, b, c])) in rows(900, 5).iter().enumerate() {
+        for _ in 0..2 {
+            writeln!(text, "patient-{i},{label},{a},{b},{c}").unwrap();
+        }
     }
     cli.write("groups.csv", &text);
     let outcome = calibrate(&cli, &["groups.csv", "--json"]);
@@ -338,5 +341,145 @@ fn a_misspelt_tensor_is_refused() {
     cli.refuses(
         &["calibrate", "--logits", "mine.safetensors"],
         &["mine.safetensors: unknown tensor `groups`", "`group`"],
+    );
+}
+
+#[test]
+fn what_else_is_wanted_is_set_as_in_a_configuration() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    let settings = [
+        "mine.csv",
+        "--json",
+        "--set",
+        "calibrate.score=energy",
+        "--set",
+        "calibrate.constraints=[{kind: class_error, class: 2, alpha: 0.1}, {kind: coverage, at_least: 0.2}]",
+    ];
+    let outcome = calibrate(&cli, &settings);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let document = outcome.json();
+    assert_eq!(document["policy"]["score"]["kind"], "energy", "{outcome}");
+    let claims = document["certificate"]["claims"].as_array().unwrap();
+    assert_eq!(claims.len(), 2, "{outcome}");
+    assert_eq!(claims[0]["constraint"]["class"], 2);
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "mine.csv",
+            "--set",
+            "train.epochs=3",
+            "--out",
+            "x",
+        ],
+        &["train.epochs=3", "only keys of `calibrate`"],
+    );
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "mine.csv",
+            "--set",
+            "calibrate.group_risk=row",
+            "--out",
+            "x",
+        ],
+        &["calibrate.max_group_size"],
+    );
+}
+
+#[test]
+fn groups_are_named_with_the_rate_that_is_controlled() {
+    let cli = Cli::new();
+    let mut text = "id,group,label,logit_0,logit_1,logit_2\n".to_owned();
+    for (i, (label, [a, b, c])) in rows(4000, 5).iter().enumerate() {
+        writeln!(text, "{i},g{},{label},{a},{b},{c}", i / 8).unwrap();
+    }
+    cli.write("mine.csv", text);
+    let outcome = calibrate(&cli, &["mine.csv", "--alpha", "0.1", "--json"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let certificate = &outcome.json()["certificate"];
+    assert_eq!(certificate["calib"]["rule"], "betting", "{outcome}");
+    assert_eq!(certificate["test"], "betting");
+    assert_eq!(certificate["risk"], "image_of_unit");
+    let text = calibrate(&cli, &["mine.csv", "--alpha", "0.1", "--overwrite"]);
+    assert!(
+        text.stdout.contains("not a guarantee: they ignore groups"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_gate_decides_where_it_is_asked_to() {
+    let cli = Cli::new();
+    let mut text = "id,label,logit_0,logit_1,logit_2,gate\n".to_owned();
+    for (i, (label, [a, b, c])) in rows(1500, 1).iter().enumerate() {
+        writeln!(text, "{i},{label},{a},{b},{c},{}", a.max(*b).max(*c) / 6.0).unwrap();
+    }
+    cli.write("mine.csv", text);
+    let outcome = calibrate(
+        &cli,
+        &["mine.csv", "--set", "calibrate.score=gate", "--json"],
+    );
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert_eq!(outcome.json()["policy"]["kind"], "gate", "{outcome}");
+    let metrics = cli.run([
+        "metrics",
+        "--logits",
+        "mine.csv",
+        "--policy",
+        "mine-policy/policy.json",
+    ]);
+    assert_eq!(metrics.code, 0, "{metrics}");
+    cli.write("none.csv", csv(&rows(1500, 1), ""));
+    cli.refuses(
+        &[
+            "metrics",
+            "--logits",
+            "none.csv",
+            "--policy",
+            "mine-policy/policy.json",
+        ],
+        &["gate, which this model does not have"],
+    );
+}
+
+#[test]
+fn sessions_are_certified_together() {
+    let cli = Cli::new();
+    let first = rows(1500, 1);
+    // The other session errs more often.
+    let other: Vec<_> = first
+        .iter()
+        .enumerate()
+        .map(|(i, (label, [a, b, c]))| match i % 40 {
+            0 => (*label, [*b, *c, *a]),
+            _ => (*label, [*a, *b, *c]),
+        })
+        .collect();
+    cli.write("one.csv", csv(&first, ""));
+    cli.write("two.csv", csv(&other, ""));
+    let alone = calibrate(&cli, &["one.csv", "--json", "--out", "alone"]);
+    let joint = calibrate(
+        &cli,
+        &["one.csv", "--joint", "two.csv", "--json", "--out", "joint"],
+    );
+    assert_eq!((alone.code, joint.code), (0, 0), "{joint}");
+    let coverage = |outcome: &Outcome| outcome.json()["certificate"]["coverage"].as_f64().unwrap();
+    assert!(coverage(&joint) < coverage(&alone), "{joint}");
+    assert_eq!(joint.json()["certificate"]["attempt"], 2, "{joint}");
+    cli.write("less.csv", csv(&other[..900], ""));
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "one.csv",
+            "--joint",
+            "less.csv",
+            "--out",
+            "x",
+        ],
+        &["less.csv: no row"],
     );
 }

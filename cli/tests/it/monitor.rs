@@ -708,6 +708,7 @@ fn save(watched: &Watched, split: &str, seed: u32, model: &[u8]) {
                 .collect(),
         ),
         split: None,
+        gate: None,
         source: Some(Source {
             provider: "cpu".to_owned(),
             provider_version: "onnxruntime 1.31.1".to_owned(),

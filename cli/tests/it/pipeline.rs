@@ -245,7 +245,54 @@ fn attempts_can_not_be_paid_for_afterwards() {
     assert_eq!(late.code, 2, "{late}");
     assert!(late.stderr.contains("before the first attempt"), "{late}");
     assert_eq!(project.stage1("report", "a", &[]).code, 0);
-    assert_ne!(project.stage1("run", "b", &spending[..2]).code, 2);
+    // A new run directory has the same val_calib, and its ledger: only other splits start anew.
+    let beside = project.stage1("run", "b", &spending[..2]);
+    assert_eq!(beside.code, 2, "{beside}");
+    assert!(
+        beside.stderr.contains("before the first attempt"),
+        "{beside}"
+    );
+    let other = [&spending[..2], &["--set", "split.seed=7"]].concat();
+    assert_ne!(project.stage1("run", "c", &other).code, 2);
+}
+
+#[test]
+fn a_new_run_directory_is_another_attempt_and_another_opening() {
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "a", &[]).code, 0);
+    let second = project.stage1("run", "b", &["--set", "train.learning_rate=0.02", "--json"]);
+    assert_ne!(second.code, 2, "{second}");
+    let report: Value = serde_json::from_str(&second.stdout).unwrap();
+    assert_eq!(report["calibration"]["attempt"], 2, "{second}");
+    assert_eq!(report["validation"]["opening"], 2, "{second}");
+}
+
+#[test]
+fn constraints_procedure_and_score_are_the_configurations() {
+    let project = Project::new();
+    let settings = [
+        "--set",
+        "calibrate.constraints=[{kind: selective_error, alpha: 0.3}, {kind: coverage, at_least: 0.2}]",
+        "--set",
+        "calibrate.procedure=holm",
+        "--set",
+        "calibrate.score=margin",
+        "--json",
+    ];
+    let outcome = project.stage1("run", "a", &settings);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let calibration = &report["calibration"];
+    assert_eq!(calibration["procedure"], "holm", "{outcome}");
+    assert_eq!(calibration["claims"][1]["constraint"]["kind"], "coverage");
+    assert_eq!(report["validation"]["checks"].as_array().unwrap().len(), 2);
+    let policy: Value =
+        serde_json::from_slice(&project.read("a/bundle/variants/fp32/policy.json")).unwrap();
+    assert_eq!(policy["score"]["kind"], "margin");
+
+    let gate = project.stage1("run", "b", &["--set", "calibrate.score=gate"]);
+    assert_eq!(gate.code, 2, "{gate}");
+    assert!(gate.stderr.contains("no `gate` column"), "{gate}");
 }
 
 #[test]

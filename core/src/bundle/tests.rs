@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
-    artifact::{self, Digest, json},
-    certificate::{Attempts, BatchMode, Certificate, Fingerprint, Guarantee, SampleSize, UnitRule},
+    artifact::{self, Digest, Document, json},
+    certificate::{
+        Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
+        Guarantee, Procedure, SampleSize, TestKind, UnitRule,
+    },
     config::Phase,
     ledger::LedgerState,
     policy::{Calibrator, Policy, Score, Threshold},
@@ -71,18 +74,29 @@ fn policy(high: f64) -> Policy {
 
 fn certificate(policy: &Policy) -> Certificate {
     Certificate {
-        schema_version: 1,
+        schema_version: Certificate::SCHEMA_VERSION,
         guarantee: Guarantee::Pac,
         alpha: 0.05,
         delta: 0.1,
         attempt: 1,
         attempts: Attempts::Single,
         level: 0.1,
+        procedure: Procedure::FixedSequence,
+        variants: 1,
         calib: SampleSize {
             rule: UnitRule::Rows,
             rows: 100,
             units: 100,
         },
+        risk: ControlledRisk::Image,
+        test: TestKind::Binomial,
+        claims: vec![Claim {
+            constraint: Constraint::SelectiveError { alpha: 0.05 },
+            errors: 0,
+            total: 60,
+            p_value: 0.04,
+            upper_bound: 0.04,
+        }],
         answered: 60,
         errors: 0,
         p_value: 0.04,

@@ -1,4 +1,5 @@
-use super::{Config, Error, HeadType, MAX_THREADS, Result, VERSION, schema};
+use super::{Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, Result, VERSION, schema};
+use crate::certificate::Procedure;
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
@@ -93,6 +94,22 @@ impl Config {
                 share(self.calibrate.delta),
                 open,
                 self.calibrate.delta.to_string(),
+            ),
+            (
+                "calibrate.max_group_size",
+                (self.calibrate.group_risk == GroupRiskChoice::Row)
+                    == self.calibrate.max_group_size.is_some_and(|size| size > 0),
+                "a whole number ≥ 1 with `calibrate.group_risk: row`, and `null` without",
+                format!("{:?}", self.calibrate.max_group_size),
+            ),
+            (
+                "calibrate.procedure",
+                !matches!(
+                    self.calibrate.procedure,
+                    Procedure::MultiStart { starts: 0 }
+                ),
+                "a number of starts ≥ 1",
+                "0".to_owned(),
             ),
             (
                 "validate.gamma",
@@ -201,11 +218,19 @@ impl Config {
                 });
             }
         }
-        self.preprocess.validate().map_err(|error| Error::Type {
+        let type_error = |key: &str, reason| Error::Type {
             origin: origin.to_owned(),
-            key: "preprocess".to_owned(),
-            reason: error.to_string(),
-        })
+            key: key.to_owned(),
+            reason,
+        };
+        for constraint in &self.calibrate.constraints {
+            constraint
+                .validate(None)
+                .map_err(|reason| type_error("calibrate.constraints", reason))?;
+        }
+        self.preprocess
+            .validate()
+            .map_err(|error| type_error("preprocess", error.to_string()))
     }
 }
 
@@ -350,6 +375,16 @@ backbone: {path: weights}
                 "calibrate: {alpha: 5}",
                 &[],
                 "at `calibrate.alpha`: expected a number between 0 and 1, got 5",
+            ),
+            (
+                "calibrate: {group_risk: row}",
+                &[],
+                "at `calibrate.max_group_size`: expected a whole number ≥ 1 with `calibrate.group_risk: row`",
+            ),
+            (
+                "calibrate: {constraints: [{kind: coverage, at_least: 1}]}",
+                &[],
+                "at `calibrate.constraints`",
             ),
             (
                 "head: {hidden: 64}",

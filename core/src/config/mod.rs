@@ -14,6 +14,7 @@ pub use template::template;
 
 use crate::{
     artifact::Digest,
+    certificate::{Attempts, Constraint, GroupRisk, Procedure},
     data::DataOptions,
     model::{Features, HeadKind},
     preprocess::PreprocessSpec,
@@ -272,14 +273,77 @@ impl Default for ExportConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrateConfig {
-    /// Largest error rate among answered images (α).
+    /// Largest error rate among answered images (α); where `constraints` are given, they say what is promised instead.
     pub alpha: f64,
     /// Probability that the certificate is wrong (δ): the confidence is 1 − δ.
     pub delta: f64,
     /// How the reported probability is calibrated; it never enters a decision.
     pub calibrator: CalibratorChoice,
     /// `single`: 1 − δ holds for the first attempt on this val_calib. `spending`: attempt j runs at δ / (j (j + 1)).
-    pub attempts: crate::certificate::Attempts,
+    pub attempts: Attempts,
+    /// What is promised, all of it together; none: errors among answered images, at most `alpha`. E.g.
+    /// `[{kind: selective_error, alpha: 0.05}, {kind: coverage, at_least: 0.5}]`.
+    pub constraints: Vec<Constraint>,
+    /// How several thresholds are tested on one val_calib: `fixed_sequence`, `multi_start: {starts: 5}`, `bonferroni` or
+    /// `holm`.
+    pub procedure: Procedure,
+    /// The number that is compared with the threshold.
+    pub score: ScoreChoice,
+    /// The rate that is controlled where images come in groups: `unit` (of a random image of a random group), or `row`
+    /// (of a random image; it needs `max_group_size`).
+    pub group_risk: GroupRiskChoice,
+    /// The most images that a group has, declared beforehand; for `group_risk: row` only.
+    pub max_group_size: Option<u64>,
+}
+
+/// The number that is compared with the threshold; always a function of the raw logits, or the gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreChoice {
+    /// `binary_margin` for two classes, `max_probability` for more.
+    #[default]
+    Auto,
+    /// z₁ − z₀, with a threshold on either side; two classes.
+    BinaryMargin,
+    /// The largest softmax probability, at a temperature fitted on val_select.
+    MaxProbability,
+    /// The largest logit minus the second largest.
+    Margin,
+    /// ln Σ exp(z_k).
+    Energy,
+    /// The output of a learned gate, where the model has one.
+    Gate,
+    /// Of all that apply, the one with the largest certified share to be expected from val_select.
+    BestOnSelect,
+}
+
+/// The rate that is controlled where images come in groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupRiskChoice {
+    /// Of a random image of a random group: every group weighs the same.
+    #[default]
+    Unit,
+    /// Of a random image: every image weighs the same.
+    Row,
+}
+
+impl CalibrateConfig {
+    /// What is promised: the constraints, or the one on errors among answered images.
+    pub fn promised(&self) -> Vec<Constraint> {
+        match self.constraints.as_slice() {
+            [] => vec![Constraint::SelectiveError { alpha: self.alpha }],
+            given => given.to_vec(),
+        }
+    }
+
+    /// The rate that is controlled where images come in groups.
+    pub fn controlled(&self) -> GroupRisk {
+        match (self.group_risk, self.max_group_size) {
+            (GroupRiskChoice::Row, Some(max_group_size)) => GroupRisk::Row { max_group_size },
+            _ => GroupRisk::Unit,
+        }
+    }
 }
 
 impl Default for CalibrateConfig {
@@ -288,7 +352,12 @@ impl Default for CalibrateConfig {
             alpha: 0.05,
             delta: 0.1,
             calibrator: CalibratorChoice::Auto,
-            attempts: crate::certificate::Attempts::Single,
+            attempts: Attempts::Single,
+            constraints: Vec::new(),
+            procedure: Procedure::FixedSequence,
+            score: ScoreChoice::Auto,
+            group_risk: GroupRiskChoice::Unit,
+            max_group_size: None,
         }
     }
 }

@@ -1,4 +1,5 @@
 use crate::artifact::Digest;
+use crate::certificate::Constraint;
 use serde::{Deserialize, Serialize};
 
 /// One thing that was done with a split.
@@ -30,8 +31,11 @@ pub struct Attempt {
     pub plan_digest: Digest,
     /// The bundle's variant, e.g. `fp32`.
     pub variant: String,
-    /// Target risk.
+    /// Target of the first constraint.
     pub alpha: f64,
+    /// What is to be promised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
     /// Failure probability asked for.
     pub delta: f64,
     /// The level that it is tested at: δ, or less where attempts are spending.

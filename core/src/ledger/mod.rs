@@ -4,6 +4,9 @@
 //! of JSON lines, each with the digest of the line before. A line is appended under a lock and synced before
 //! [`Ledger::append`] returns; only then may the labels be read that it stands for.
 //!
+//! Run directories share it ([`Ledger::open_among_runs`]): one that has no ledger of its splits yet uses that of the same
+//! splits in a run directory beside it, goes on with their history and can't reset it.
+//!
 //! - A last line without its end is an append that was interrupted: it was not acknowledged, so nothing depended on it. It
 //!   is completed if only the newline is missing, and otherwise cut off by the next append.
 //! - Any other line that is wrong makes the ledger *unknown*: nothing is appended to it any more.
@@ -87,16 +90,27 @@ impl Ledger {
     /// # Errors
     /// [`Error::Io`]. A damaged ledger is no error here: see [`Ledger::state`].
     pub fn open(splits_path: &Path, splits_digest: Digest, kind: Kind) -> Result<Self> {
-        let stem = splits_path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let name = format!(
-            "{stem}.{}.{}-ledger.jsonl",
-            splits_digest.short(),
-            kind.name()
-        );
-        let path = splits_path.with_file_name(name);
+        let path = splits_path.with_file_name(file_name(splits_path, splits_digest, kind));
+        Self::read(path, splits_digest, kind)
+    }
+
+    /// As [`Ledger::open`], for the splits of a run directory: if there is no ledger beside them, that of the same splits in
+    /// a folder beside the run directory.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_among_runs(splits_path: &Path, splits_digest: Digest, kind: Kind) -> Result<Self> {
+        let name = file_name(splits_path, splits_digest, kind);
+        let own = splits_path.with_file_name(&name);
+        let path = if own.exists() {
+            own
+        } else {
+            in_a_neighbour(splits_path, &name).unwrap_or(own)
+        };
+        Self::read(path, splits_digest, kind)
+    }
+
+    fn read(path: PathBuf, splits_digest: Digest, kind: Kind) -> Result<Self> {
         let start = Digest::of_json(&("stage1 ledger", kind.name(), splits_digest));
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -372,6 +386,36 @@ impl Ledger {
         self.chain.lines.push(line);
         Ok(self.chain.head())
     }
+}
+
+fn file_name(splits_path: &Path, splits_digest: Digest, kind: Kind) -> String {
+    let stem = splits_path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    format!(
+        "{stem}.{}.{}-ledger.jsonl",
+        splits_digest.short(),
+        kind.name()
+    )
+}
+
+/// The longest file called `name` in the folders beside that of `splits_path`. There is one at most, unless folders were
+/// copied or put together.
+fn in_a_neighbour(splits_path: &Path, name: &str) -> Option<PathBuf> {
+    let or_here = |folder: &Path| match folder.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => folder.to_owned(),
+    };
+    let folder = or_here(splits_path.parent()?);
+    let above = fs::canonicalize(folder).ok()?.parent()?.to_owned();
+    let neighbours = fs::read_dir(above).ok()?.flatten();
+    let found = neighbours.filter_map(|entry| {
+        let path = entry.path().join(name);
+        let length = fs::metadata(&path).ok()?.len();
+        Some((length, path))
+    });
+    found.max().map(|(_, path)| path)
 }
 
 #[cfg(unix)]

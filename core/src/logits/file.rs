@@ -24,6 +24,7 @@ impl LogitSet {
             ids: load_names(&file, "id")?.unwrap_or_default(),
             units: load_units(&file)?,
             split: load_names(&file, "split")?,
+            gate: load_gates(&file)?,
             source: load_source(&file)?,
         };
         set.validate()?;
@@ -53,6 +54,9 @@ impl LogitSet {
         }
         if let Some(split) = &self.split {
             out.insert("split".to_owned(), text_tensor(split));
+        }
+        if let Some(gate) = &self.gate {
+            out.insert("gate".to_owned(), Tensor::f32([n], gate.clone()));
         }
         let source = self.source.as_ref().map(|source| {
             let json = serde_json::to_string(source).expect("plain data has a JSON form");
@@ -91,6 +95,17 @@ fn load_column(file: &TensorFile, name: &'static str) -> Result<Vec<i64>> {
     match shape[..] {
         [_] => Ok(values),
         _ => Err(shape_error(file, name, shape, "[n]")),
+    }
+}
+
+fn load_gates(file: &TensorFile) -> Result<Option<Vec<f32>>> {
+    if !file.contains("gate")? {
+        return Ok(None);
+    }
+    let (shape, values) = file.f32("gate")?;
+    match shape[..] {
+        [_] => Ok(Some(values)),
+        _ => Err(shape_error(file, "gate", shape, "[n]")),
     }
 }
 

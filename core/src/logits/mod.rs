@@ -7,12 +7,14 @@
 //! | `group` (optional) | i64 `[n]`, or text | rows with the same value are one unit |
 //! | `split` (optional) | text | names of splits |
 //! | `id` (optional) | i64 `[n]`, or text | what the row is called |
+//! | `gate` (optional) | f32 `[n]` | the output of a learned correctness gate |
 //!
 //! Text is u8 `[n, width]`: UTF-8, filled up with zeros (what NumPy's `S` arrays hold).
 
 mod file;
 
 use crate::artifact::{self, Digest};
+use crate::policy::Row;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -48,6 +50,8 @@ pub struct LogitSet {
     pub units: Option<Vec<u64>>,
     /// Names of splits `[n]`.
     pub split: Option<Vec<String>>,
+    /// The output of a learned correctness gate `[n]`: larger where the model is more likely right.
+    pub gate: Option<Vec<f32>>,
     /// Who made them, where known.
     pub source: Option<Source>,
 }
@@ -115,6 +119,16 @@ pub enum LogitsError {
         /// In how many rows that is so.
         rows: usize,
     },
+    /// A gate is NaN or infinite.
+    #[error("row {row}{}: gate is {value}, a finite number is needed", named(id))]
+    NonFiniteGate {
+        /// Index of the row.
+        row: usize,
+        /// Its name, or nothing.
+        id: String,
+        /// Its value.
+        value: f32,
+    },
     /// A label is no class.
     #[error("row {row}{}: label {label} is outside 0..{classes}", named(id))]
     Label {
@@ -162,6 +176,17 @@ impl LogitSet {
         &self.logits[i * self.classes..(i + 1) * self.classes]
     }
 
+    /// What the model says of row `i`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn model_row(&self, i: usize) -> Row<'_> {
+        Row {
+            logits: self.row(i),
+            gate: self.gate.as_ref().map(|gate| gate[i]),
+        }
+    }
+
     /// Two columns (0, z) of the logits of class 1: what one column means.
     pub fn binary_columns(class_1: &[f32]) -> Vec<f32> {
         class_1.iter().flat_map(|z| [0.0, *z]).collect()
@@ -188,6 +213,7 @@ impl LogitSet {
             },
             units: self.units.as_ref().map(|units| pick(units, rows)),
             split: self.split.as_ref().map(|split| pick(split, rows)),
+            gate: self.gate.as_ref().map(|gate| pick(gate, rows)),
             source: self.source.clone(),
         }
     }
@@ -212,6 +238,7 @@ impl LogitSet {
                 rows: self.logits.chunks(self.classes).filter(is_bad).count(),
             });
         }
+        self.check_gates()?;
         self.check_labels()?;
         self.check_ids()
     }
@@ -222,6 +249,7 @@ impl LogitSet {
             ("id", (!self.ids.is_empty()).then_some(self.ids.len())),
             ("group", self.units.as_ref().map(Vec::len)),
             ("split", self.split.as_ref().map(Vec::len)),
+            ("gate", self.gate.as_ref().map(Vec::len)),
         ];
         if self.logits.len() != want * self.classes {
             return Err(LogitsError::Length {
@@ -236,6 +264,18 @@ impl LogitSet {
             }
         }
         Ok(())
+    }
+
+    fn check_gates(&self) -> Result<()> {
+        let gates = self.gate.as_deref().unwrap_or_default();
+        match gates.iter().position(|gate| !gate.is_finite()) {
+            None => Ok(()),
+            Some(row) => Err(LogitsError::NonFiniteGate {
+                row,
+                id: self.id(row),
+                value: gates[row],
+            }),
+        }
     }
 
     fn check_labels(&self) -> Result<()> {
@@ -286,6 +326,7 @@ mod tests {
             ids: vec!["a/b.png".into(), "é.png".into(), "c".into()],
             units: Some(vec![u64::MAX, 3, 3]),
             split: Some(vec!["val_select".into(), "val_calib".into(), String::new()]),
+            gate: Some(vec![0.5, -1.0, f32::MAX]),
             source: Some(Source {
                 provider: "cpu".into(),
                 provider_version: "onnxruntime 1.31.1".into(),
@@ -346,7 +387,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         type Edit = (&'static str, fn(&mut LogitSet));
-        let edits: [Edit; 7] = [
+        let edits: [Edit; 9] = [
+            ("row 2 (`c`): gate is inf", |s| {
+                s.gate = Some(vec![0.0, 0.0, f32::INFINITY])
+            }),
+            ("`gate` has 1 values", |s| s.gate = Some(vec![0.0])),
             ("logit 1 is NaN", |s| s.logits[3] = f32::NAN),
             ("row 1 (`é.png`): label 2 is outside 0..2", |s| {
                 s.labels[1] = 2
@@ -416,5 +461,6 @@ mod tests {
             )
         );
         assert_eq!(set.logits, [f32::MAX, f32::MIN, 1.0, -2.0]);
+        assert_eq!(set.gate, Some(vec![f32::MAX, 0.5]));
     }
 }

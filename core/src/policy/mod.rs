@@ -24,7 +24,7 @@ mod score;
 mod softmax;
 
 pub use calibrator::{Calibrator, Fallback, IsotonicCurve, Mixture, VennAbersSteps};
-pub use score::{Score, Threshold};
+pub use score::{Row, Score, Threshold};
 pub use softmax::{log_sum_exp, sigmoid, softmax_into, softplus};
 
 use crate::artifact::{Digest, Document};
@@ -54,6 +54,18 @@ pub enum PolicyError {
         /// Its value.
         value: f32,
     },
+    /// The policy compares a gate, and the model has none.
+    #[error(
+        "the policy compares the output of a learned gate, which this model does not have; use the policy of this model's \
+         bundle, or calibrate with another score"
+    )]
+    NoGate,
+    /// The gate is NaN or infinite.
+    #[error("the gate is {value}: a finite number was expected; the image or the model is damaged")]
+    NonFiniteGate {
+        /// Its value.
+        value: f32,
+    },
 }
 
 /// How the decision is made.
@@ -61,8 +73,19 @@ pub enum PolicyError {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PolicyKind {
-    /// A threshold on a score of the softmax logits.
+    /// A threshold on a score of the logits.
     Softmax,
+    /// A threshold on the output of a learned correctness gate; the label is the class with the largest logit.
+    Gate,
+}
+
+impl PolicyKind {
+    fn of(score: &Score) -> Self {
+        match score {
+            Score::Gate => Self::Gate,
+            _ => Self::Softmax,
+        }
+    }
 }
 
 /// `policy.json`: the whole rule that turns logits into a decision. It holds no times, paths or hosts.
@@ -119,7 +142,7 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// A softmax policy without provenance; set the public fields for that.
+    /// A policy of the kind that goes with `score`, without provenance; set the public fields for that.
     pub fn new(
         classes: usize,
         score: Score,
@@ -129,7 +152,7 @@ impl Policy {
     ) -> Self {
         Self {
             schema_version: Self::SCHEMA_VERSION,
-            kind: PolicyKind::Softmax,
+            kind: PolicyKind::of(&score),
             classes,
             score,
             threshold,
@@ -140,13 +163,17 @@ impl Policy {
         }
     }
 
-    /// Decides one image from its raw logits, one per class. The same logits give the same bits on every platform.
+    /// Decides one image from its raw logits, one per class, and its gate where the policy compares that. The same row
+    /// gives the same bits on every platform.
     ///
     /// # Errors
-    /// [`PolicyError`] when the number of logits is wrong or one of them isn't finite: never an answer.
-    pub fn decide(&self, logits: &[f32]) -> Result<Decision, PolicyError> {
-        self.check(logits)?;
-        let score = self.score.value(logits);
+    /// [`PolicyError`] when the number of logits is wrong, one of them isn't finite, or the gate is missing: never an
+    /// answer.
+    pub fn decide<'a>(&self, row: impl Into<Row<'a>>) -> Result<Decision, PolicyError> {
+        let row = row.into();
+        self.check(row)?;
+        let logits = row.logits;
+        let score = self.score.value(row);
         let raw = argmax(logits);
         let answered = self.threshold.answer(score, raw);
         let label = answered.unwrap_or(raw);
@@ -160,7 +187,19 @@ impl Policy {
         })
     }
 
-    fn check(&self, logits: &[f32]) -> Result<(), PolicyError> {
+    fn check_gate(&self, gate: Option<f32>) -> Result<(), PolicyError> {
+        match (self.score, gate) {
+            (Score::Gate, None) => Err(PolicyError::NoGate),
+            (Score::Gate, Some(value)) if !value.is_finite() => {
+                Err(PolicyError::NonFiniteGate { value })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, row: Row<'_>) -> Result<(), PolicyError> {
+        self.check_gate(row.gate)?;
+        let logits = row.logits;
         if logits.len() != self.classes {
             return Err(PolicyError::ClassCount {
                 want: self.classes,
@@ -186,6 +225,14 @@ impl Document for Policy {
             return Err(format!(
                 "classes is {}, at least 2 are needed",
                 self.classes
+            ));
+        }
+        if self.kind != PolicyKind::of(&self.score) {
+            return Err(format!(
+                "kind is {:?}, score {:?} needs {:?}",
+                self.kind,
+                self.score,
+                PolicyKind::of(&self.score)
             ));
         }
         self.score.validate(self.classes)?;

@@ -1,8 +1,36 @@
 //! The number that is compared, and what it is compared with.
 
+use super::softmax::log_sum_exp;
 use serde::{Deserialize, Serialize};
 
-/// A fixed function of the raw logits; nothing in it was fitted on the certifying rows.
+/// What a model says of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row<'a> {
+    /// Raw logits, one per class.
+    pub logits: &'a [f32],
+    /// The output of a learned correctness gate, where the model has one.
+    pub gate: Option<f32>,
+}
+
+impl<'a> From<&'a [f32]> for Row<'a> {
+    fn from(logits: &'a [f32]) -> Self {
+        Self { logits, gate: None }
+    }
+}
+
+impl<'a, const K: usize> From<&'a [f32; K]> for Row<'a> {
+    fn from(logits: &'a [f32; K]) -> Self {
+        logits[..].into()
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Row<'a> {
+    fn from(logits: &'a Vec<f32>) -> Self {
+        logits[..].into()
+    }
+}
+
+/// A fixed function of what the model says; nothing in it was fitted on the certifying rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -11,20 +39,30 @@ pub enum Score {
     BinaryMargin,
     /// The largest softmax probability of the logits divided by `temperature`.
     MaxProbability {
-        /// Fitted on val_select (`T_sel`), positive.
+        /// Fitted on val_select (`T_sel`) or on a half of val_calib that doesn't certify; positive.
         temperature: f64,
     },
+    /// The largest logit minus the second largest.
+    Margin,
+    /// ln Σ exp(z_k), the negative free energy (Liu et al. 2020, 2010.03759).
+    Energy,
+    /// The model's own estimate that its answer is right: an output beside the logits.
+    Gate,
 }
 
 impl Score {
     /// The score of one row of finite logits, in the type in which thresholds are compared, here and at run time.
     ///
     /// # Panics
-    /// If `logits` is empty, or has fewer than two entries for [`Score::BinaryMargin`].
-    pub fn value(&self, logits: &[f32]) -> f64 {
+    /// If `logits` is empty or has fewer than two entries for a margin, or if there is no gate for [`Score::Gate`].
+    pub fn value<'a>(&self, row: impl Into<Row<'a>>) -> f64 {
+        let Row { logits, gate } = row.into();
         match self {
             Self::BinaryMargin => f64::from(logits[1]) - f64::from(logits[0]),
             Self::MaxProbability { temperature } => max_probability(logits, *temperature),
+            Self::Margin => margin(logits),
+            Self::Energy => log_sum_exp(logits, 1.0),
+            Self::Gate => f64::from(gate.expect("a row with a gate")),
         }
     }
 
@@ -53,6 +91,13 @@ fn max_probability(logits: &[f32], temperature: f64) -> f64 {
         .map(|z| libm::exp((f64::from(*z) - max) / temperature))
         .sum();
     1.0 / sum
+}
+
+fn margin(logits: &[f32]) -> f64 {
+    let best = super::argmax(logits);
+    let others = logits.iter().enumerate().filter(|(k, _)| *k != best);
+    let second = others.map(|(_, z)| *z).reduce(f32::max);
+    f64::from(logits[best]) - f64::from(second.expect("two classes"))
 }
 
 /// Which scores are answered. Whole tie groups go together: a score equal to a threshold is answered.
@@ -95,7 +140,7 @@ impl Threshold {
                     "threshold has low {low} and high {high}, finite low < high is needed"
                 ))
             }
-            (Self::OneSided { at_least }, Score::MaxProbability { .. }) => {
+            (Self::OneSided { at_least }, score) if *score != Score::BinaryMargin => {
                 if at_least.is_finite() {
                     return Ok(());
                 }
@@ -105,7 +150,7 @@ impl Threshold {
             }
             (threshold, score) => Err(format!(
                 "threshold {threshold:?} does not go with score {score:?}: binary_margin takes two_sided, \
-                 max_probability takes one_sided"
+                 the others take one_sided"
             )),
         }
     }

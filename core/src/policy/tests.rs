@@ -177,7 +177,8 @@ fn a_saved_policy_is_the_same_bit_by_bit() {
 #[test]
 fn contradictory_policies_are_refused() {
     type Edit = (&'static str, fn(&mut Policy));
-    let edits: [Edit; 6] = [
+    let edits: [Edit; 7] = [
+        ("kind is Gate", |p| p.kind = PolicyKind::Gate),
         ("classes is 1", |p| p.classes = 1),
         ("2 classes", |p| p.classes = 3),
         ("does not go with", |p| {
@@ -202,4 +203,48 @@ fn contradictory_policies_are_refused() {
         let got = policy.validate().unwrap_err();
         assert!(got.contains(message), "{got}");
     }
+}
+
+fn gate(at_least: f64) -> Policy {
+    Policy::new(
+        3,
+        Score::Gate,
+        Threshold::OneSided { at_least },
+        Calibrator::None,
+        Digest::of_bytes(b"plan"),
+    )
+}
+
+#[test]
+fn a_gate_decides_and_the_label_is_the_largest_logit() {
+    let policy = gate(0.5);
+    policy.validate().unwrap();
+    assert_eq!(policy.kind, PolicyKind::Gate);
+    let decide = |gate| {
+        policy.decide(Row {
+            logits: &[0.0, 3.0, 1.0],
+            gate,
+        })
+    };
+    let answer = decide(Some(0.5)).unwrap();
+    assert_eq!(answer.outcome, Outcome::Answer { label: 1 });
+    assert_eq!(decide(Some(0.49)).unwrap().outcome, Outcome::Defer);
+    assert_eq!(decide(None), Err(PolicyError::NoGate));
+    let damaged = decide(Some(f32::NAN));
+    assert!(
+        matches!(damaged, Err(PolicyError::NonFiniteGate { .. })),
+        "{damaged:?}"
+    );
+}
+
+#[test]
+fn scores_without_parameters_are_those_of_their_papers() {
+    let logits = [1.0_f32, -2.0, 4.0];
+    assert!((Score::Margin.value(&logits) - 3.0).abs() < 1e-15);
+    let energy = (1.0_f64.exp() + (-2.0_f64).exp() + 4.0_f64.exp()).ln();
+    assert!((Score::Energy.value(&logits) - energy).abs() < 1e-14);
+    assert!(
+        Score::Margin.value(&[2.0, 2.0]).abs() < 1e-15,
+        "a tie has no margin"
+    );
 }

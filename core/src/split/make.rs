@@ -10,6 +10,8 @@ use super::{
     order::{Use, seeded_hash},
     units::Sets,
 };
+use std::collections::BTreeSet;
+
 use crate::{
     artifact::{Digest, Document},
     data::{Dataset, GivenSplit, Listing, NearOptions, Sample},

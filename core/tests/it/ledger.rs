@@ -3,6 +3,7 @@
 use crate::images::Folder;
 use stage1_core::{
     artifact::Digest,
+    certificate::Constraint,
     ledger::{
         Attempt, Begun, Entry, Error, Kind, Ledger, LedgerState, Outcome, Result, Ruling, Verdict,
     },
@@ -26,6 +27,7 @@ fn attempt(model: &str) -> impl Fn(u64) -> Result<Attempt> {
             plan_digest: digest(&format!("plan {number}")),
             variant: "fp32".to_owned(),
             alpha: 0.05,
+            constraints: vec![Constraint::SelectiveError { alpha: 0.05 }],
             delta: 0.1,
             level: 0.1,
             rows: 300,
@@ -331,4 +333,43 @@ fn writers_at_once_get_different_numbers() {
         open(&folder, Kind::Calib).state(),
         LedgerState::Known { entries: 32, .. }
     ));
+}
+
+/// Two run directories with the same splits have one history, whichever of them writes.
+#[test]
+fn a_new_run_directory_resets_nothing() {
+    let folder = Folder::new();
+    for run in ["a", "b", "c"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    let open = |run: &str, splits: &str, kind| {
+        let path = folder.path(run).join("splits.json");
+        Ledger::open_among_runs(&path, digest(splits), kind).unwrap()
+    };
+    let attempts = [
+        ("a", "one", 1),
+        ("b", "two", 2),
+        ("a", "three", 3),
+        ("c", "two", 2),
+    ];
+    for (run, model, want) in attempts {
+        let begun = open(run, "splits", Kind::Calib)
+            .begin_attempt(attempt(model))
+            .unwrap();
+        assert_eq!(begun.number, want, "{run} {model}");
+    }
+    for (run, bundle, want) in [("b", "one", 1), ("c", "one", 1), ("a", "two", 2)] {
+        let begun = open(run, "splits", Kind::Test)
+            .begin_opening(digest(bundle), 0.05)
+            .unwrap();
+        assert_eq!(begun.number, want, "{run} {bundle}");
+    }
+    // Other splits are other rows.
+    assert_eq!(open("c", "others", Kind::Calib).entries().count(), 0);
+    // What a certificate recorded is missed when the folder that holds it is gone.
+    let recorded = open("c", "splits", Kind::Calib).state();
+    fs::remove_dir_all(folder.path("a")).unwrap();
+    let mut ledger = open("c", "splits", Kind::Calib);
+    ledger.check(&recorded);
+    assert!(matches!(ledger.state(), LedgerState::Unknown { .. }));
 }

@@ -352,6 +352,33 @@ fn a_class_with_two_images_is_refused() {
     );
 }
 
+/// Which class a mixed group is drawn for depends on the seed; that it holds the class doesn't.
+#[test]
+fn a_class_that_is_rare_in_every_group_is_divided_with_any_seed() {
+    let folder = Folder::new();
+    let mut lines = String::from("path,label,group\n");
+    for group in 0..40 {
+        for i in 0..12 {
+            let label = if i == 0 { "pos" } else { "neg" };
+            lines += &format!("{group}-{i}.png,{label},g{group}\n");
+        }
+    }
+    folder.write("list.csv", lines);
+    let options = DataOptions {
+        content: Content::None,
+        ..DataOptions::default()
+    };
+    let dataset = data::open(&folder.path("list.csv"), &options).unwrap();
+    for seed in 1..=8 {
+        let options = SplitOptions {
+            seed,
+            ..SplitOptions::default()
+        };
+        let manifest = split::make_splits(&dataset, &options, &Silent).unwrap();
+        assert!(manifest.counts.values().all(|of| of[1] > 0), "seed {seed}");
+    }
+}
+
 #[test]
 fn bad_images_are_refused_or_skipped_with_their_paths() {
     let folder = two_classes(10);

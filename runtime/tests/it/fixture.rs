@@ -3,9 +3,12 @@
 use crate::onnx::exponential;
 use image::{Rgb, RgbImage};
 use stage1_core::{
-    artifact::Digest,
+    artifact::{Digest, Document},
     bundle::{self, Existing, InputSpec, NewBundle, Parity, Provenance},
-    certificate::{Attempts, BatchMode, Certificate, Fingerprint, Guarantee, SampleSize, UnitRule},
+    certificate::{
+        Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
+        Guarantee, Procedure, SampleSize, TestKind, UnitRule,
+    },
     config::Phase,
     ledger::LedgerState,
     policy::{Calibrator, Policy, Score, Threshold},
@@ -155,18 +158,29 @@ fn policy() -> Policy {
 
 fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
     Certificate {
-        schema_version: 1,
+        schema_version: Certificate::SCHEMA_VERSION,
         guarantee: Guarantee::Pac,
         alpha: 0.05,
         delta: 0.1,
         attempt: 1,
         attempts: Attempts::Single,
         level: 0.1,
+        procedure: Procedure::FixedSequence,
+        variants: 1,
         calib: SampleSize {
             rule: UnitRule::Rows,
             rows: 200,
             units: 200,
         },
+        risk: ControlledRisk::Image,
+        test: TestKind::Binomial,
+        claims: vec![Claim {
+            constraint: Constraint::SelectiveError { alpha: 0.05 },
+            errors: 0,
+            total: 100,
+            p_value: 0.005,
+            upper_bound: 0.023,
+        }],
         answered: 100,
         errors: 0,
         p_value: 0.005,

@@ -1,7 +1,7 @@
 //! Which rows select and which certify.
 
 use crate::{output::Output, tables};
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use stage1_calibration::rows::divide;
 use stage1_core::{
@@ -102,6 +102,34 @@ impl Division {
                 "only one of the two files has ids: without ids in both it can't be seen that no row is in both"
             ),
         }
+    }
+
+    /// The certifying rows through another session: the rows of `path` with the same ids.
+    pub(super) fn through(&self, path: &Path, output: Output) -> anyhow::Result<LogitSet> {
+        ensure!(
+            !self.calib.ids.is_empty(),
+            "--joint needs an `id` column: the sessions' rows are matched by it"
+        );
+        let set = read(path, output)?;
+        let places: BTreeMap<_, _> = set.ids.iter().enumerate().map(|(i, id)| (id, i)).collect();
+        let place = |id: &String| {
+            let found = places.get(id).copied();
+            found.with_context(|| format!("{}: no row `{id}`, which certifies", path.display()))
+        };
+        let rows = self
+            .calib
+            .ids
+            .iter()
+            .map(place)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut set = set.subset(&rows);
+        ensure!(
+            set.labels == self.calib.labels,
+            "{}: labels differ from those of the first session's rows",
+            path.display()
+        );
+        set.units = self.calib.units.clone();
+        Ok(set)
     }
 
     /// A row that selects the threshold can't certify it.

@@ -2,11 +2,13 @@
 //! output folder nor more rows nor another model's logits of the same rows make a first attempt of a later one.
 
 use super::division::{Division, contents_of};
-use crate::output::Output;
+use crate::{output::Output, steps::calibrate::check_spending};
 use stage1_core::{
     artifact::Digest,
-    certificate::Plan,
+    certificate::{Attempts, Plan},
+    config::CalibrateConfig,
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
+    logits::LogitSet,
 };
 use std::path::Path;
 
@@ -18,16 +20,34 @@ pub(super) struct Record {
     /// What the model says of the rows that certify: it stands for both.
     model: Digest,
     rows: u64,
+    variant: String,
     output: Output,
 }
 
+/// Other sessions beside the first are another attempt.
+fn variant(sessions: &[LogitSet]) -> String {
+    if sessions.is_empty() {
+        return VARIANT.to_owned();
+    }
+    let each: Vec<Digest> = sessions.iter().map(contents_of).collect();
+    let digest = Digest::of_json(&each);
+    format!("{VARIANT} with {} ({})", sessions.len(), digest.short())
+}
+
 impl Record {
-    pub(super) fn open(logits: &Path, division: &Division, output: Output) -> anyhow::Result<Self> {
+    /// `sessions` are those that certify with the first.
+    pub(super) fn open(
+        logits: &Path,
+        division: &Division,
+        sessions: &[LogitSet],
+        output: Output,
+    ) -> anyhow::Result<Self> {
         let calib = &division.calib;
         Ok(Self {
             ledger: Ledger::open(logits, Digest::of_bytes(b"a file of logits"), Kind::Calib)?,
             model: contents_of(calib),
             rows: calib.n() as u64,
+            variant: variant(sessions),
             output,
         })
     }
@@ -36,17 +56,20 @@ impl Record {
     pub(super) fn begin(
         &mut self,
         units: u64,
+        settings: &CalibrateConfig,
         plan: &dyn Fn(u64) -> stage1_calibration::Result<Plan>,
     ) -> anyhow::Result<u64> {
-        let (model_digest, rows) = (self.model, self.rows);
+        check_spending(&self.ledger, settings)?;
+        let (model_digest, rows, variant) = (self.model, self.rows, self.variant.clone());
         let attempt = |number| -> anyhow::Result<Attempt> {
             let plan = plan(number)?;
             Ok(Attempt {
                 number,
                 model_digest,
                 plan_digest: plan.digest(),
-                variant: VARIANT.to_owned(),
-                alpha: plan.alpha,
+                variant: variant.clone(),
+                alpha: plan.alpha(),
+                constraints: plan.constraints.clone(),
                 delta: plan.delta,
                 level: plan.level,
                 rows,
@@ -59,7 +82,7 @@ impl Record {
                 "the same as attempt {}, which the ledger has",
                 begun.number
             ));
-        } else if begun.number > 1 {
+        } else if begun.number > 1 && settings.attempts == Attempts::Single {
             self.output.warn(&format!(
                 "attempt {} on the rows of this file ({}): the confidence holds for one attempt; rows that are all new belong \
                  in a file of another name",

@@ -4,7 +4,10 @@ use super::division::{Division, How};
 use serde::Serialize;
 use stage1_calibration::metrics::{Metric, Predictions, compute};
 use stage1_core::{
-    certificate::{Certificate, NotCertified, NotCertifiedReason, Plan},
+    certificate::{
+        Certificate, Claim, Constraint, NotCertified, NotCertifiedReason, Plan, SampleSize,
+        UnitRule,
+    },
     logits::LogitSet,
     policy::{Calibrator, Policy, Score, Threshold},
 };
@@ -102,34 +105,31 @@ impl Summary {
     ) -> std::fmt::Result {
         let Certificate {
             answered,
-            errors,
             coverage,
-            upper_bound,
             calib,
+            claims,
             ..
         } = certificate;
-        let rate = *errors as f64 / *answered as f64;
         writeln!(
             out,
-            "certified: answers are wrong at a rate of at most {} with confidence {}",
-            percent(self.plan.alpha),
+            "certified: {} with confidence {}",
+            promised(&self.plan.constraints),
             percent(1.0 - self.plan.delta)
         )?;
-        self.rows(calib.units, calib.rows, out)?;
-        line(
-            out,
-            "answered",
-            &format!("{answered} of {} ({})", calib.units, percent(*coverage)),
-        )?;
-        line(
-            out,
-            "errors",
-            &format!(
-                "{errors} of {answered} ({}; upper bound {})",
-                percent(rate),
-                percent(*upper_bound)
+        self.rows(*calib, out)?;
+        let of = match calib.rule {
+            UnitRule::Betting => format!(
+                "{answered} of {} rows ({} of a group)",
+                calib.rows,
+                percent(*coverage)
             ),
-        )?;
+            _ => format!("{answered} of {} ({})", calib.units, percent(*coverage)),
+        };
+        line(out, "answered", &of)?;
+        for claim in claims {
+            line(out, about(&claim.constraint), &evidence(claim))?;
+        }
+        ignores_groups(*calib, out)?;
         line(out, "answer when", &rule(policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
         line(out, "attempt", &certificate.attempt.to_string())?;
@@ -149,12 +149,12 @@ impl Summary {
         let NotCertified { best, calib, .. } = not;
         writeln!(
             out,
-            "not certified at a rate of {} with confidence {}: {}",
-            percent(not.alpha),
+            "not certified that {} with confidence {}: {}",
+            promised(&not.constraints),
             percent(1.0 - not.delta),
             reason(not.reason)
         )?;
-        self.rows(calib.units, calib.rows, out)?;
+        self.rows(*calib, out)?;
         line(
             out,
             "came closest",
@@ -167,23 +167,18 @@ impl Summary {
                 rule(self.plan.score, not.best_threshold)
             ),
         )?;
+        ignores_groups(*calib, out)?;
         line(
             out,
             "would take",
             &format!(
-                "{} answers without an error{}",
+                "{} {} without an error{}",
                 not.needed_answered_if_no_error,
+                cases(&not.constraints),
                 units(not.needed_units_if_no_error)
             ),
         )?;
-        let at_rate = match not.needed_answered_at_observed_rate {
-            Some(answered) => format!(
-                "or {answered} answers at the rate that was seen{}",
-                units(not.needed_units_at_observed_rate)
-            ),
-            None => "at the rate that was seen no number of rows is enough".to_owned(),
-        };
-        line(out, "", &at_rate)?;
+        line(out, "", &at_rate(not))?;
         line(out, "attempt", &not.attempt.to_string())?;
         line(
             out,
@@ -192,7 +187,7 @@ impl Summary {
         )
     }
 
-    fn rows(&self, units: u64, rows: u64, out: &mut String) -> std::fmt::Result {
+    fn rows(&self, calib: SampleSize, out: &mut String) -> std::fmt::Result {
         let how = match self.division {
             How::SplitColumn => "by the split column".to_owned(),
             How::TwoFiles => "two files".to_owned(),
@@ -206,14 +201,25 @@ impl Summary {
                 self.select_rows, self.calib_rows
             ),
         )?;
-        if units < rows {
-            line(
+        match calib.rule {
+            UnitRule::OnePerUnit => line(
                 out,
                 "",
-                &format!("one row of each of {units} groups was used to certify"),
-            )?;
+                &format!(
+                    "one row of each of {} groups was used to certify",
+                    calib.units
+                ),
+            ),
+            UnitRule::Betting => line(
+                out,
+                "",
+                &format!(
+                    "all rows of {} groups were used to certify, by betting",
+                    calib.units
+                ),
+            ),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn probability(&self, policy: &Policy) -> String {
@@ -242,7 +248,7 @@ impl Reported {
         let before = Predictions::from_logits(select, None)?;
         let mut probabilities = Vec::with_capacity(select.logits.len());
         for i in 0..select.n() {
-            probabilities.extend(policy.decide(select.row(i))?.probabilities);
+            probabilities.extend(policy.decide(select.model_row(i))?.probabilities);
         }
         let after =
             Predictions::from_probabilities(select.classes, probabilities, before.labels.clone());
@@ -271,6 +277,81 @@ impl Quality {
     }
 }
 
+fn ignores_groups(calib: SampleSize, out: &mut String) -> std::fmt::Result {
+    match calib.rule {
+        UnitRule::Betting => line(
+            out,
+            "",
+            "counts of rows are not a guarantee: they ignore groups",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// In the words that people know for the usual promise, else in the certificate's.
+fn promised(constraints: &[Constraint]) -> String {
+    match constraints {
+        [Constraint::SelectiveError { alpha }] => {
+            format!("answers are wrong at a rate of at most {}", percent(*alpha))
+        }
+        several => several
+            .iter()
+            .map(Constraint::statement)
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+fn about(constraint: &Constraint) -> &'static str {
+    match constraint {
+        Constraint::Precision { .. } => "precision",
+        Constraint::ClassError { .. } => "class error",
+        Constraint::Fnr { .. } => "missed",
+        Constraint::Fpr { .. } => "false alarms",
+        Constraint::Coverage { .. } => "deferred",
+        _ => "errors",
+    }
+}
+
+fn evidence(claim: &Claim) -> String {
+    let Claim {
+        errors,
+        total,
+        upper_bound,
+        ..
+    } = claim;
+    let rate = *errors as f64 / (*total).max(1) as f64;
+    format!(
+        "{errors} of {total} ({}; upper bound {})",
+        percent(rate),
+        percent(*upper_bound)
+    )
+}
+
+fn cases(constraints: &[Constraint]) -> &'static str {
+    match constraints {
+        [Constraint::SelectiveError { .. }] => "answers",
+        _ => "cases of the most demanding constraint",
+    }
+}
+
+fn at_rate(not: &NotCertified) -> String {
+    match (
+        not.needed_answered_at_observed_rate,
+        not.needed_units_at_observed_rate,
+    ) {
+        (Some(answered), in_units) => format!(
+            "or {answered} {} at the rate that was seen{}",
+            cases(&not.constraints),
+            units(in_units)
+        ),
+        (None, Some(groups)) => {
+            format!("or about {groups} groups, if the evidence grows on as it did")
+        }
+        (None, None) => "at the rate that was seen no number of rows is enough".to_owned(),
+    }
+}
+
 fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
     writeln!(out, "  {name:<13}{value}")
 }
@@ -279,6 +360,9 @@ fn rule(score: Score, threshold: Threshold) -> String {
     let score = match score {
         Score::BinaryMargin => "z1 - z0".to_owned(),
         Score::MaxProbability { temperature } => format!("max softmax(z / {temperature:.4})"),
+        Score::Margin => "largest logit - second largest".to_owned(),
+        Score::Energy => "ln sum exp(z)".to_owned(),
+        Score::Gate => "gate".to_owned(),
         other => format!("{other:?}"),
     };
     match threshold {
@@ -305,6 +389,9 @@ fn reason(reason: NotCertifiedReason) -> &'static str {
             "the first planned threshold answers none of the rows"
         }
         NotCertifiedReason::StartNotRejected => "the first planned threshold failed its test",
+        NotCertifiedReason::ThresholdNotRejected => {
+            "this session does not certify the policy's threshold"
+        }
         _ => "see not-certified.json",
     }
 }

@@ -100,7 +100,7 @@ fn table(
 
 fn row(set: &LogitSet, i: usize, is_new: bool, subject: &Subject) -> anyhow::Result<Row> {
     let logits = set.row(i).to_vec();
-    let decision = subject.policy.decide(&logits)?;
+    let decision = subject.policy.decide(set.model_row(i))?;
     let answer = match decision.outcome {
         Outcome::Answer { label } => Some(subject.class_name(label)),
         Outcome::Defer => None,

@@ -76,7 +76,8 @@ impl Subject {
         Self {
             policy,
             labels,
-            alpha: certificate.map(|certificate| certificate.alpha),
+            // Labels are held against what was promised of errors among answers.
+            alpha: certificate.and_then(|certificate| certificate.selective_error()),
             model,
             digest: hasher.finish(),
         }

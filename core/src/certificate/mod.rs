@@ -1,8 +1,16 @@
 //! What was promised, on what evidence: the plan, the certificate, and the refusal to certify.
 
+mod constraint;
+mod plan;
+mod sample;
+
+pub use constraint::{Constraint, percent};
+pub use plan::{Candidate, Measure, Plan, Procedure};
+pub use sample::{Claim, ControlledRisk, GroupRisk, SampleSize, Tally, TestKind, UnitRule};
+
 use crate::artifact::{Digest, Document};
 use crate::ledger::LedgerState;
-use crate::policy::{Score, Threshold};
+use crate::policy::Threshold;
 use serde::{Deserialize, Serialize};
 
 /// The kind of promise.
@@ -39,17 +47,6 @@ impl Attempts {
     }
 }
 
-/// What counts as one independent draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum UnitRule {
-    /// Every row is its own unit.
-    Rows,
-    /// Some units have several rows: one row of each was kept, by seeded hash.
-    OnePerUnit,
-}
-
 /// How images were put through the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,117 +77,25 @@ pub struct Fingerprint {
     pub cpu_isa: String,
 }
 
-/// Rows and units of one split, and the rule that made draws of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SampleSize {
-    /// The rule.
-    pub rule: UnitRule,
-    /// Rows given.
-    pub rows: u64,
-    /// Independent units = rows used.
-    pub units: u64,
-}
-
-/// One threshold of the plan, with what val_select says about it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Candidate {
-    /// The stored value that will be compared.
-    pub threshold: Threshold,
-    /// val_select rows answered.
-    pub answered: u64,
-    /// Wrong ones among them.
-    pub errors: u64,
-    /// (errors + ½) / (answered + 1).
-    pub risk: f64,
-    /// answered / all.
-    pub coverage: f64,
-    /// Answers to be expected on val_calib: coverage × units, rounded.
-    pub calib_answered: u64,
-    /// The most errors among them with which the test still rejects; none if no count does.
-    pub max_errors: Option<u64>,
-    /// Probability of at most that many errors at the estimated risk.
-    pub power: f64,
-}
-
-/// `plan.json`: everything that is fixed before the labels of val_calib are read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Version of the format.
-    pub schema_version: u32,
-    /// Target risk.
-    pub alpha: f64,
-    /// Failure probability asked for.
-    pub delta: f64,
-    /// Number of this attempt on val_calib, from 1.
-    pub attempt: u64,
-    /// How attempts are paid for.
-    pub attempts: Attempts,
-    /// The level at which the tests run; `delta` unless attempts are spending.
-    pub level: f64,
-    /// Number of classes.
-    pub classes: usize,
-    /// Seed of the hash that orders rows and keeps one of each unit.
-    pub seed: u64,
-    /// The score.
-    pub score: Score,
-    /// val_select.
-    pub select: SampleSize,
-    /// Units of val_calib that the power was computed for.
-    pub calib_units: u64,
-    /// Thresholds from strict to lax.
-    pub candidates: Vec<Candidate>,
-    /// Index of the candidate that is tested first.
-    pub start: usize,
-    /// The splits, where known.
-    pub splits_digest: Option<Digest>,
-}
-
-impl Plan {
-    /// The digest that policy, certificate and ledger refer to: of the document's bytes.
-    pub fn digest(&self) -> Digest {
-        Digest::of_bytes(&crate::artifact::json::to_bytes(self))
-    }
-}
-
-impl Document for Plan {
-    const KIND: &'static str = "plan.json";
-    const SCHEMA_VERSION: u32 = 1;
-
-    fn validate(&self) -> Result<(), String> {
-        check_level("alpha", self.alpha)?;
-        check_level("delta", self.delta)?;
-        check_level("level", self.level)?;
-        if self.attempt == 0 {
-            return Err("attempt is 0, attempts count from 1".to_owned());
-        }
-        if self.start >= self.candidates.len() {
-            let n = self.candidates.len();
-            return Err(format!("start is {}, there are {n} candidates", self.start));
-        }
-        Ok(())
-    }
-}
-
 /// One test of the planned sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Index of the plan's candidate.
     pub candidate: usize,
-    /// val_calib units answered.
+    /// val_calib units answered; rows where betting tests use all of them.
     pub answered: u64,
     /// Wrong ones among them.
     pub errors: u64,
-    /// P(Bin(answered, α) ≤ errors); 1 if nothing is answered.
+    /// One for each constraint of the plan.
+    pub tallies: Vec<Tally>,
+    /// The largest of the tallies' p-values: it rejects "some constraint doesn't hold".
     pub p_value: f64,
-    /// Whether p ≤ level, so that the sequence went on.
+    /// Whether the procedure rejected that.
     pub passed: bool,
 }
 
-/// `certificate.json`.
+/// `certificate.json`. All its claims hold together, or it is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -198,7 +103,7 @@ pub struct Certificate {
     pub schema_version: u32,
     /// Kind of promise.
     pub guarantee: Guarantee,
-    /// Target risk; the certificate may be used for any larger one.
+    /// Target of the first claim; a certificate may be used for any larger one.
     pub alpha: f64,
     /// Failure probability asked for.
     pub delta: f64,
@@ -208,19 +113,30 @@ pub struct Certificate {
     pub attempts: Attempts,
     /// The level at which the tests ran.
     pub level: f64,
+    /// How several thresholds were tested.
+    pub procedure: Procedure,
+    /// Certificates of variants that were made on this val_calib, with this one: all V of them hold together with
+    /// confidence 1 − V·δ.
+    pub variants: u64,
     /// val_calib.
     pub calib: SampleSize,
-    /// Units answered.
+    /// The rate that is controlled.
+    pub risk: ControlledRisk,
+    /// How the p-values came about.
+    pub test: TestKind,
+    /// What is promised, each with its evidence.
+    pub claims: Vec<Claim>,
+    /// Units answered; rows where betting tests use all of them (not a guarantee: they ignore groups).
     pub answered: u64,
     /// Wrong ones among them.
     pub errors: u64,
-    /// P(Bin(answered, α) ≤ errors).
+    /// The largest of the claims' p-values.
     pub p_value: f64,
-    /// Clopper–Pearson upper bound of the risk at `level`, for this threshold alone.
+    /// The first claim's upper bound at `level`, for this threshold alone.
     pub upper_bound: f64,
-    /// answered / units.
+    /// Answered share of the units; with betting tests of a random image of a random unit.
     pub coverage: f64,
-    /// The tests in their order, up to and including the first that failed.
+    /// The tests in their order.
     pub run: Vec<Step>,
     /// Of `plan.json`.
     pub plan_digest: Digest,
@@ -238,15 +154,38 @@ pub struct Certificate {
     pub assumptions: Vec<String>,
 }
 
+impl Certificate {
+    /// The largest rate of wrong answers among answers that is promised; none if that isn't among the claims.
+    pub fn selective_error(&self) -> Option<f64> {
+        let of = |claim: &Claim| match claim.constraint {
+            Constraint::SelectiveError { alpha } => Some(alpha),
+            _ => None,
+        };
+        self.claims.iter().find_map(of)
+    }
+}
+
 impl Document for Certificate {
     const KIND: &'static str = "certificate.json";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
         check_level("alpha", self.alpha)?;
         check_level("delta", self.delta)?;
         check_level("level", self.level)?;
-        check_counts(self.errors, self.answered, self.calib)?;
+        self.calib.check(self.errors, self.answered)?;
+        self.run
+            .iter()
+            .try_for_each(|step| step.check(self.calib))?;
+        if self.test != self.calib.rule.test() {
+            return Err(format!(
+                "test {:?} does not go with unit rule {:?}",
+                self.test, self.calib.rule
+            ));
+        }
+        if self.claims.is_empty() || self.variants == 0 {
+            return Err("claims is empty, or variants is 0: nothing would be promised".to_owned());
+        }
         if self.p_value.is_nan() || self.p_value > self.level {
             return Err(format!(
                 "p_value {} is above level {}",
@@ -266,8 +205,10 @@ pub enum NotCertifiedReason {
     TooFewUnits,
     /// The plan's first threshold answers no unit of val_calib.
     NothingAnswered,
-    /// The plan's first threshold failed its test.
+    /// The plan's first threshold failed its test; where the procedure has no first one, all of them did.
     StartNotRejected,
+    /// This session certifies thresholds, but not that of the policy.
+    ThresholdNotRejected,
 }
 
 /// `not-certified.json`: what was seen, and what it would take. There is never a fallback threshold.
@@ -278,8 +219,10 @@ pub struct NotCertified {
     pub schema_version: u32,
     /// Why.
     pub reason: NotCertifiedReason,
-    /// Target risk.
+    /// Target of the first constraint.
     pub alpha: f64,
+    /// What was to be promised, all of it together.
+    pub constraints: Vec<Constraint>,
     /// Failure probability asked for.
     pub delta: f64,
     /// Number of this attempt on val_calib, from 1.
@@ -296,13 +239,15 @@ pub struct NotCertified {
     pub best_threshold: Threshold,
     /// The tests in their order.
     pub run: Vec<Step>,
-    /// Answered units needed if none of them is wrong: ⌈ln level / ln(1 − α)⌉.
+    /// Cases (for the selective error: answered units) that are needed if none of them is wrong: ⌈ln level / ln(1 − α)⌉;
+    /// with betting tests at least ⌈ln(1 / level) / ln(1 + α)⌉ units. Of several constraints the one that needs most.
     pub needed_answered_if_no_error: u64,
-    /// The same in units of val_calib, at the best candidate's coverage; none if it answers nothing.
+    /// The same in units of val_calib, at the best candidate's share; none if it answers nothing.
     pub needed_units_if_no_error: Option<u64>,
-    /// Answered units for 80 % power at the best candidate's observed rate; none if that rate is not below α.
+    /// Answered units for 80 % power at the best candidate's observed rate; none if that rate is not below α, and with
+    /// betting tests, whose power has no formula.
     pub needed_answered_at_observed_rate: Option<u64>,
-    /// The same in units of val_calib.
+    /// The same in units of val_calib; with betting tests about, if wealth grows on as it did.
     pub needed_units_at_observed_rate: Option<u64>,
     /// Of `plan.json`.
     pub plan_digest: Digest,
@@ -312,13 +257,13 @@ pub struct NotCertified {
 
 impl Document for NotCertified {
     const KIND: &'static str = "not-certified.json";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
         check_level("alpha", self.alpha)?;
         check_level("delta", self.delta)?;
         check_level("level", self.level)?;
-        check_counts(self.best.errors, self.best.answered, self.calib)
+        self.best.check(self.calib)
     }
 }
 
@@ -328,15 +273,5 @@ fn check_level(name: &str, value: f64) -> Result<(), String> {
     }
     Err(format!(
         "{name} is {value}, a number between 0 and 1 is needed"
-    ))
-}
-
-fn check_counts(errors: u64, answered: u64, sample: SampleSize) -> Result<(), String> {
-    let SampleSize { rows, units, .. } = sample;
-    if errors <= answered && answered <= units && units <= rows {
-        return Ok(());
-    }
-    Err(format!(
-        "{errors} errors of {answered} answered of {units} units of {rows} rows: each must not exceed the next"
     ))
 }
