@@ -502,7 +502,7 @@ mod tests {
             labels: (0..n).map(|i| (i % 3 == 0).into()).collect(),
             ..LogitSet::default()
         };
-        let kind = |i: usize| (i % 2, i % 3 == 0);
+        let kind = |i: usize| (i % 2, i.is_multiple_of(3));
         for seed in 0..20 {
             let (select, calib) = divide(&alike, seed).unwrap();
             assert_eq!((select.len(), calib.len()), (400, 800), "seed {seed}");

@@ -381,7 +381,7 @@ fn verdict_rows(validation: &Validation, rows: &mut Vec<Row>) {
         percent(validation.coverage),
         format!(
             "of val_test ({answered} of {} {}), and defers the rest",
-            thousands(validation.test.units),
+            thousands(validation.test.counted()),
             drawn(validation.test.rule)
         ),
     ));
@@ -470,7 +470,7 @@ fn power_rows(validation: &Validation, rows: &mut Vec<Row>) {
 /// What the shares are shares of.
 fn drawn(rule: UnitRule) -> &'static str {
     match rule {
-        UnitRule::Rows => "images",
+        UnitRule::Rows | UnitRule::Betting => "images",
         _ => "independent images",
     }
 }

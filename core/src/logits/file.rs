@@ -67,7 +67,7 @@ impl LogitSet {
 }
 
 /// What a logits file may hold.
-const TENSORS: [&str; 5] = ["logits", "labels", "group", "split", "id"];
+const TENSORS: [&str; 6] = ["logits", "labels", "group", "split", "id", "gate"];
 
 /// A misspelt `group` that was passed over would turn clustered rows into independent ones.
 fn refuse_unknown(file: &TensorFile) -> Result<()> {

@@ -75,7 +75,7 @@ pub enum LogitsError {
     },
     /// A tensor that nothing reads.
     #[error(
-        "{}: unknown tensor `{name}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`",
+        "{}: unknown tensor `{name}`; expected `logits`, `labels` and, if there are any, `group`, `split`, `id`, `gate`",
         path.display()
     )]
     UnknownTensor {
