@@ -15,12 +15,13 @@ mod tests;
 
 pub use error::AdapterError;
 
-use super::{Result, TensorSpec, Weights};
+use super::{BackboneSpec, BlockRole, Result, Role, VitFamily, VitSpec, Weights};
 use crate::artifact::tensors::TensorFile;
 use config::Config;
 use error::AdapterError as E;
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -103,53 +104,112 @@ impl Weights {
     /// # Errors
     /// [`AdapterError`] names the module that the backbone doesn't have, or whose shape is another.
     pub fn merged(mut self, adapter: &Adapter) -> Result<Self> {
-        let table = self.spec().tensors();
-        let linear = linear_layers(&table);
-        let mut merged = BTreeMap::new();
+        let layers = targets(self.spec());
+        let mut merged: Vec<(&Target, &String)> = Vec::new();
         for (module, change) in &adapter.changes {
-            let Some(target) = find(&linear, module) else {
+            let Some(target) = find(&layers, module) else {
                 return Err(E::NoSuchLayer {
                     path: adapter.path.clone(),
                     module: module.clone(),
                     model_type: self.spec().model_type(),
                 })?;
             };
-            let shape = [target.shape[0], target.shape[1]];
-            if change.shape() != shape {
+            if change.shape() != target.shape {
                 return Err(E::LayerShape {
                     path: adapter.path.clone(),
                     module: module.clone(),
                     got: change.shape(),
-                    want: shape,
+                    want: target.shape,
                 })?;
             }
-            if let Some(first) = merged.insert(&target.name, module) {
+            if let Some((_, first)) = merged.iter().find(|(other, _)| other.overlaps(target)) {
                 return Err(E::AdaptedTwice {
                     path: adapter.path.clone(),
-                    first: first.clone(),
+                    first: (*first).clone(),
                     second: module.clone(),
                 })?;
             }
-            let values = change.applied_to(self.get(target.role));
-            self.replace(target.role, values);
+            change.apply_to(&mut self.values_mut(target.role)[target.range()]);
+            merged.push((target, module));
         }
         Ok(self)
     }
 }
 
-/// The weights that an adapter can change, by their module's name.
-fn linear_layers(table: &[TensorSpec]) -> BTreeMap<&str, &TensorSpec> {
-    let matrices = table.iter().filter(|tensor| tensor.shape.len() == 2);
-    matrices
-        .filter_map(|tensor| Some((tensor.name.strip_suffix(".weight")?, tensor)))
-        .collect()
+/// A linear layer that an adapter can change: a weight, or some of its rows.
+struct Target {
+    role: Role,
+    first_row: usize,
+    /// `[out, in]`.
+    shape: [usize; 2],
+}
+
+impl Target {
+    /// Its values in the weight.
+    fn range(&self) -> Range<usize> {
+        let [rows, columns] = self.shape;
+        self.first_row * columns..(self.first_row + rows) * columns
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (self.range(), other.range());
+        self.role == other.role && a.start < b.end && b.start < a.end
+    }
+}
+
+/// The linear layers by their module's name: that of Hugging Face's files, and where transformers 5 renamed the modules of
+/// DINOv2 without renaming what it saves, that of the modules, which PEFT sees.
+fn targets(spec: &BackboneSpec) -> BTreeMap<String, Target> {
+    let mut targets: BTreeMap<_, _> = linear_layers(spec).collect();
+    if let BackboneSpec::Vit(vit) = spec {
+        // The new names are those of DINOv3.
+        let renamed = BackboneSpec::Vit(VitSpec {
+            family: VitFamily::Dinov3Vit,
+            ..vit.clone()
+        });
+        for (name, target) in linear_layers(&renamed) {
+            targets.entry(name).or_insert_with(|| packed(vit, target));
+        }
+    }
+    targets
+}
+
+fn linear_layers(spec: &BackboneSpec) -> impl Iterator<Item = (String, Target)> + use<> {
+    spec.tensors().into_iter().filter_map(|tensor| {
+        let &[rows, columns] = &tensor.shape[..] else {
+            return None;
+        };
+        let target = Target {
+            role: tensor.role,
+            first_row: 0,
+            shape: [rows, columns],
+        };
+        Some((tensor.name.strip_suffix(".weight")?.to_owned(), target))
+    })
+}
+
+/// Gate and up are layers of their own by the new names, and one weight in DINOv2's files.
+fn packed(spec: &VitSpec, target: Target) -> Target {
+    let (block, first_row) = match target.role {
+        Role::Block(block, BlockRole::GateWeight) => (block, 0),
+        Role::Block(block, BlockRole::UpWeight) => (block, spec.ffn_hidden),
+        _ => return target,
+    };
+    match spec.packs_gate_and_up() {
+        true => Target {
+            role: Role::Block(block, BlockRole::GateUpWeight),
+            first_row,
+            ..target
+        },
+        false => target,
+    }
 }
 
 /// The layer that a module's name ends in: what precedes it is the path of the backbone inside the wrapped model.
-fn find<'a>(linear: &BTreeMap<&str, &'a TensorSpec>, module: &str) -> Option<&'a TensorSpec> {
+fn find<'a>(layers: &'a BTreeMap<String, Target>, module: &str) -> Option<&'a Target> {
     let mut rest = Some(module);
     while let Some(name) = rest {
-        if let Some(found) = linear.get(name) {
+        if let Some(found) = layers.get(name) {
             return Some(found);
         }
         rest = name.split_once('.').map(|(_, rest)| rest);
@@ -163,10 +223,10 @@ impl Change {
         [self.up.len() / self.rank, self.down.len() / self.rank]
     }
 
-    fn applied_to(&self, weight: &[f32]) -> Vec<f32> {
-        let [outputs, inputs] = self.shape();
-        let mut merged = Vec::with_capacity(outputs * inputs);
-        for (out, row) in weight.chunks_exact(inputs).enumerate() {
+    /// Changes a weight of this shape.
+    fn apply_to(&self, weight: &mut [f32]) {
+        let [_, inputs] = self.shape();
+        for (out, row) in weight.chunks_exact_mut(inputs).enumerate() {
             let mut sum: Vec<f64> = row.iter().map(|w| f64::from(*w)).collect();
             let up = &self.up[out * self.rank..][..self.rank];
             for (b, a) in up.iter().zip(self.down.chunks_exact(inputs)) {
@@ -179,9 +239,10 @@ impl Change {
                 let norm = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
                 f64::from(magnitude[out]) / norm
             });
-            merged.extend(sum.into_iter().map(|x| (x * stretch) as f32));
+            row.iter_mut()
+                .zip(sum)
+                .for_each(|(value, sum)| *value = (sum * stretch) as f32);
         }
-        merged
     }
 }
 

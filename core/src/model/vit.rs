@@ -122,6 +122,14 @@ impl VitSpec {
         self.hidden / self.heads
     }
 
+    /// Whether gate and up are one tensor ([`BlockRole::GateUpWeight`]), as in DINOv2's SwiGLU.
+    pub fn packs_gate_and_up(&self) -> bool {
+        matches!(
+            BlockNames::of(self.family, self.ffn).ffn,
+            FfnNames::Packed(_)
+        )
+    }
+
     /// Every tensor that the forward pass needs, in the order of use.
     pub(super) fn tensors(&self) -> Vec<TensorSpec> {
         let blocks = (0..self.layers).flat_map(|i| self.block(i));

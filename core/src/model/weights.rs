@@ -2,15 +2,25 @@ use super::{BackboneSpec, ModelError, Result, Role, RopePeriods, TensorSpec};
 use crate::artifact::{Digest, Hasher, tensors::TensorFile};
 use std::{
     collections::BTreeMap,
+    fmt,
     io::Write as _,
     path::{Path, PathBuf},
 };
 
 /// A backbone's tensors in float32, checked against its [`BackboneSpec`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Weights {
     spec: BackboneSpec,
     tensors: BTreeMap<Role, (Vec<usize>, Vec<f32>)>,
+}
+
+/// Without the millions of values.
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Weights {
@@ -56,11 +66,10 @@ impl Weights {
         })
     }
 
-    /// Replaces the values of a tensor by as many others.
-    pub(super) fn replace(&mut self, role: Role, values: Vec<f32>) {
-        let (_, old) = self.tensors.get_mut(&role).expect("a tensor of the spec");
-        assert_eq!(old.len(), values.len(), "{role:?}");
-        *old = values;
+    /// The values of a tensor, to be changed.
+    pub(super) fn values_mut(&mut self, role: Role) -> &mut [f32] {
+        let entry = self.tensors.get_mut(&role);
+        &mut entry.expect("a tensor of the spec").1
     }
 
     /// The values of a tensor, row-major.
@@ -256,7 +265,7 @@ fn prefix(
 const NESTED: &str = "model.";
 
 /// The name without that module.
-pub(super) fn canonical(name: &str) -> &str {
+fn canonical(name: &str) -> &str {
     match name.strip_prefix(NESTED) {
         Some(rest) if rest.starts_with("layer.") || rest.starts_with("stages.") => rest,
         _ => name,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     artifact::tensors::{self, Tensor},
-    model::{BackboneSpec, BlockRole, ConvNextSpec, Role, VitSpec, spec::tests},
+    model::{ConvNextSpec, Ffn, TensorSpec, spec::tests},
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -135,6 +135,39 @@ fn names_may_carry_the_path_of_the_backbone() {
     }
 }
 
+/// transformers 5 calls DINOv2's modules as DINOv3's, and has gate and up apart, but saves models as before.
+#[test]
+fn names_of_renamed_modules_are_understood() {
+    let BackboneSpec::Vit(mlp) = spec() else {
+        panic!("a vision transformer");
+    };
+    let spec = BackboneSpec::Vit(VitSpec {
+        ffn: Ffn::SwiGlu,
+        ffn_hidden: 8,
+        ..mlp
+    });
+    let plain = weights(&spec);
+    let config = with(config(), "target_modules", json!("all-linear"));
+    let merged = |module: &str, rows: usize, role| {
+        let name = |part: &str| format!("{WRAPPER}encoder.layer.0.{module}.{part}.weight");
+        let tensors = BTreeMap::from([
+            (name("lora_A"), Tensor::f32([1, 2], vec![3.0, 5.0])),
+            (name("lora_B"), Tensor::f32([rows, 1], vec![1.0; rows])),
+        ]);
+        let merged = plain.clone().merged(&open(&config, &tensors).unwrap());
+        let (merged, role) = (merged.unwrap(), Role::Block(0, role));
+        let pairs = merged.get(role).iter().zip(plain.get(role));
+        pairs.map(|(a, b)| a - b).collect::<Vec<_>>()
+    };
+    let changed = |rows: usize| [6.0, 10.0].repeat(rows);
+    let query = merged("attention.q_proj", 2, BlockRole::QWeight);
+    assert_eq!(query, changed(2));
+    let gate = merged("mlp.gate_proj", 8, BlockRole::GateUpWeight);
+    assert_eq!(gate, [changed(8), vec![0.0; 16]].concat());
+    let up = merged("mlp.up_proj", 8, BlockRole::GateUpWeight);
+    assert_eq!(up, [vec![0.0; 16], changed(8)].concat());
+}
+
 #[test]
 fn a_convnexts_linear_layers_can_be_adapted() {
     let spec = BackboneSpec::ConvNext(ConvNextSpec {
@@ -256,10 +289,7 @@ fn a_backbone_without_the_layer_is_refused() {
     };
     let config = with(config(), "target_modules", json!("all-linear"));
     let cases = [
-        (
-            renamed("attention.q_proj"),
-            "no linear layer of this dinov2",
-        ),
+        (renamed("attention.conv"), "no linear layer of this dinov2"),
         (
             renamed("mlp.fc1"),
             "of shape [2, 2], the backbone's is [3, 2]",
