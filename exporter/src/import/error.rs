@@ -6,12 +6,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ImportError {
     /// The bytes are none of the forms that can be read.
-    #[error("{}: neither a file of torch.save, nor safetensors, nor ONNX ({source})", path.display())]
+    #[error("{}: neither a file of torch.save, nor safetensors, nor ONNX ({reason})", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
         /// The reason of the ONNX parser, which comes last.
-        source: prost::DecodeError,
+        reason: prost::DecodeError,
     },
     /// No backbone, or more than one.
     #[error("{}: {} tensors are named `…{suffix}`, expected one: a file of one backbone (of ONNX files: PyTorch's export of a DINOv2)", path.display(), found.len())]
@@ -68,12 +68,12 @@ pub enum ImportError {
         expected: String,
     },
     /// A file of PyTorch's isn't of the expected form, or does more than hold tensors.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Torch {
         /// The file.
         path: PathBuf,
         /// The reason.
-        source: TorchError,
+        reason: TorchError,
     },
     /// No published backbone has tensors of these names and shapes.
     #[error("{}: its tensors are not those of exactly one published backbone; name the architecture with --config (a preset or a Hugging Face config.json), presets: {presets}", path.display())]

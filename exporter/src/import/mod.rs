@@ -143,9 +143,9 @@ fn read_torch(
         Container::Zip => "a ZIP file of torch.save",
         Container::Legacy => "a legacy file of torch.save",
     };
-    let file = TorchFile::open(container, file).map_err(|source| ImportError::Torch {
+    let file = TorchFile::open(container, file).map_err(|reason| ImportError::Torch {
         path: path.to_owned(),
-        source,
+        reason,
     })?;
     let source = Source::Torch {
         path: path.to_owned(),

@@ -25,9 +25,9 @@ impl Source {
         match self {
             Self::Safetensors(file) => Ok(file.f32(name)?.1),
             Self::Torch { path, file } => {
-                Ok(file.read(name).map_err(|source| ImportError::Torch {
+                Ok(file.read(name).map_err(|reason| ImportError::Torch {
                     path: path.clone(),
-                    source,
+                    reason,
                 })?)
             }
         }

@@ -22,9 +22,9 @@ pub(super) fn read(path: &Path) -> Result<Found> {
         path: path.to_owned(),
         source,
     })?;
-    let model = ModelProto::decode(&*bytes).map_err(|source| ImportError::UnknownFormat {
+    let model = ModelProto::decode(&*bytes).map_err(|reason| ImportError::UnknownFormat {
         path: path.to_owned(),
-        source,
+        reason,
     })?;
     let graph = model.graph.unwrap_or_default();
     let backbone = dinov2::find(&Index::new(path, &graph))?;
