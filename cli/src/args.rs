@@ -97,6 +97,12 @@ pub(crate) struct ExportArgs {
     /// Export this backbone alone, as an embedding model (no configuration is read)
     #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["config", "overrides"])]
     pub(crate) backbone: Option<PathBuf>,
+    /// Merge this adapter (LoRA, rsLoRA, DoRA, as Hugging Face PEFT saves it) into the backbone
+    #[arg(long, value_name = "DIR", requires = "backbone")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Rounding of the periods of DINOv3's rotary positions; bf16 as in Meta's own checkpoints
+    #[arg(long, value_enum, requires = "backbone", default_value_t = Periods::Fp32)]
+    pub(crate) rope_periods: Periods,
     /// Input size of the embedding model, in pixels
     #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
@@ -105,11 +111,20 @@ pub(crate) struct ExportArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Periods {
+    Fp32,
+    Bf16,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
-    /// An ONNX file with a DINOv2 backbone
+    /// Weights of DINOv2 or DINOv3: Meta's .pth, timm's or Hugging Face's safetensors, or a DINOv2 in ONNX
     #[arg(value_name = "FILE")]
-    pub(crate) onnx: PathBuf,
+    pub(crate) file: PathBuf,
+    /// The architecture, when it can't be seen from the tensors: a preset (e.g. dinov3-vitb16) or a Hugging Face config.json
+    #[arg(long, value_name = "PRESET|FILE")]
+    pub(crate) config: Option<String>,
     /// The Hugging Face folder to write
     #[arg(long, short, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -65,7 +65,7 @@ pub struct Checkpoint {
 
 impl Document for Checkpoint {
     const KIND: &'static str = "checkpoint.json";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
         if self.labels.len() != self.head.classes || self.labels.len() < 2 {
@@ -105,7 +105,7 @@ impl Checkpoint {
     pub fn load(dir: &Path) -> artifact::Result<Self> {
         let (checkpoint, _): (Self, _) = json::load(&dir.join(DOCUMENT))?;
         let head = checkpoint.head_file(dir)?;
-        for (name, shape) in checkpoint.head.tensors(checkpoint.backbone.hidden) {
+        for (name, shape) in checkpoint.head.tensors(checkpoint.backbone.hidden()) {
             finite(&head, &name, &head.f32_of_shape(&name, &shape)?)?;
         }
         checkpoint.check_reference(&checkpoint.reference_file(dir)?)?;
@@ -135,7 +135,7 @@ impl Checkpoint {
 
     /// The width of the features that the head reads.
     pub fn feature_width(&self) -> usize {
-        self.head.features.width(self.backbone.hidden)
+        self.head.features.width(self.backbone.hidden())
     }
 
     /// Writes the folder `dir` and fills in [`Checkpoint::files`]. What was in `dir` stays until the new folder is

@@ -1,13 +1,13 @@
 use crate::{
     Error, Exported, Result,
+    backbone::Backbone,
     graph::{Axis, Graph, check_size},
-    head::{self, Head},
-    vit,
+    head::Head,
 };
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
     checkpoint::Checkpoint,
-    model::{BackboneSpec, Weights},
+    model::Weights,
 };
 use std::collections::BTreeMap;
 
@@ -24,17 +24,16 @@ use std::collections::BTreeMap;
 pub fn export_classifier(
     checkpoint: &Checkpoint,
     head: &TensorFile,
-    spec: &BackboneSpec,
     weights: &Weights,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Exported> {
-    check_backbone(checkpoint, spec, weights)?;
-    check_size(4 * spec.parameter_count())?;
-    let head = Head::read(&checkpoint.head, spec.hidden, head)?;
+    check_backbone(checkpoint, weights)?;
+    check_size(4 * weights.spec().parameter_count())?;
+    let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
     let mut graph = Graph::new("stage1_classifier");
     let size = checkpoint.preprocess.output_size();
-    let (vit, tokens) = vit::tokens(&mut graph, spec, weights, size)?;
-    let features = head::features(&mut graph, &vit, checkpoint.head.features, &tokens);
+    let backbone = Backbone::write(&mut graph, weights, size)?;
+    let features = backbone.features(&mut graph, checkpoint.head.features);
     let logits = head.logits(&mut graph, &features);
     graph.output(
         &logits,
@@ -45,9 +44,9 @@ pub fn export_classifier(
     graph.finish(&properties)
 }
 
-fn check_backbone(checkpoint: &Checkpoint, spec: &BackboneSpec, weights: &Weights) -> Result<()> {
+fn check_backbone(checkpoint: &Checkpoint, weights: &Weights) -> Result<()> {
     let (want, got) = (checkpoint.backbone_digest, weights.digest());
-    if want == got && checkpoint.backbone == *spec {
+    if want == got && checkpoint.backbone == *weights.spec() {
         return Ok(());
     }
     Err(Error::OtherBackbone { want, got })

@@ -1,9 +1,9 @@
 use crate::{
     Exported, Result,
+    backbone::Backbone,
     graph::{Axis, Graph, check_size},
-    vit,
 };
-use stage1_core::model::{BackboneSpec, Weights};
+use stage1_core::model::Weights;
 use std::collections::BTreeMap;
 
 /// Writes a backbone alone: input `pixel_values` [N, 3, `height`, `width`] (float32, normalised), outputs `tokens`
@@ -11,22 +11,15 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// [`crate::Error::Model`] when the size isn't a multiple of the patch size, [`crate::Error::TooLarge`].
-pub fn export_embedding(
-    spec: &BackboneSpec,
-    weights: &Weights,
-    height: usize,
-    width: usize,
-) -> Result<Exported> {
-    check_size(4 * spec.parameter_count())?;
+pub fn export_embedding(weights: &Weights, height: usize, width: usize) -> Result<Exported> {
+    check_size(4 * weights.spec().parameter_count())?;
     let mut graph = Graph::new("stage1_embedding");
-    let (vit, x) = vit::tokens(&mut graph, spec, weights, (height, width))?;
-    let tokens = vit.norm(&mut graph, "tokens", &x);
+    let backbone = Backbone::write(&mut graph, weights, (height, width))?;
+    let tokens = backbone.tokens(&mut graph, "tokens");
     let features = graph.first("features", &tokens);
-    let width = Axis::Fixed(vit.hidden());
-    graph.output(
-        &tokens,
-        &[Axis::Batch, Axis::Fixed(vit.token_count()), width],
-    );
+    let width = Axis::Fixed(backbone.hidden());
+    let count = Axis::Fixed(backbone.token_count());
+    graph.output(&tokens, &[Axis::Batch, count, width]);
     graph.output(&features, &[Axis::Batch, width]);
     graph.finish(&BTreeMap::new())
 }

@@ -1,14 +1,13 @@
-//! The classifier's head, and the features that it reads.
+//! The classifier's head.
 
 use crate::{
     Result,
     graph::{Graph, Value},
     linear::Linear,
-    vit::Vit,
 };
 use stage1_core::{
     artifact::tensors::TensorFile,
-    model::{Features, HeadKind, HeadSpec},
+    model::{HeadKind, HeadSpec},
 };
 
 /// A head with its weights.
@@ -45,25 +44,6 @@ impl Head {
                 let inner = graph.gelu("head.gelu", &inner);
                 graph.linear("logits", &inner, &self.layers[1])
             }
-        }
-    }
-}
-
-/// The features [N, F] of tokens [N, T, D] that aren't normed yet.
-pub(crate) fn features(graph: &mut Graph, vit: &Vit<'_>, kind: Features, tokens: &Value) -> Value {
-    match kind {
-        Features::Cls => {
-            // The norm works token by token: that of the class token is enough.
-            let class = graph.first("class_token", tokens);
-            vit.norm(graph, "features", &class)
-        }
-        Features::ClsMeanPatch => {
-            let normed = vit.norm(graph, "norm", tokens);
-            let class = graph.first("class_token", &normed);
-            let (start, end) = (vit.prefix_tokens(), vit.token_count());
-            let patches = graph.rows("patch_tokens", &normed, start, end);
-            let mean = graph.mean_rows("patch_tokens.mean", &patches);
-            graph.concat("features", &[&class, &mean], 1)
         }
     }
 }

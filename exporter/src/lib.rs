@@ -3,14 +3,15 @@
 //! - [`export_classifier`]: backbone and head, `pixel_values` [N, 3, H, W] to `logits` [N, K];
 //! - [`export_embedding`]: the backbone, `pixel_values` to `tokens` [N, T, D] and `features` [N, D];
 //! - [`parity`]: the exported model's logits against those that the trainer recorded, alone and in batches;
-//! - [`import_onnx`]: a DINOv2 that somebody exported with PyTorch, back into a Hugging Face folder.
+//! - [`import()`]: backbones in other forms (Meta's `.pth`, timm's safetensors, a DINOv2 in ONNX) into a Hugging Face folder.
 //!
 //! N is dynamic, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
-//! operators in float32; the weights hold what could be folded into them (see `vit`). The same inputs give the same
+//! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
 //!
 //! It doesn't run models (the caller brings a [`Session`]), quantise, or write weights beyond protobuf's 2 GB.
 
+mod backbone;
 mod checkpoint;
 mod embedding;
 mod error;
@@ -27,11 +28,10 @@ mod linear;
 )]
 mod onnx;
 mod parity;
-mod vit;
 
 pub use checkpoint::export_classifier;
 pub use embedding::export_embedding;
 pub use error::{Error, Result};
 pub use graph::Exported;
-pub use import::{ImportError, ImportReport, import_onnx};
+pub use import::{ImportError, ImportReport, TorchError, import};
 pub use parity::{Session, Tolerances, parity};

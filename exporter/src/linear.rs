@@ -1,6 +1,6 @@
 //! Linear layers on their way into a graph: what can be folded into their weights is folded here.
 
-use stage1_core::model::{BlockRole, Role, Weights};
+use stage1_core::model::{Role, Weights};
 
 /// `y = W x + b` with `W` as `[out, in]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,14 +19,8 @@ impl Linear {
         }
     }
 
-    /// A layer of block `index`.
-    pub(crate) fn of_block(
-        weights: &Weights,
-        index: usize,
-        weight: BlockRole,
-        bias: BlockRole,
-    ) -> Self {
-        let (weight, bias) = (Role::Block(index, weight), Role::Block(index, bias));
+    /// The layer with this weight, and this bias if the backbone has it.
+    pub(crate) fn of(weights: &Weights, weight: Role, bias: Role) -> Self {
         let inputs = weights.shape(weight)[1];
         let bias = weights.has(bias).then(|| weights.get(bias).to_vec());
         Self::new(inputs, weights.get(weight).to_vec(), bias)

@@ -14,7 +14,7 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::{Config, HeadConfig, Phase, TrainConfig},
     data::OnBadImage,
-    model::{HeadSpec, Weights},
+    model::HeadSpec,
     preprocess::Limits,
     split::{Split, SplitManifest, SplitSample},
 };
@@ -110,12 +110,12 @@ impl<'a> Job<'a> {
             ..Limits::default()
         };
         let reader = ImageReader::new(&config.preprocess, limits)?;
-        let (spec, weights) = Weights::open(&config.backbone.path)?;
+        let weights = config.backbone.open()?;
         let device = Device::Cpu;
         Ok(Self {
             backbone_digest: weights.digest(),
-            backbone: Backbone::new(&spec, &weights, device),
-            places: Places::new(&spec, &weights, reader.size(), device)?,
+            backbone: Backbone::new(&weights, device),
+            places: Places::new(&weights, reader.size(), device)?,
             head: HeadSpec {
                 kind: config.head.architecture(),
                 features: config.head.features,
@@ -155,7 +155,7 @@ impl<'a> Job<'a> {
         self.check_left(&train, &select)?;
         let head = Head::new(
             self.head,
-            self.backbone.spec().hidden,
+            self.backbone.spec().hidden(),
             self.config.head.dropout,
         );
         let fitted = self.fit(&head, &cache, &train, &select)?;
@@ -192,7 +192,7 @@ impl<'a> Job<'a> {
             &self.config.cache_dir(),
             self.backbone_digest,
             self.config.preprocess.digest(),
-            self.backbone.spec().hidden,
+            self.backbone.spec().hidden(),
             &|message| self.events.warning(message),
         )?;
         let images = [train.images.as_slice(), &select.images].concat();
@@ -236,7 +236,7 @@ impl<'a> Job<'a> {
     fn labelled(&self, cache: &FeatureCache, part: &Part) -> Result<Labelled> {
         let digests: Vec<_> = part.images.iter().map(|image| image.digest).collect();
         let rows = cache.gather(&digests, self.head.features)?;
-        let width = self.head.features.width(self.backbone.spec().hidden) as i64;
+        let width = self.head.features.width(self.backbone.spec().hidden()) as i64;
         Ok(Labelled {
             features: Tensor::from_slice(&rows)
                 .reshape([-1, width])

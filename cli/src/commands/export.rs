@@ -1,17 +1,25 @@
 use crate::{
-    args::ExportArgs,
+    args::{ExportArgs, Periods},
     output::{Answer, Output},
     steps::{self, Run, export::Outcome},
 };
 use anyhow::{Context, bail};
 use serde_json::json;
-use stage1_core::{artifact::atomic, bundle::Parity, model::Weights};
+use stage1_core::{artifact::atomic, bundle::Parity, config::BackboneConfig, model::RopePeriods};
 use std::path::Path;
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     match (&args.backbone, args.image_size, &args.out) {
         (Some(backbone), Some(size), Some(out)) => {
-            embedding(backbone, size, out, args.step.overwrite, output)
+            let backbone = BackboneConfig {
+                path: backbone.clone(),
+                adapter: args.adapter.clone(),
+                rope_periods: match args.rope_periods {
+                    Periods::Fp32 => RopePeriods::Fp32,
+                    Periods::Bf16 => RopePeriods::Bf16,
+                },
+            };
+            embedding(&backbone, size, out, args.step.overwrite, output)
         }
         (Some(_), _, _) => bail!("--backbone needs --image-size H[xW] and --out FILE"),
         (None, ..) => classifier(args, output),
@@ -57,7 +65,7 @@ fn describe(parity: &Parity) -> String {
 }
 
 fn embedding(
-    backbone: &Path,
+    backbone: &BackboneConfig,
     (height, width): (usize, usize),
     out: &Path,
     overwrite: bool,
@@ -69,22 +77,21 @@ fn embedding(
             out.display()
         );
     }
-    let (spec, weights) = Weights::open(backbone)?;
-    let exported = stage1_exporter::export_embedding(&spec, &weights, height, width)?;
+    let weights = backbone.open()?;
+    let exported = stage1_exporter::export_embedding(&weights, height, width)?;
     atomic::write_bytes(out, &exported.model).context("cannot write the model")?;
-    let (grid_h, grid_w) = spec.grid(height, width)?;
-    let tokens = spec.prefix_tokens() + grid_h * grid_w;
+    let tokens = weights.spec().token_count(height, width)?;
+    let hidden = weights.spec().hidden();
     let document = json!({
         "model": out,
         "digest": exported.digest,
         "input": {"pixel_values": ["N", 3, height, width]},
-        "outputs": {"tokens": ["N", tokens, spec.hidden], "features": ["N", spec.hidden]},
+        "outputs": {"tokens": ["N", tokens, hidden], "features": ["N", hidden]},
     });
     let text = format!(
         "wrote {} ({:.1} MB)\n  pixel_values [N, 3, {height}, {width}] -> tokens [N, {tokens}, {hidden}], features [N, {hidden}]",
         out.display(),
         exported.model.len() as f64 / 1e6,
-        hidden = spec.hidden
     );
     output.answer(&document, &text)?;
     Ok(Answer::Yes)

@@ -1,4 +1,4 @@
-//! `stage1 import`: ONNX weights back into a Hugging Face folder.
+//! `stage1 import`: weights in other forms into a Hugging Face folder.
 
 use crate::{
     args::ImportArgs,
@@ -6,7 +6,9 @@ use crate::{
 };
 use anyhow::bail;
 use serde_json::json;
+use stage1_core::model::{self, BackboneSpec};
 use stage1_exporter::ImportReport;
+use std::path::Path;
 
 pub(crate) fn run(args: &ImportArgs, output: &Output) -> anyhow::Result<Answer> {
     let there = ["config.json", "model.safetensors"].map(|name| args.out.join(name));
@@ -16,10 +18,12 @@ pub(crate) fn run(args: &ImportArgs, output: &Output) -> anyhow::Result<Answer> 
             file.display()
         );
     }
-    output.note(&format!("reading {}", args.onnx.display()));
-    let report = stage1_exporter::import_onnx(&args.onnx, &args.out)?;
+    let wanted = args.config.as_deref().map(architecture).transpose()?;
+    output.note(&format!("reading {}", args.file.display()));
+    let report = stage1_exporter::import(&args.file, &args.out, wanted.as_ref())?;
     let document = json!({
         "folder": args.out,
+        "format": report.format,
         "source_digest": report.source,
         "backbone_digest": report.backbone,
         "tensors": report.tensors,
@@ -31,21 +35,32 @@ pub(crate) fn run(args: &ImportArgs, output: &Output) -> anyhow::Result<Answer> 
     Ok(Answer::Yes)
 }
 
+/// A preset's name, or the path of a `config.json`.
+fn architecture(name: &str) -> anyhow::Result<BackboneSpec> {
+    if let Some(spec) = model::preset(name) {
+        return Ok(spec);
+    }
+    let path = Path::new(name);
+    if path.is_file() {
+        return Ok(BackboneSpec::from_hf_config(path)?);
+    }
+    bail!(
+        "--config {name} is neither a file nor a preset; presets: {}",
+        model::PRESETS.map(|(name, _)| name).join(", ")
+    )
+}
+
 fn text(args: &ImportArgs, report: &ImportReport) -> String {
-    let spec = &report.spec;
     let left_out = match report.left_out.len() {
         0 => String::new(),
         n => format!("\n  left out    {n} tensors that are no part of the backbone"),
     };
     format!(
-        "wrote {}\n  model       {}, {} layers, width {}, {} heads, patches of {} pixels\n  tensors     {}\n  \
+        "wrote {}\n  from        {}\n  model       {}\n  tensors     {}\n  \
          parameters  {:.1} M\n  digest      {}{left_out}",
         args.out.display(),
-        spec.family.model_type(),
-        spec.layers,
-        spec.hidden,
-        spec.heads,
-        spec.patch,
+        report.format,
+        report.spec,
         report.tensors,
         report.parameters as f64 / 1e6,
         report.backbone,

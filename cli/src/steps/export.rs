@@ -8,7 +8,6 @@ use stage1_core::{
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{CalibrateConfig, Config, ValidateConfig},
-    model::Weights,
 };
 use stage1_exporter::{Exported, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions};
@@ -139,7 +138,7 @@ fn create(
 }
 
 fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
-    let (spec, weights) = Weights::open(&run.config.backbone.path)?;
+    let weights = run.config.backbone.open()?;
     let metadata = BTreeMap::from([
         (
             "stage1.labels".to_owned(),
@@ -161,7 +160,7 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
     ]);
     let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
     Ok(stage1_exporter::export_classifier(
-        checkpoint, &head, &spec, &weights, &metadata,
+        checkpoint, &head, &weights, &metadata,
     )?)
 }
 

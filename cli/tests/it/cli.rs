@@ -1,9 +1,10 @@
 //! Runs the command in a folder of its own.
 
+use serde_json::Value;
 use std::{
     ffi::OsStr,
     fmt, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 use tempfile::TempDir;
@@ -34,6 +35,18 @@ impl Cli {
     pub(crate) fn read(&self, name: &str) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// A copy of a DINOv3 backbone with another base of its rotary periods: with the base 100 and heads of 8, as goldens
+    /// have them, the periods are 1 and 10, which bfloat16 doesn't round.
+    pub(crate) fn with_uneven_periods(&self, backbone: &Path) -> String {
+        let config = fs::read(backbone.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&config).unwrap();
+        config["rope_theta"] = 50.0.into();
+        self.write("uneven/config.json", config.to_string());
+        let weights = fs::read(backbone.join("model.safetensors")).unwrap();
+        self.write("uneven/model.safetensors", weights);
+        self.path("uneven").display().to_string()
     }
 
     /// The command, to be run in the folder.

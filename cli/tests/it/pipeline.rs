@@ -84,6 +84,44 @@ impl Project {
     }
 }
 
+/// Other architectures, adapters and options than the rest of these tests use; parity between libtorch and the graph is a
+/// gate of the run.
+#[test]
+fn every_kind_of_backbone_goes_the_whole_way() {
+    let project = Project::new();
+    let goldens = workspace().join("goldens/backbones");
+    let set = |key: &str, value: &str| format!("backbone.{key}={}", goldens.join(value).display());
+    let uneven = goldens.join("adapters/dora-qkvo/base");
+    let uneven = project.cli.with_uneven_periods(&uneven);
+    let cases = [
+        ("convnext", vec![set("path", "dinov3-convnext")], "convnext"),
+        (
+            "adapter",
+            vec![
+                format!("backbone.path={uneven}"),
+                set("adapter", "adapters/dora-qkvo"),
+                "backbone.rope_periods=bf16".to_owned(),
+            ],
+            "bf16",
+        ),
+    ];
+    for (run_dir, keys, mark) in cases {
+        let mut more = vec!["--json"];
+        more.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let outcome = project.stage1("run", run_dir, &more);
+        assert!([0, 1].contains(&outcome.code), "{run_dir}: {outcome}");
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert!(report["calibration"]["outcome"].is_string(), "{outcome}");
+        let checkpoint = project.read(&format!("{run_dir}/checkpoints/best/checkpoint.json"));
+        let checkpoint: Value = serde_json::from_slice(&checkpoint).unwrap();
+        let backbone = checkpoint["backbone"].to_string();
+        assert!(backbone.contains(mark), "{backbone}");
+        let parity = project.read(&format!("{run_dir}/bundle/variants/fp32/parity.json"));
+        let parity: Value = serde_json::from_slice(&parity).unwrap();
+        assert_eq!(parity["passed"], true, "{parity}");
+    }
+}
+
 #[test]
 fn one_command_makes_a_certified_bundle_that_answers() {
     let project = Project::new();

@@ -1,6 +1,8 @@
 //! Verbs that need no run: config, completions, import; and how predict and bench fail.
 
 use crate::cli::Cli;
+use serde_json::Value;
+use std::path::Path;
 
 #[test]
 fn the_schema_is_one_json_document() {
@@ -90,12 +92,26 @@ fn completions_know_the_verbs() {
 }
 
 #[test]
-fn import_refuses_what_is_no_onnx_file_and_what_is_there() {
+fn import_refuses_what_is_no_model_and_what_is_there() {
     let cli = Cli::new();
     cli.write("model.onnx", "not a model");
     cli.refuses(
         &["import", "model.onnx", "--out", "backbone"],
-        &["model.onnx"],
+        &["model.onnx: neither a file of torch.save, nor safetensors, nor ONNX"],
+    );
+    cli.refuses(
+        &[
+            "import",
+            "model.onnx",
+            "--out",
+            "backbone",
+            "--config",
+            "dinov4",
+        ],
+        &[
+            "--config dinov4 is neither a file nor a preset",
+            "dinov3-vitb16",
+        ],
     );
     cli.refuses(
         &["import", "none.onnx", "--out", "backbone"],
@@ -107,6 +123,89 @@ fn import_refuses_what_is_no_onnx_file_and_what_is_there() {
         &["backbone/config.json exists", "--overwrite"],
     );
     assert_eq!(cli.read("backbone/config.json"), "{}");
+}
+
+#[test]
+fn import_reads_tensors_and_executes_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let file = |name: &str| root.join(name).display().to_string();
+    let cli = Cli::new();
+    for name in ["command.pth", "command-legacy.pth"] {
+        let file = file(&format!("exporter/tests/data/{name}"));
+        let arguments = ["import", &file, "--out", "x", "--config", "dinov3-vits16"];
+        cli.refuses(&arguments, &[name, "system`", "nothing is executed"]);
+        assert!(!cli.path("x").exists());
+    }
+    let golden = "goldens/backbones/dinov3-convnext";
+    let (model, config) = (
+        file(&format!("{golden}/model.safetensors")),
+        file(&format!("{golden}/config.json")),
+    );
+    let outcome = cli.run([
+        "import", &model, "--out", "x", "--config", &config, "--json",
+    ]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(report["format"], "safetensors");
+    assert!(cli.path("x/config.json").is_file());
+    let exported = [
+        "export",
+        "--backbone",
+        "x",
+        "--image-size",
+        "64x32",
+        "--out",
+        "e.onnx",
+    ];
+    let outcome = cli.run(exported);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert!(outcome.stdout.contains("tokens [N, 3, 32]"), "{outcome}");
+    let rounded = [&exported[..], &["--overwrite", "--rope-periods", "bf16"]].concat();
+    cli.refuses(
+        &rounded,
+        &["dinov3_convnext backbone has no rotary positions"],
+    );
+}
+
+#[test]
+fn exported_backbones_may_have_an_adapter() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/adapters");
+    let path = |name: &str| goldens.join(name).display().to_string();
+    let adapter = path("lora-qv");
+    let cli = Cli::new();
+    let base = cli.with_uneven_periods(&goldens.join("lora-qv/base"));
+    let export = |out: &str, more: &[&str]| {
+        let fixed = [
+            "export",
+            "--backbone",
+            &base,
+            "--image-size",
+            "32",
+            "--out",
+            out,
+        ];
+        let outcome = cli.run([&fixed[..], more].concat());
+        assert_eq!(outcome.code, 0, "{outcome}");
+        std::fs::read(cli.path(out)).unwrap()
+    };
+    let plain = export("plain.onnx", &[]);
+    let adapted = export("adapted.onnx", &["--adapter", &adapter]);
+    let rounded = export("rounded.onnx", &["--rope-periods", "bf16"]);
+    assert!(plain != adapted && plain != rounded && adapted != rounded);
+    cli.refuses(
+        &[
+            "export",
+            "--backbone",
+            &base,
+            "--image-size",
+            "32",
+            "--out",
+            "x.onnx",
+            "--adapter",
+            &base,
+        ],
+        &["adapter_config.json: cannot read"],
+    );
 }
 
 #[test]

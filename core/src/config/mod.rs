@@ -16,7 +16,7 @@ use crate::{
     artifact::Digest,
     certificate::{Attempts, Constraint, GroupRisk, Procedure},
     data::DataOptions,
-    model::{Features, HeadKind},
+    model::{self, Adapter, Features, HeadKind, RopePeriods, Weights},
     preprocess::PreprocessSpec,
     split::SplitOptions,
 };
@@ -104,6 +104,27 @@ pub struct DataConfig {
 pub struct BackboneConfig {
     /// A Hugging Face folder: `config.json` and `model.safetensors`.
     pub path: PathBuf,
+    /// A folder with an adapter as Hugging Face PEFT saves it (LoRA, rsLoRA, DoRA), which is merged into the weights.
+    #[serde(default)]
+    pub adapter: Option<PathBuf>,
+    /// Rounding of the periods of DINOv3's rotary positions: `fp32`, as transformers and timm, or `bf16`, as Meta's
+    /// checkpoints hold them.
+    #[serde(default)]
+    pub rope_periods: RopePeriods,
+}
+
+impl BackboneConfig {
+    /// The weights as configured.
+    ///
+    /// # Errors
+    /// As [`Weights::open`], [`Adapter::open`] and [`Weights::merged`]; or there are no rotary positions to round.
+    pub fn open(&self) -> model::Result<Weights> {
+        let weights = Weights::open(&self.path)?.with_rope_periods(self.rope_periods)?;
+        match &self.adapter {
+            Some(adapter) => weights.merged(&Adapter::open(adapter)?),
+            None => Ok(weights),
+        }
+    }
 }
 
 /// The classifier head.
@@ -478,6 +499,7 @@ impl Config {
         same.data.source = PathBuf::new();
         same.data.options.root = None;
         same.backbone.path = PathBuf::new();
+        same.backbone.adapter = same.backbone.adapter.map(|_| PathBuf::new());
         same.train.cache_dir = None;
         Digest::of_json(&same)
     }

@@ -1,3 +1,4 @@
+use super::AdapterError;
 use crate::artifact;
 use std::path::PathBuf;
 
@@ -64,6 +65,17 @@ pub enum ModelError {
         /// The next size up.
         larger: (usize, usize),
     },
+    /// There are no rotary positions whose periods could be rounded.
+    #[error(
+        "a {model_type} backbone has no rotary positions: `rope_periods` must be fp32 (the default) for it"
+    )]
+    NoRotaryPositions {
+        /// The backbone's `model_type`.
+        model_type: &'static str,
+    },
+    /// An adapter can't be read or doesn't fit.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The weights are in several files.
     #[error(
         "{}: the weights are split over several files; merge them into one `model.safetensors` (Hugging Face `save_pretrained` with a large `max_shard_size` does)",
@@ -79,7 +91,7 @@ pub enum ModelError {
         /// The safetensors file.
         path: PathBuf,
         /// The name looked for.
-        name: &'static str,
+        name: String,
     },
     /// The file holds several backbones.
     #[error("{}: several tensors are named `{name}`: {found:?}; keep one backbone per file", path.display())]
@@ -87,7 +99,7 @@ pub enum ModelError {
         /// The safetensors file.
         path: PathBuf,
         /// The name looked for.
-        name: &'static str,
+        name: String,
         /// The tensors that end in it.
         found: Vec<String>,
     },

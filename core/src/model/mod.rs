@@ -1,22 +1,31 @@
 //! The architecture, described once: the libtorch module and the ONNX graph both follow from it.
 //!
-//! - [`BackboneSpec`]: the numbers of a backbone, read from a Hugging Face `config.json`;
-//! - [`TensorSpec`]: the one table of tensors (role, Hugging Face name, shape) that the forward pass needs;
+//! - [`BackboneSpec`]: the numbers of a backbone, read from a Hugging Face `config.json` or a [`preset`];
+//! - [`TensorSpec`]: the one table of tensors ([`Role`], Hugging Face name, shape) that the forward pass needs;
 //! - [`Weights`]: a checked `model.safetensors`, by role;
+//! - [`Adapter`]: a LoRA or DoRA adapter as Hugging Face PEFT saves it, merged into weights;
 //! - [`rope_tables`] and [`position_embeddings`]: what depends on the image size;
 //! - [`HeadSpec`]: the classifier on top, with its tensor names.
 
+mod adapter;
+mod convnext;
 mod error;
 mod head;
 mod hf_config;
 mod positions;
+mod presets;
+mod role;
 mod spec;
-mod tensors;
+mod vit;
 mod weights;
 
+pub use adapter::{Adapter, AdapterError};
+pub use convnext::ConvNextSpec;
 pub use error::{ModelError, Result};
 pub use head::{Features, HeadKind, HeadSpec};
 pub use positions::{position_embeddings, rope_tables};
-pub use spec::{BackboneSpec, Family, Ffn, Positions};
-pub use tensors::{BlockRole, Role, TensorSpec};
+pub use presets::{PRESETS, preset};
+pub use role::{BlockRole, LayerRole, Role, StageRole, TensorSpec};
+pub use spec::BackboneSpec;
+pub use vit::{Ffn, Positions, RopePeriods, VitFamily, VitSpec};
 pub use weights::Weights;

@@ -1,6 +1,7 @@
 //! What depends on the size of the image: rotary tables and interpolated learned positions.
 
-use super::{BackboneSpec, Positions, Role, Weights};
+use super::{Positions, Role, RopePeriods, VitSpec, Weights};
+use half::bf16;
 use std::f64::consts::PI;
 
 /// Cosines and sines of the rotary embedding, `[grid_h * grid_w, head_dim]` each, patches only.
@@ -10,27 +11,35 @@ use std::f64::consts::PI;
 ///
 /// # Panics
 /// When the backbone has learned positions.
-pub fn rope_tables(spec: &BackboneSpec, grid_h: usize, grid_w: usize) -> (Vec<f32>, Vec<f32>) {
-    let Positions::Rope { theta } = spec.positions else {
+pub fn rope_tables(spec: &VitSpec, grid_h: usize, grid_w: usize) -> (Vec<f32>, Vec<f32>) {
+    let Positions::Rope { theta, periods } = spec.positions else {
         panic!("rotary tables asked of a backbone with learned positions");
     };
-    let angles = rope_angles(theta, spec.head_dim(), grid_h, grid_w);
+    let periods = rope_periods(theta, periods, spec.head_dim());
+    let angles = rope_angles(&periods, grid_h, grid_w);
     let table = |f: fn(f64) -> f64| angles.iter().map(|a| f(*a) as f32).collect();
     (table(f64::cos), table(f64::sin))
 }
 
-fn rope_angles(theta: f64, head_dim: usize, grid_h: usize, grid_w: usize) -> Vec<f64> {
-    let quarter = head_dim / 4;
-    let frequencies: Vec<f64> = (0..quarter)
-        .map(|i| 2.0 * PI * theta.powf(-((4 * i) as f64) / head_dim as f64))
-        .collect();
+/// A quarter of `head_dim`, from 1 up to almost `theta`.
+fn rope_periods(theta: f64, precision: RopePeriods, head_dim: usize) -> Vec<f64> {
+    let exact = |i: usize| theta.powf((4 * i) as f64 / head_dim as f64);
+    let rounded = |period: f64| match precision {
+        RopePeriods::Fp32 => period,
+        // Through float32, as torch computes a power in bfloat16.
+        RopePeriods::Bf16 => bf16::from_f32(period as f32).to_f64(),
+    };
+    (0..head_dim / 4).map(exact).map(rounded).collect()
+}
+
+fn rope_angles(periods: &[f64], grid_h: usize, grid_w: usize) -> Vec<f64> {
     let centre = |index: usize, count: usize| 2.0 * (index as f64 + 0.5) / count as f64 - 1.0;
-    let mut angles = Vec::with_capacity(grid_h * grid_w * head_dim);
+    let mut angles = Vec::with_capacity(grid_h * grid_w * 4 * periods.len());
     for y in 0..grid_h {
         for x in 0..grid_w {
             let coordinates = [centre(y, grid_h), centre(x, grid_w)];
             for coordinate in [coordinates, coordinates].concat() {
-                angles.extend(frequencies.iter().map(|f| coordinate * f));
+                angles.extend(periods.iter().map(|period| 2.0 * PI * coordinate / period));
             }
         }
     }
@@ -43,7 +52,7 @@ fn rope_angles(theta: f64, head_dim: usize, grid_h: usize, grid_w: usize) -> Vec
 /// # Panics
 /// When the backbone has rotary positions.
 pub fn position_embeddings(
-    spec: &BackboneSpec,
+    spec: &VitSpec,
     weights: &Weights,
     grid_h: usize,
     grid_w: usize,
@@ -156,6 +165,20 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn periods_are_rounded_when_asked() {
+        let exact = rope_periods(100.0, RopePeriods::Fp32, 64);
+        let rounded = rope_periods(100.0, RopePeriods::Bf16, 64);
+        assert_eq!((exact.len(), rounded.len()), (16, 16));
+        // bfloat16 keeps 8 bits: 100^(1/16) = 1.333521 lies between 170/128 and 171/128.
+        assert!((exact[1] - 1.333_521).abs() < 1e-6);
+        assert!((rounded[1] - 171.0 / 128.0).abs() < 1e-12, "{}", rounded[1]);
+        assert!((rounded[15] - 75.0).abs() < 1e-12, "{}", rounded[15]);
+        for (a, b) in exact.iter().zip(&rounded) {
+            assert!((a - b).abs() <= a / 256.0);
         }
     }
 

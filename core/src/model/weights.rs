@@ -1,49 +1,75 @@
-use super::{BackboneSpec, ModelError, Result, Role, TensorSpec};
+use super::{BackboneSpec, ModelError, Result, Role, RopePeriods, TensorSpec};
 use crate::artifact::{Digest, Hasher, tensors::TensorFile};
 use std::{
     collections::BTreeMap,
+    fmt,
     io::Write as _,
     path::{Path, PathBuf},
 };
 
-/// The tensor that every supported backbone has: what precedes it in a name is the file's prefix.
-const ANCHOR: &str = "embeddings.cls_token";
-
 /// A backbone's tensors in float32, checked against its [`BackboneSpec`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Weights {
     spec: BackboneSpec,
     tensors: BTreeMap<Role, (Vec<usize>, Vec<f32>)>,
 }
 
+/// Without the millions of values.
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Weights {
     /// Reads `config.json` and `model.safetensors` of a Hugging Face folder.
     ///
-    /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks may be `layer.i` or `model.layer.i`.
+    /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks and stages may be nested in `model.`.
     /// Half-precision files are widened. The mask token, poolers and classifiers are left out.
     ///
     /// # Errors
     /// As [`BackboneSpec::from_hf_config`]; or names the tensors that are missing, unknown, of another shape than the
     /// configuration says, or not finite.
-    pub fn open(dir: &Path) -> Result<(BackboneSpec, Self)> {
+    pub fn open(dir: &Path) -> Result<Self> {
         let spec = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
         let path = dir.join("model.safetensors");
         refuse_shards(dir, &path)?;
         let file = TensorFile::open(&path)?;
-        let names = NamesInFile::resolve(&file)?;
-        names.check(&spec)?;
+        let table = spec.tensors();
+        let names = NamesInFile::resolve(&file, &table)?;
+        names.check(&table)?;
         let mut tensors = BTreeMap::new();
-        for TensorSpec { role, name, shape } in spec.tensors() {
+        for TensorSpec { role, name, shape } in table {
             let found = &names.by_hf_name[&name];
             let values = file.f32_of_shape(found, &shape)?;
             check_finite(&path, found, &values)?;
             tensors.insert(role, (shape, values));
         }
-        let weights = Self {
-            spec: spec.clone(),
-            tensors,
-        };
-        Ok((spec, weights))
+        Ok(Self { spec, tensors })
+    }
+
+    /// The architecture.
+    pub fn spec(&self) -> &BackboneSpec {
+        &self.spec
+    }
+
+    /// The same weights with the periods of the rotary positions rounded so.
+    ///
+    /// # Errors
+    /// As [`BackboneSpec::with_rope_periods`].
+    pub fn with_rope_periods(self, periods: RopePeriods) -> Result<Self> {
+        Ok(Self {
+            spec: self.spec.with_rope_periods(periods)?,
+            tensors: self.tensors,
+        })
+    }
+
+    /// The values of a tensor, to be changed.
+    pub(super) fn values_mut(&mut self, role: Role) -> &mut [f32] {
+        let entry = self.tensors.get_mut(&role);
+        &mut entry.expect("a tensor of the spec").1
     }
 
     /// The values of a tensor, row-major.
@@ -123,9 +149,11 @@ struct NamesInFile {
 }
 
 impl NamesInFile {
-    fn resolve(file: &TensorFile) -> Result<Self> {
-        let shapes = file.shapes()?;
-        let prefix = prefix(&shapes, file.path())?;
+    fn resolve(file: &TensorFile, table: &[TensorSpec]) -> Result<Self> {
+        let mut shapes = file.shapes()?;
+        // transformers saves "no registers" as a tensor without values.
+        shapes.retain(|_, shape| !shape.contains(&0));
+        let prefix = prefix(&shapes, table, file.path())?;
         let (mut by_hf_name, mut outside) = (BTreeMap::new(), Vec::new());
         for found in shapes.keys() {
             let name = found.strip_prefix(&prefix).map(canonical);
@@ -145,8 +173,7 @@ impl NamesInFile {
         })
     }
 
-    fn check(&self, spec: &BackboneSpec) -> Result<()> {
-        let table = spec.tensors();
+    fn check(&self, table: &[TensorSpec]) -> Result<()> {
         let path = || self.path.clone();
         let missing = table
             .iter()
@@ -158,7 +185,7 @@ impl NamesInFile {
                 names,
             });
         }
-        let names = self.unknown(&table);
+        let names = self.unknown(table);
         if !names.is_empty() {
             return Err(ModelError::UnknownTensors {
                 path: path(),
@@ -166,14 +193,14 @@ impl NamesInFile {
             });
         }
         for TensorSpec { name, shape, .. } in table {
-            let found = &self.by_hf_name[&name];
+            let found = &self.by_hf_name[name];
             let got = &self.shapes[found];
-            if *got != shape {
+            if got != shape {
                 return Err(ModelError::TensorShape {
                     path: path(),
                     name: found.clone(),
                     got: got.clone(),
-                    want: shape,
+                    want: shape.clone(),
                 });
             }
         }
@@ -201,32 +228,46 @@ fn is_dropped(name: &str) -> bool {
     name == "embeddings.mask_token" || modules.iter().any(|module| name.starts_with(module))
 }
 
-fn prefix(shapes: &BTreeMap<String, Vec<usize>>, path: &Path) -> Result<String> {
+/// What precedes the first tensor of the table in the file, without the module that blocks and stages may be nested in.
+fn prefix(
+    shapes: &BTreeMap<String, Vec<usize>>,
+    table: &[TensorSpec],
+    path: &Path,
+) -> Result<String> {
+    let (anchor, norm) = (&table[0].name, &table[table.len() - 1].name);
     let prefixes: Vec<_> = shapes
         .keys()
-        .filter_map(|name| name.strip_suffix(ANCHOR))
+        .filter_map(|name| name.strip_suffix(anchor.as_str()))
+        .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         .collect();
     match prefixes[..] {
-        [prefix] => Ok(prefix.to_owned()),
+        [prefix] => {
+            let outer = prefix.strip_suffix(NESTED);
+            let outer = outer.filter(|outer| shapes.contains_key(&format!("{outer}{norm}")));
+            Ok(outer.unwrap_or(prefix).to_owned())
+        }
         [] => Err(ModelError::NoBackbone {
             path: path.to_owned(),
-            name: ANCHOR,
+            name: anchor.clone(),
         }),
         _ => Err(ModelError::SeveralBackbones {
             path: path.to_owned(),
-            name: ANCHOR,
             found: prefixes
                 .iter()
-                .map(|prefix| format!("{prefix}{ANCHOR}"))
+                .map(|prefix| format!("{prefix}{anchor}"))
                 .collect(),
+            name: anchor.clone(),
         }),
     }
 }
 
-/// transformers 5 nests DINOv3's blocks in a module `model`, and may save them under either name.
+/// transformers 5 nests DINOv3's blocks and stages in a module, and may save them with or without its name.
+const NESTED: &str = "model.";
+
+/// The name without that module.
 fn canonical(name: &str) -> &str {
-    match name.strip_prefix("model.") {
-        Some(rest) if rest.starts_with("layer.") => rest,
+    match name.strip_prefix(NESTED) {
+        Some(rest) if rest.starts_with("layer.") || rest.starts_with("stages.") => rest,
         _ => name,
     }
 }

@@ -4,6 +4,8 @@
 mod ops;
 mod tensor;
 
+pub(crate) use ops::Conv;
+
 use crate::{
     Error, Result,
     onnx::{

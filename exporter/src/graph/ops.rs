@@ -7,6 +7,19 @@ use super::{
 use crate::linear::Linear;
 use std::f32::consts::SQRT_2;
 
+/// A two-dimensional convolution with square kernels.
+pub(crate) struct Conv<'a> {
+    /// `[out, in / groups, side, side]`.
+    pub(crate) weight: &'a [f32],
+    /// `[out]`.
+    pub(crate) bias: &'a [f32],
+    pub(crate) side: usize,
+    pub(crate) stride: usize,
+    /// Zeros on each of the four sides.
+    pub(crate) padding: usize,
+    pub(crate) groups: usize,
+}
+
 impl Graph {
     pub(crate) fn add(&mut self, name: &str, a: &Value, b: &Value) -> Value {
         self.node("Add", name, &[a, b], &[])
@@ -114,20 +127,19 @@ impl Graph {
         self.node("Concat", name, parts, &[("axis", Int(axis))])
     }
 
-    /// Non-overlapping square patches: `x` [N, 3, H, W] to [N, D, H / patch, W / patch].
-    pub(crate) fn conv_patches(
-        &mut self,
-        name: &str,
-        x: &Value,
-        weight: &[f32],
-        bias: &[f32],
-        patch: usize,
-    ) -> Value {
-        let shape = [bias.len(), 3, patch, patch];
-        let weight = self.f32(&format!("{name}.weight"), &shape, weight);
-        let bias = self.f32(&format!("{name}.bias"), &[bias.len()], bias);
-        let sides = || Ints(vec![patch as i64; 2]);
-        let attributes = [("kernel_shape", sides()), ("strides", sides())];
+    /// `x` [N, in, H, W] to [N, out, H', W'].
+    pub(crate) fn conv(&mut self, name: &str, x: &Value, conv: &Conv<'_>) -> Value {
+        let inputs = conv.weight.len() / (conv.bias.len() * conv.side * conv.side);
+        let shape = [conv.bias.len(), inputs, conv.side, conv.side];
+        let weight = self.f32(&format!("{name}.weight"), &shape, conv.weight);
+        let bias = self.f32(&format!("{name}.bias"), &[conv.bias.len()], conv.bias);
+        let ints = |value: usize, count| Ints(vec![value as i64; count]);
+        let attributes = [
+            ("kernel_shape", ints(conv.side, 2)),
+            ("strides", ints(conv.stride, 2)),
+            ("pads", ints(conv.padding, 4)),
+            ("group", Int(conv.groups as i64)),
+        ];
         self.node("Conv", name, &[x, &weight, &bias], &attributes)
     }
 
@@ -151,9 +163,10 @@ impl Graph {
         self.node("Slice", name, &[x, &start, &end, &axis], &[])
     }
 
-    /// The mean over axis 1, without that axis.
-    pub(crate) fn mean_rows(&mut self, name: &str, x: &Value) -> Value {
-        let axes = self.i64(&format!("{name}.axes"), &[1]);
-        self.node("ReduceMean", name, &[x, &axes], &[("keepdims", Int(0))])
+    /// The mean over `axes`, which stay with length 1 if `keep`.
+    pub(crate) fn mean_axes(&mut self, name: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        let axes = self.i64(&format!("{name}.axes"), axes);
+        let keep = [("keepdims", Int(i64::from(keep)))];
+        self.node("ReduceMean", name, &[x, &axes], &keep)
     }
 }

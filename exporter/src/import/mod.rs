@@ -1,32 +1,43 @@
-//! A DINOv2 inside an ONNX file, as PyTorch exports it, back into a Hugging Face folder.
-//!
-//! PyTorch keeps the names of biases, norms and embeddings, but stores the weight of a linear layer transposed and under
-//! a number: it is found by the `MatMul` that feeds the `Add` of the bias. The position table is split in two.
+//! Backbones in other forms, into Hugging Face folders: PyTorch's files (`.pth`) and safetensors with Meta's, timm's or
+//! Hugging Face's names, and a DINOv2 inside an ONNX file. What a file is, is seen from its content.
 
-mod dinov2;
+mod assemble;
 mod error;
-mod index;
+mod naming;
+mod onnx;
+mod source;
 #[cfg(test)]
 mod tests;
+mod torch;
 
 pub use error::ImportError;
+pub use torch::TorchError;
 
-use crate::Result;
-use crate::onnx::ModelProto;
-use index::Index;
-use prost::Message as _;
+use crate::{Error, Result};
+use source::Source;
 use stage1_core::{
-    artifact::{self, Digest, atomic, tensors},
-    model::{BackboneSpec, Family, Positions, Weights},
+    artifact::{
+        self, Digest, atomic,
+        tensors::{self, Tensor, TensorFile},
+    },
+    model::{BackboneSpec, Weights},
 };
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Seek},
+    path::Path,
+};
+use torch::{Container, TorchFile};
 
 /// What an import found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportReport {
     /// The backbone.
     pub spec: BackboneSpec,
-    /// The digest of the ONNX file.
+    /// What the file was, in words.
+    pub format: &'static str,
+    /// The digest of the file.
     pub source: Digest,
     /// The digest of spec and weights: what a checkpoint on this backbone will name.
     pub backbone: Digest,
@@ -34,103 +45,150 @@ pub struct ImportReport {
     pub tensors: usize,
     /// Number of values in them.
     pub parameters: usize,
-    /// The file's tensors that are no part of the backbone (a decoder, say), sorted.
+    /// The file's tensors that are no part of the backbone (a decoder, a mask token), sorted.
     pub left_out: Vec<String>,
 }
 
-/// Reads the DINOv2 (without registers, MLP blocks) in `onnx` and writes `out/model.safetensors`, then
-/// `out/config.json`: a folder without the latter is not finished. Files of those names are replaced.
+/// A backbone that was read.
+struct Found {
+    spec: BackboneSpec,
+    format: &'static str,
+    /// By Hugging Face name, without prefix.
+    tensors: BTreeMap<String, Tensor>,
+    left_out: Vec<String>,
+}
+
+/// Reads the backbone in `file` and writes `out/model.safetensors` (float32), then `out/config.json`: a folder without the
+/// latter is not finished. Files of those names are replaced.
+///
+/// `wanted` is the architecture that the file holds; without it, the published backbone whose tensors have the file's
+/// shapes, or what an ONNX graph says itself. A file that lacks the biases of queries and values becomes the same
+/// backbone without them.
 ///
 /// # Errors
-/// [`ImportError`] names the tensor or node that isn't there or isn't of the expected form;
-/// [`crate::Error::Artifact`] when a file can't be read or written.
-pub fn import_onnx(onnx: &Path, out: &Path) -> Result<ImportReport> {
-    let (model, source) = read(onnx)?;
-    let graph = model.graph.unwrap_or_default();
-    let backbone = dinov2::find(&Index::new(onnx, &graph))?;
-    let used = &backbone.used;
-    let names = graph.initializer.iter().map(|tensor| tensor.name());
-    let mut left_out: Vec<_> = names
-        .filter(|name| !used.contains(*name))
-        .map(str::to_owned)
-        .collect();
-    left_out.sort();
+/// [`ImportError`] names the tensor, node or instruction that isn't there, isn't of the expected form, or is refused;
+/// [`Error::Artifact`] when a file can't be read or written.
+pub fn import(file: &Path, out: &Path, wanted: Option<&BackboneSpec>) -> Result<ImportReport> {
+    let found = read(file, wanted)?;
     let config = out.join("config.json");
     remove(&config)?;
     tensors::save(
         &out.join("model.safetensors"),
-        &backbone.tensors,
+        &found.tensors,
         &BTreeMap::new(),
     )?;
-    atomic::write_bytes(&config, &config_json(&backbone.spec))?;
-    let (spec, weights) = Weights::open(out)?;
+    atomic::write_bytes(&config, &config_json(&found.spec))?;
+    let weights = Weights::open(out)?;
     Ok(ImportReport {
-        source,
+        spec: weights.spec().clone(),
+        format: found.format,
+        source: Digest::of_file(file)?,
         backbone: weights.digest(),
-        tensors: backbone.tensors.len(),
-        parameters: spec.parameter_count(),
-        left_out,
-        spec,
+        tensors: found.tensors.len(),
+        parameters: weights.spec().parameter_count(),
+        left_out: found.left_out,
     })
 }
 
-fn read(path: &Path) -> Result<(ModelProto, Digest)> {
-    let bytes = fs::read(path).map_err(|source| artifact::Error::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    let model = ModelProto::decode(&*bytes).map_err(|source| ImportError::NotOnnx {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok((model, Digest::of_bytes(&bytes)))
+fn read(path: &Path, wanted: Option<&BackboneSpec>) -> Result<Found> {
+    let mut file = File::open(path).map_err(|error| io_error("read", path, error))?;
+    let mut start = [0; 9];
+    let length = file
+        .metadata()
+        .map_err(|e| io_error("read", path, e))?
+        .len();
+    let count = file
+        .by_ref()
+        .take(9)
+        .read(&mut start)
+        .map_err(|error| io_error("read", path, error))?;
+    let start = &start[..count];
+    if let Some(container) = Container::of(start) {
+        file.rewind()
+            .map_err(|error| io_error("read", path, error))?;
+        return read_torch(path, &container, file, wanted);
+    }
+    if is_safetensors(start, length) {
+        let source = Source::Safetensors(TensorFile::open(path)?);
+        return read_tensors(path, source, "safetensors", wanted);
+    }
+    let found = onnx::read(path)?;
+    match wanted {
+        Some(wanted) if *wanted != found.spec => Err(ImportError::OtherArchitecture {
+            path: path.to_owned(),
+            got: found.spec.to_string(),
+            want: wanted.to_string(),
+        })?,
+        _ => Ok(found),
+    }
 }
 
-fn remove(path: &Path) -> artifact::Result<()> {
+/// A header's length that is in the file, and the start of its JSON.
+fn is_safetensors(start: &[u8], length: u64) -> bool {
+    match start {
+        [header @ .., b'{'] => header
+            .try_into()
+            .is_ok_and(|header| u64::from_le_bytes(header) < length),
+        _ => false,
+    }
+}
+
+fn read_torch(
+    path: &Path,
+    container: &Container,
+    file: File,
+    wanted: Option<&BackboneSpec>,
+) -> Result<Found> {
+    let format = match container {
+        Container::Zip => "a ZIP file of torch.save",
+        Container::Legacy => "a legacy file of torch.save",
+    };
+    let file = TorchFile::open(container, file).map_err(|reason| ImportError::Torch {
+        path: path.to_owned(),
+        reason,
+    })?;
+    let source = Source::Torch {
+        path: path.to_owned(),
+        file,
+    };
+    read_tensors(path, source, format, wanted)
+}
+
+fn read_tensors(
+    path: &Path,
+    mut source: Source,
+    format: &'static str,
+    wanted: Option<&BackboneSpec>,
+) -> Result<Found> {
+    let plan = assemble::plan(path, &source.shapes()?, wanted)?;
+    Ok(Found {
+        tensors: plan.read(path, &mut source)?,
+        spec: plan.spec,
+        format,
+        left_out: plan.left_out,
+    })
+}
+
+fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(artifact::Error::Io {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path, error))
+        }
         _ => Ok(()),
     }
 }
 
-/// What transformers' `Dinov2Model.from_pretrained` needs to build this model.
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Artifact(artifact::Error::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn config_json(spec: &BackboneSpec) -> Vec<u8> {
-    let Positions::Learned { grid, .. } = spec.positions else {
-        unreachable!("a DINOv2 has learned positions");
-    };
-    let config = serde_json::json!({
-        "architectures": ["Dinov2Model"],
-        "model_type": Family::Dinov2.model_type(),
-        "hidden_size": spec.hidden,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "mlp_ratio": ratio(spec.ffn_hidden, spec.hidden),
-        "hidden_act": "gelu",
-        "use_swiglu_ffn": false,
-        "qkv_bias": true,
-        "layer_norm_eps": spec.norm_eps,
-        "layerscale_value": 1.0,
-        "patch_size": spec.patch,
-        "image_size": grid * spec.patch,
-        "num_channels": 3,
-        "apply_layernorm": true,
-        // Training's mask token isn't in the file.
-        "use_mask_token": false,
-        "dtype": "float32",
-    });
+    let config = spec.to_hf_config();
     let mut bytes = serde_json::to_vec_pretty(&config).expect("plain data has a JSON form");
     bytes.push(b'\n');
     bytes
-}
-
-fn ratio(inner: usize, hidden: usize) -> serde_json::Value {
-    match inner.is_multiple_of(hidden) {
-        true => (inner / hidden).into(),
-        false => (inner as f64 / hidden as f64).into(),
-    }
 }

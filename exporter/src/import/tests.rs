@@ -1,329 +1,386 @@
-//! A small DINOv2 laid out as PyTorch exports it: what the importer reads is there, the rest of the computation isn't.
+//! The golden backbones under the names of other formats, back again.
 
 use super::*;
-use crate::{
-    graph::{Axis, Graph, Value},
-    linear::Linear,
-    onnx::tensor_proto::DataType,
-};
-use stage1_core::model::{BlockRole, Role};
-use std::path::PathBuf;
+use stage1_core::model::{BlockRole, ConvNextSpec, PRESETS, Role, VitSpec, preset};
 
-const PREFIX: &str = "backbone.";
+type Tensors = BTreeMap<String, Tensor>;
 
-/// The form that a file has.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
-    /// Of PyTorch's TorchScript exporter: anonymous weights, a norm of primitive operators, the position table cut.
-    Anonymous,
-    /// Names everywhere, fused norms, one position table, one constant shape.
-    Named,
+    Meta,
+    Timm,
 }
 
-struct Sketch<'a> {
-    graph: Graph,
-    spec: &'a BackboneSpec,
-    weights: &'a Weights,
-    form: Form,
-    eps: f32,
+fn golden(name: &str) -> Weights {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+    Weights::open(&goldens.join(name)).unwrap()
 }
 
-fn golden() -> (BackboneSpec, Weights) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/dinov2");
-    Weights::open(&dir).unwrap()
+fn whole(weights: &Weights, role: Role) -> Tensor {
+    Tensor::f32(weights.shape(role), weights.get(role).to_vec())
 }
 
-fn sketch(form: Form, eps: f32) -> ModelProto {
-    let (spec, weights) = golden();
-    let graph = Graph::new("main_graph");
-    let mut sketch = Sketch {
-        graph,
-        spec: &spec,
-        weights: &weights,
-        form,
-        eps,
+/// The weights as another format has them.
+fn renamed(weights: &Weights, form: Form) -> Tensors {
+    match weights.spec() {
+        BackboneSpec::Vit(vit) => vit_renamed(weights, vit, form),
+        BackboneSpec::ConvNext(convnext) => convnext_renamed(weights, convnext, form),
+    }
+}
+
+fn vit_renamed(weights: &Weights, vit: &VitSpec, form: Form) -> Tensors {
+    let dinov3 = weights.spec().model_type() == "dinov3_vit";
+    let registers = match (form, dinov3) {
+        (Form::Timm, _) => "reg_token",
+        (Form::Meta, true) => "storage_tokens",
+        (Form::Meta, false) => "register_tokens",
     };
-    sketch.draw();
-    let exported = sketch.graph.finish(&BTreeMap::new()).unwrap();
-    ModelProto::decode(&*exported.model).unwrap()
+    let mut tensors = BTreeMap::new();
+    for role in weights.spec().tensors().into_iter().map(|t| t.role) {
+        let name = match role {
+            Role::ClsToken => "cls_token".to_owned(),
+            Role::RegisterTokens => registers.to_owned(),
+            Role::PositionEmbeddings => "pos_embed".to_owned(),
+            Role::PatchWeight => "patch_embed.proj.weight".to_owned(),
+            Role::PatchBias => "patch_embed.proj.bias".to_owned(),
+            Role::NormWeight => "norm.weight".to_owned(),
+            Role::NormBias => "norm.bias".to_owned(),
+            Role::Block(i, part) => match block_name(part, form, dinov3) {
+                Some(name) => format!("blocks.{i}.{name}"),
+                None => continue,
+            },
+            other => panic!("{other:?}"),
+        };
+        tensors.insert(name, whole(weights, role));
+    }
+    for block in 0..vit.layers {
+        pack(weights, vit, block, form, &mut tensors);
+    }
+    if form == Form::Meta {
+        let mask = Tensor::f32([1, vit.hidden], vec![0.0; vit.hidden]);
+        tensors.insert("mask_token".to_owned(), mask);
+    }
+    tensors
 }
 
-impl Sketch<'_> {
-    fn draw(&mut self) {
-        let x = self
-            .graph
-            .input("x", &[Axis::Batch, Axis::Fixed(self.spec.hidden)]);
-        self.positions();
-        for tensor in self.spec.tensors() {
-            match tensor.role {
-                Role::PositionEmbeddings => {}
-                Role::Block(i, role) if linear_bias(role).is_some() => {
-                    self.linear(i, role, &tensor.name, &x)
-                }
-                Role::Block(_, role) if is_linear_bias(role) => {}
-                _ => self.named(&tensor.role, &tensor.name, &x),
-            }
-        }
-        for i in 0..self.spec.layers {
-            self.graph.node("Erf", &format!("erf.{i}"), &[&x], &[]);
-        }
-        let decoder = vec![0.5; 6];
-        self.graph.f32("decoder.weight", &[2, 3], &decoder);
-    }
-
-    fn positions(&mut self) {
-        let (table, d) = (self.weights.get(Role::PositionEmbeddings), self.spec.hidden);
-        let rows = table.len() / d;
-        match self.form {
-            Form::Named => {
-                self.graph.f32(
-                    "backbone.embeddings.position_embeddings",
-                    &[1, rows, d],
-                    table,
-                );
-            }
-            Form::Anonymous => {
-                self.graph.f32("onnx::Concat_7", &[1, 1, d], &table[..d]);
-                self.graph
-                    .f32("onnx::Reshape_9", &[1, rows - 1, d], &table[d..]);
-            }
-        }
-    }
-
-    fn named(&mut self, role: &Role, name: &str, x: &Value) {
-        let name = format!("{PREFIX}{name}");
-        let value = self
-            .graph
-            .f32(&name, self.weights.shape(*role), self.weights.get(*role));
-        use BlockRole::{Norm1Weight, Norm2Weight};
-        if let Role::NormWeight | Role::Block(_, Norm1Weight | Norm2Weight) = role {
-            self.norm(&name, &value, x);
-        }
-    }
-
-    fn norm(&mut self, name: &str, weight: &Value, x: &Value) {
-        let part = |part: &str| format!("{name}/{part}");
-        if self.form == Form::Named {
-            let eps = crate::graph::Attribute::Float(f64::from(self.eps));
-            self.graph.node(
-                "LayerNormalization",
-                &part("norm"),
-                &[x, weight],
-                &[("epsilon", eps)],
-            );
-            return;
-        }
-        let eps = self.graph.f32(&part("eps"), &[], &[self.eps]);
-        let add = self.graph.add(&part("add"), x, &eps);
-        let sqrt = self.graph.node("Sqrt", &part("sqrt"), &[&add], &[]);
-        let div = self.graph.node("Div", &part("div"), &[x, &sqrt], &[]);
-        self.graph.mul(&part("mul"), &div, weight);
-    }
-
-    fn linear(&mut self, i: usize, role: BlockRole, name: &str, x: &Value) {
-        let layer = Linear::of_block(self.weights, i, role, linear_bias(role).unwrap());
-        let (inputs, outputs) = (layer.inputs(), layer.outputs());
-        let bias = format!("{PREFIX}{}bias", name.strip_suffix("weight").unwrap());
-        let bias = self.graph.f32(&bias, &[outputs], layer.bias().unwrap());
-        let weight = match self.form {
-            Form::Named => {
-                let values = self.weights.get(Role::Block(i, role));
-                self.graph
-                    .f32(&format!("{PREFIX}{name}"), &[outputs, inputs], values)
-            }
-            Form::Anonymous => {
-                let anonymous = format!("onnx::MatMul_{i}_{role:?}");
-                self.graph
-                    .f32(&anonymous, &[inputs, outputs], &layer.transposed())
-            }
-        };
-        let product = self.graph.matmul(&format!("/{name}/MatMul"), x, &weight);
-        let sum = self.graph.add(&format!("/{name}/Add"), &bias, &product);
-        if role == BlockRole::QWeight {
-            self.heads(&format!("/{name}/heads"), &sum);
-        }
-    }
-
-    /// PyTorch computes the shape from pieces; the last of them is the width of a head.
-    fn heads(&mut self, name: &str, q: &Value) {
-        let (heads, width) = (self.spec.heads as i64, self.spec.head_dim() as i64);
-        let shape = match self.form {
-            Form::Named => self
-                .graph
-                .i64(&format!("{name}.shape"), &[0, 0, heads, width]),
-            Form::Anonymous => {
-                let start = self.graph.i64(&format!("{name}.start"), &[0, 0, heads]);
-                let width = self.graph.i64(&format!("{name}.width"), &[width]);
-                self.graph
-                    .concat(&format!("{name}.shape"), &[&start, &width], 0)
-            }
-        };
-        self.graph.node("Reshape", name, &[q, &shape], &[]);
-    }
-}
-
-fn linear_bias(role: BlockRole) -> Option<BlockRole> {
+/// Queries, keys and values are packed.
+fn block_name(part: BlockRole, form: Form, dinov3: bool) -> Option<&'static str> {
     use BlockRole as R;
-    let pairs = [
-        (R::QWeight, R::QBias),
-        (R::KWeight, R::KBias),
-        (R::VWeight, R::VBias),
-        (R::ProjWeight, R::ProjBias),
-        (R::UpWeight, R::UpBias),
-        (R::DownWeight, R::DownBias),
-    ];
-    pairs
+    let timm = form == Form::Timm;
+    Some(match part {
+        R::QWeight | R::KWeight | R::VWeight | R::KBias => return None,
+        R::QBias if timm && dinov3 => "attn.q_bias",
+        R::VBias if timm && dinov3 => "attn.v_bias",
+        R::QBias | R::VBias => return None,
+        R::Norm1Weight => "norm1.weight",
+        R::Norm1Bias => "norm1.bias",
+        R::ProjWeight => "attn.proj.weight",
+        R::ProjBias => "attn.proj.bias",
+        R::Scale1 if timm && dinov3 => "gamma_1",
+        R::Scale1 => "ls1.gamma",
+        R::Norm2Weight => "norm2.weight",
+        R::Norm2Bias => "norm2.bias",
+        R::GateUpWeight if timm => "mlp.fc1.weight",
+        R::GateUpBias if timm => "mlp.fc1.bias",
+        R::GateUpWeight => "mlp.w12.weight",
+        R::GateUpBias => "mlp.w12.bias",
+        R::GateWeight if timm => "mlp.fc1_g.weight",
+        R::GateBias if timm => "mlp.fc1_g.bias",
+        R::GateWeight => "mlp.w1.weight",
+        R::GateBias => "mlp.w1.bias",
+        R::UpWeight => "mlp.up.weight",
+        R::UpBias => "mlp.up.bias",
+        R::DownWeight => "mlp.down.weight",
+        R::DownBias => "mlp.down.bias",
+        R::Scale2 if timm && dinov3 => "gamma_2",
+        R::Scale2 => "ls2.gamma",
+    })
+}
+
+/// Packs queries, keys and values, and gives the layers of the feed-forward network the names that depend on its form.
+fn pack(weights: &Weights, vit: &VitSpec, block: usize, form: Form, tensors: &mut Tensors) {
+    use BlockRole as R;
+    let role = |part| Role::Block(block, part);
+    let name = |part: &str| format!("blocks.{block}.{part}");
+    let d = vit.hidden;
+    let values = |parts: [R; 3]| -> Vec<f32> {
+        let third = |part| match weights.has(role(part)) {
+            true => weights.get(role(part)).to_vec(),
+            // What a masked key bias holds doesn't matter.
+            false => vec![9.0; d],
+        };
+        parts.into_iter().flat_map(third).collect()
+    };
+    let packed = values([R::QWeight, R::KWeight, R::VWeight]);
+    tensors.insert(name("attn.qkv.weight"), Tensor::f32([3 * d, d], packed));
+    let apart = tensors.contains_key(&name("attn.q_bias"));
+    if vit.q_bias && !apart {
+        let bias = values([R::QBias, R::KBias, R::VBias]);
+        tensors.insert(name("attn.qkv.bias"), Tensor::f32([3 * d], bias));
+        if !vit.k_bias {
+            let mask = [vec![1.0; d], vec![0.0; d], vec![1.0; d]].concat();
+            tensors.insert(name("attn.qkv.bias_mask"), Tensor::f32([3 * d], mask));
+        }
+    }
+    let gated = weights.has(role(R::GateWeight));
+    let (up, down) = match (form, gated) {
+        (Form::Meta, true) => ("w2", "w3"),
+        (Form::Timm, true) => ("fc1_x", "fc2"),
+        (Form::Meta, false) if weights.has(role(R::GateUpWeight)) => ("", "w3"),
+        (_, false) => ("fc1", "fc2"),
+    };
+    for (from, to) in [("up", up), ("down", down)] {
+        for kind in ["weight", "bias"] {
+            if let Some(tensor) = tensors.remove(&name(&format!("mlp.{from}.{kind}"))) {
+                tensors.insert(name(&format!("mlp.{to}.{kind}")), tensor);
+            }
+        }
+    }
+}
+
+fn convnext_renamed(weights: &Weights, spec: &ConvNextSpec, form: Form) -> Tensors {
+    let table = weights.spec().tensors();
+    let rename = |name: &str| -> String {
+        let parts: Vec<_> = name.split('.').collect();
+        match (&parts[..], form) {
+            (["layer_norm", kind], Form::Meta) => format!("norm.{kind}"),
+            (["layer_norm", kind], Form::Timm) => format!("head.norm.{kind}"),
+            (["stages", s, "downsample_layers", i, kind], Form::Meta) => {
+                format!("downsample_layers.{s}.{i}.{kind}")
+            }
+            (["stages", "0", "downsample_layers", i, kind], Form::Timm) => {
+                format!("stem.{i}.{kind}")
+            }
+            (["stages", s, "downsample_layers", i, kind], Form::Timm) => {
+                format!("stages.{s}.downsample.{i}.{kind}")
+            }
+            (["stages", s, "layers", l, rest @ ..], form) => {
+                let names = [
+                    ("depthwise_conv", "dwconv", "conv_dw"),
+                    ("layer_norm", "norm", "norm"),
+                    ("pointwise_conv1", "pwconv1", "mlp.fc1"),
+                    ("pointwise_conv2", "pwconv2", "mlp.fc2"),
+                    ("gamma", "gamma", "gamma"),
+                ];
+                let found = names.into_iter().find(|(name, ..)| *name == rest[0]);
+                let (_, meta, timm) = found.unwrap();
+                let blocks = if form == Form::Timm { "blocks." } else { "" };
+                let part = if form == Form::Timm { timm } else { meta };
+                let kind: String = rest[1..].iter().map(|kind| format!(".{kind}")).collect();
+                format!("stages.{s}.{blocks}{l}.{part}{kind}")
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    };
+    let mut tensors: Tensors = table
         .into_iter()
-        .find(|(weight, _)| *weight == role)
-        .map(|(_, bias)| bias)
+        .map(|t| (rename(&t.name), whole(weights, t.role)))
+        .collect();
+    if form == Form::Meta {
+        let last = spec.widths.len() - 1;
+        let norm = Tensor::f32([spec.hidden()], vec![1.0; spec.hidden()]);
+        tensors.insert(format!("norms.{last}.weight"), norm);
+    }
+    tensors
 }
 
-fn is_linear_bias(role: BlockRole) -> bool {
-    use BlockRole as R;
-    matches!(
-        role,
-        R::QBias | R::KBias | R::VBias | R::ProjBias | R::UpBias | R::DownBias
-    )
-}
-
-fn import(model: &ModelProto) -> (tempfile::TempDir, Result<ImportReport>) {
+fn import_tensors(tensors: &Tensors, wanted: Option<&BackboneSpec>) -> Result<ImportReport> {
     let dir = tempfile::tempdir().unwrap();
-    let onnx = dir.path().join("model.onnx");
-    fs::write(&onnx, model.encode_to_vec()).unwrap();
-    let report = import_onnx(&onnx, &dir.path().join("backbone"));
-    (dir, report)
+    let file = dir.path().join("model.bin");
+    tensors::save(&file, tensors, &BTreeMap::new()).unwrap();
+    import(&file, &dir.path().join("out"), wanted)
 }
+
+const GOLDENS: [&str; 5] = [
+    "dinov2",
+    "dinov2-registers-swiglu",
+    "dinov3-vit-mlp",
+    "dinov3-vit-swiglu",
+    "dinov3-convnext",
+];
 
 #[test]
-fn both_forms_give_the_backbone_back() {
-    let (spec, weights) = golden();
-    for (form, left_out) in [(Form::Anonymous, 3), (Form::Named, 1)] {
-        let (dir, report) = import(&sketch(form, 1e-6));
-        let report = report.unwrap();
-        assert_eq!(report.spec, spec);
-        assert_eq!(report.backbone, weights.digest());
-        assert_eq!(report.tensors, spec.tensors().len());
-        assert!(
-            report.left_out.contains(&"decoder.weight".to_owned()),
-            "{:?}",
-            report.left_out
-        );
-        assert!(report.left_out.len() >= left_out, "{:?}", report.left_out);
-        let (_, again) = Weights::open(&dir.path().join("backbone")).unwrap();
-        assert_eq!(again.digest(), weights.digest());
+fn other_names_give_the_backbone_back() {
+    for golden_name in GOLDENS {
+        let weights = golden(golden_name);
+        for form in [Form::Meta, Form::Timm] {
+            for prefix in ["", "teacher.backbone."] {
+                let mut tensors: Tensors = renamed(&weights, form)
+                    .into_iter()
+                    .map(|(name, tensor)| (format!("{prefix}{name}"), tensor))
+                    .collect();
+                let beside = (!prefix.is_empty()).then_some("teacher.head.weight");
+                if let Some(name) = beside {
+                    tensors.insert(name.to_owned(), Tensor::f32([1], vec![1.0]));
+                }
+                let report = import_tensors(&tensors, Some(weights.spec()));
+                let report =
+                    report.unwrap_or_else(|error| panic!("{golden_name} {form:?}: {error}"));
+                assert_eq!(report.backbone, weights.digest(), "{golden_name} {form:?}");
+                assert_eq!(report.tensors, weights.spec().tensors().len());
+                let left_out = |name| report.left_out.iter().any(|left| left == name);
+                assert!(beside.is_none_or(left_out), "{:?}", report.left_out);
+            }
+        }
     }
 }
 
 #[test]
-fn epsilon_and_widths_come_from_the_file() {
-    let (_dir, report) = import(&sketch(Form::Anonymous, 1e-5));
-    let spec = report.unwrap().spec;
-    assert_eq!(spec.norm_eps.to_string(), "0.00001");
-    assert_eq!((spec.heads, spec.head_dim()), (4, 8));
+fn hugging_faces_own_names_are_a_form_too() {
+    for name in GOLDENS {
+        let weights = golden(name);
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+        let out = tempfile::tempdir().unwrap();
+        let file = goldens.join(name).join("model.safetensors");
+        let report = import(&file, out.path(), Some(weights.spec())).unwrap();
+        assert_eq!(report.backbone, weights.digest(), "{name}");
+        assert_eq!(report.format, "safetensors");
+    }
 }
 
-/// Changes the initialisers whose name contains `name`.
-fn with(name: &str, change: impl Fn(&mut crate::onnx::TensorProto)) -> ModelProto {
-    let mut model = sketch(Form::Anonymous, 1e-6);
-    let initializers = &mut model.graph.as_mut().unwrap().initializer;
-    let mut changed = initializers
-        .iter_mut()
-        .filter(|tensor| tensor.name().contains(name))
-        .peekable();
-    assert!(changed.peek().is_some(), "{name}");
-    changed.for_each(change);
-    model
-}
-
-fn without(name: &str) -> ModelProto {
-    with(name, |tensor| tensor.name = Some("gone".to_owned()))
-}
-
-fn without_nodes(op: &str) -> ModelProto {
-    let mut model = sketch(Form::Anonymous, 1e-6);
-    model
-        .graph
-        .as_mut()
-        .unwrap()
-        .node
-        .retain(|node| node.op_type() != op);
-    model
+/// timm adds the class token's position to the class token when there are registers.
+#[test]
+fn a_position_table_without_the_class_token_gets_a_row_of_zeros() {
+    let weights = golden("dinov2-registers-swiglu");
+    let mut tensors = renamed(&weights, Form::Timm);
+    let d = weights.spec().hidden();
+    let table = weights.get(Role::PositionEmbeddings);
+    let rows = table.len() / d;
+    tensors.insert(
+        "pos_embed".to_owned(),
+        Tensor::f32([1, rows - 1, d], table[d..].to_vec()),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("timm.safetensors");
+    tensors::save(&file, &tensors, &BTreeMap::new()).unwrap();
+    import(&file, dir.path(), Some(weights.spec())).unwrap();
+    let got = Weights::open(dir.path()).unwrap();
+    let got = got.get(Role::PositionEmbeddings);
+    assert!(got[..d].iter().all(|x| x.to_bits() == 0));
+    assert_eq!(got[d..], table[d..]);
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_named() {
-    let double =
-        |tensor: &mut crate::onnx::TensorProto| tensor.data_type = Some(DataType::Double.into());
-    let short = |tensor: &mut crate::onnx::TensorProto| {
-        let raw = tensor.raw_data.as_mut().unwrap();
-        raw.truncate(raw.len() - 1);
+fn biases_that_the_file_lacks_are_not_in_the_backbone() {
+    let weights = golden("dinov3-vit-mlp");
+    let mut tensors = renamed(&weights, Form::Timm);
+    tensors.retain(|name, _| !name.ends_with("q_bias") && !name.ends_with("v_bias"));
+    let report = import_tensors(&tensors, Some(weights.spec())).unwrap();
+    let BackboneSpec::Vit(vit) = report.spec else {
+        panic!("a vision transformer");
     };
-    let oblong = |tensor: &mut crate::onnx::TensorProto| tensor.dims[1] -= 1;
-    let turned = |tensor: &mut crate::onnx::TensorProto| tensor.dims.reverse();
+    assert!(!vit.q_bias && !vit.k_bias && !vit.v_bias && vit.proj_bias && vit.ffn_bias);
+}
+
+/// Shapes of published backbones are found among the presets, in each form; with and without biases.
+#[test]
+fn published_backbones_are_recognised_by_their_shapes() {
+    let path = Path::new("x");
+    for (name, _) in PRESETS {
+        let spec = preset(name).unwrap();
+        let shapes: BTreeMap<_, _> = spec
+            .tensors()
+            .into_iter()
+            .map(|t| (t.name, t.shape))
+            .collect();
+        let plan = assemble::plan(path, &shapes, None).unwrap();
+        assert_eq!(plan.spec, spec, "{name}");
+        let mut other = shapes;
+        other.pop_last();
+        let error = assemble::plan(path, &other, None).unwrap_err().to_string();
+        assert!(
+            error.contains("--config") && error.contains(name),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let weights = golden("dinov3-vit-mlp");
+    let meta = renamed(&weights, Form::Meta);
+    let with = |name: &str, tensor: Tensor| {
+        let mut tensors = meta.clone();
+        tensors.insert(name.to_owned(), tensor);
+        tensors
+    };
+    let without = |name: &str| {
+        let mut tensors = meta.clone();
+        tensors.remove(name).unwrap();
+        tensors
+    };
     let cases = [
         (
-            without("patch_embeddings.projection.weight"),
-            "0 tensors are named",
+            without("blocks.1.mlp.fc2.bias"),
+            "`layer.1.mlp.down_proj.bias` is missing",
+        ),
+        (without("cls_token"), "this is no dinov3_vit backbone"),
+        (
+            without("blocks.0.attn.qkv.bias_mask"),
+            "gives the keys a bias",
         ),
         (
-            without("layer.1.norm2.bias"),
-            "`backbone.encoder.layer.1.norm2.bias` is missing",
+            with(
+                "blocks.0.attn.qkv.bias_mask",
+                Tensor::f32([96], vec![1.0; 96]),
+            ),
+            "bias_mask` gives the keys a bias",
         ),
         (
-            without("layer.0.norm1.weight"),
-            "`backbone.encoder.layer.0.norm1.weight` is missing",
+            with(
+                "blocks.0.attn.qkv.weight",
+                Tensor::f32([32, 32], vec![0.0; 1024]),
+            ),
+            "has shape [32, 32], expected [96, 32]",
         ),
         (
-            without("onnx::MatMul_1_UpWeight"),
-            "`backbone.encoder.layer.1.mlp.fc1.weight`",
-        ),
-        (without("layer.1.mlp.fc2.bias"), "fc2"),
-        (
-            with("onnx::Reshape_9", oblong),
-            "position_embeddings` is missing",
-        ),
-        (with("layernorm.bias", double), "its type is DOUBLE"),
-        (
-            with("layernorm.bias", short),
-            "31 values for the shape [32]",
+            with("blocks.0.gamma_1", Tensor::f32([32], vec![0.0; 32])),
+            "are the same part of the backbone",
         ),
         (
-            with("onnx::MatMul_0_UpWeight", turned),
-            "has shape [64, 32], expected [32, 64]",
+            with("blocks.2.norm1.weight", Tensor::f32([32], vec![0.0; 32])),
+            "`blocks.2.norm1.weight` is not part of",
         ),
         (
-            with("layer.1.norm1.weight/eps", |t| {
-                t.raw_data = Some(1_f32.to_le_bytes().to_vec())
-            }),
-            "layer.1.norm1.weight",
+            with("pos_embed", Tensor::f32([1], vec![0.0])),
+            "`pos_embed` is not part of",
         ),
-        (without_nodes("Erf"), "found 0 Erf nodes"),
-        (without_nodes("Reshape"), "head width"),
-        (without_nodes("Sqrt"), "Sqrt"),
-        (without_nodes("MatMul"), "a MatMul that feeds the Add"),
-        (ModelProto::default(), "0 tensors are named"),
+        (
+            with("student.cls_token", Tensor::f32([1], vec![0.0])),
+            "2 tensors are named `…cls_token`",
+        ),
+        (
+            with("norm.bias", Tensor::f32([32], vec![f32::INFINITY; 32])),
+            "holds inf",
+        ),
     ];
-    for (model, want) in cases {
-        let (dir, report) = import(&model);
-        let error = report.expect_err(want).to_string();
-        assert!(
-            error.contains(want) && error.contains("model.onnx"),
-            "{want}: {error}"
-        );
-        assert!(!dir.path().join("backbone/config.json").exists(), "{want}");
+    for (tensors, want) in cases {
+        let error = import_tensors(&tensors, Some(weights.spec()));
+        let error = error.expect_err(want).to_string();
+        assert!(error.contains(want), "{want}: {error}");
     }
 }
 
 #[test]
-fn other_files_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| -> PathBuf { dir.path().join(name) };
-    fs::write(path("text.onnx"), "not a protobuf").unwrap();
-    let error = import_onnx(&path("text.onnx"), &path("out")).unwrap_err();
-    assert!(
-        matches!(error, crate::Error::Import(ImportError::NotOnnx { .. })),
-        "{error}"
-    );
-    let error = import_onnx(&path("none.onnx"), &path("out")).unwrap_err();
-    assert!(error.to_string().contains("none.onnx"), "{error}");
+fn files_of_pytorch_are_told_from_others_by_content() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let out = tempfile::tempdir().unwrap();
+    let spec = preset("dinov3-vits16");
+    let cases = [
+        ("tensors.pth", "no tensor is named"),
+        ("tensors-legacy.pth", "no tensor is named"),
+        ("command.pth", "nothing is executed"),
+        ("make.py", "neither a file of torch.save"),
+    ];
+    for (name, want) in cases {
+        let file = data.join(name);
+        let error = import(&file, out.path(), spec.as_ref())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(want) && error.contains(name),
+            "{name}: {error}"
+        );
+        assert!(!out.path().join("config.json").exists());
+    }
 }

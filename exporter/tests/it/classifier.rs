@@ -3,18 +3,19 @@
 use crate::support::{Ort, golden_backbone, numbers, relative_error};
 use stage1_core::{
     artifact::{
-        Digest,
+        self, Digest,
         tensors::{self, Tensor, TensorFile},
     },
     checkpoint::Checkpoint,
     config::Phase,
-    model::{BackboneSpec, Features, HeadKind, HeadSpec, Weights},
+    model::{Features, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
 use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, parity};
 use std::collections::BTreeMap;
 
-const SIDE: usize = 24;
+/// A multiple of every golden backbone's patch.
+const SIDE: usize = 32;
 const IMAGES: usize = 5;
 const CLASSES: usize = 3;
 const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
@@ -23,7 +24,6 @@ const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
 /// backbone alone.
 struct Trained {
     dir: tempfile::TempDir,
-    spec: BackboneSpec,
     weights: Weights,
     checkpoint: Checkpoint,
     head: BTreeMap<String, Tensor>,
@@ -32,7 +32,7 @@ struct Trained {
 
 impl Trained {
     fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
-        let (spec, weights) = golden_backbone(backbone);
+        let weights = golden_backbone(backbone);
         let head = HeadSpec {
             kind,
             features,
@@ -43,17 +43,16 @@ impl Trained {
             (name, Tensor::f32(shape, numbers(count, i as u64)))
         };
         let tensors = head
-            .tensors(spec.hidden)
+            .tensors(weights.spec().hidden())
             .into_iter()
             .enumerate()
             .map(tensor)
             .collect();
         Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
-            checkpoint: checkpoint(&spec, &weights, head),
+            checkpoint: checkpoint(&weights, head),
             head: tensors,
             pixels: numbers(SHAPE.iter().product(), 99),
-            spec,
             weights,
         }
     }
@@ -67,20 +66,13 @@ impl Trained {
     fn export(&self) -> Result<Vec<u8>, Error> {
         let head = self.save("head.safetensors", &self.head);
         let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
-        let exported = export_classifier(
-            &self.checkpoint,
-            &head,
-            &self.spec,
-            &self.weights,
-            &metadata,
-        )?;
+        let exported = export_classifier(&self.checkpoint, &head, &self.weights, &metadata)?;
         assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
         Ok(exported.model)
     }
 
     fn logits(&self) -> Vec<f32> {
-        let exported =
-            export_embedding(&self.spec, &self.weights, SIDE, SIDE).expect("the backbone");
+        let exported = export_embedding(&self.weights, SIDE, SIDE).expect("the backbone");
         let outputs = Ort::new(&exported.model).outputs(&self.pixels, SHAPE, &["tokens"]);
         let tokens: Vec<f64> = outputs[0].iter().map(|x| f64::from(*x)).collect();
         let per_image = tokens.len() / IMAGES;
@@ -91,14 +83,14 @@ impl Trained {
     }
 
     fn features(&self, tokens: &[f64]) -> Vec<f64> {
-        let d = self.spec.hidden;
+        let d = self.weights.spec().hidden();
         let class = tokens[..d].to_vec();
         if self.checkpoint.head.features == Features::Cls {
             return class;
         }
         let patches: Vec<_> = tokens
             .chunks_exact(d)
-            .skip(self.spec.prefix_tokens())
+            .skip(self.weights.spec().prefix_tokens())
             .collect();
         let mean = (0..d).map(|i| patches.iter().map(|p| p[i]).sum::<f64>() / patches.len() as f64);
         class.into_iter().chain(mean).collect()
@@ -151,11 +143,11 @@ impl Trained {
     }
 }
 
-fn checkpoint(spec: &BackboneSpec, weights: &Weights, head: HeadSpec) -> Checkpoint {
+fn checkpoint(weights: &Weights, head: HeadSpec) -> Checkpoint {
     Checkpoint {
-        schema_version: 1,
+        schema_version: <Checkpoint as artifact::Document>::SCHEMA_VERSION,
         phase: Phase::Baseline,
-        backbone: spec.clone(),
+        backbone: weights.spec().clone(),
         backbone_digest: weights.digest(),
         head,
         labels: ["bag", "boot", "dress"].map(str::to_owned).to_vec(),
@@ -172,7 +164,7 @@ fn checkpoint(spec: &BackboneSpec, weights: &Weights, head: HeadSpec) -> Checkpo
 }
 
 /// All backbones and heads, once each.
-fn all() -> [Trained; 4] {
+fn all() -> [Trained; 6] {
     let mlp = HeadKind::Mlp { hidden: 7 };
     [
         Trained::new("dinov2", HeadKind::Linear, Features::Cls),
@@ -183,13 +175,15 @@ fn all() -> [Trained; 4] {
         ),
         Trained::new("dinov3-vit-mlp", mlp, Features::Cls),
         Trained::new("dinov3-vit-swiglu", mlp, Features::ClsMeanPatch),
+        Trained::new("dinov3-convnext", HeadKind::Linear, Features::Cls),
+        Trained::new("dinov3-convnext", mlp, Features::ClsMeanPatch),
     ]
 }
 
 #[test]
 fn logits_are_the_heads_formula_and_parity_holds() {
     for trained in all() {
-        let name = format!("{:?} {:?}", trained.spec.family, trained.checkpoint.head);
+        let name = format!("{} {:?}", trained.weights.spec(), trained.checkpoint.head);
         let mut session = Ort::new(&trained.export().expect("exported"));
         let logits = session
             .outputs(&trained.pixels, SHAPE, &["logits"])

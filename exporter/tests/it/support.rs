@@ -1,6 +1,6 @@
 //! What the tests share: sessions, golden backbones, deterministic numbers.
 
-use stage1_core::model::{BackboneSpec, Weights};
+use stage1_core::model::Weights;
 use stage1_exporter::Session;
 use stage1_runtime::{OrtSession, SessionOptions};
 use std::{error::Error, path::Path};
@@ -43,7 +43,7 @@ impl Session for Ort {
 }
 
 /// A backbone of the repository's own goldens.
-pub(crate) fn golden_backbone(name: &str) -> (BackboneSpec, Weights) {
+pub(crate) fn golden_backbone(name: &str) -> Weights {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
     Weights::open(&goldens.join(name)).expect("a golden backbone")
 }

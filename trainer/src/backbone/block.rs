@@ -4,7 +4,7 @@ use super::{
     layers::{LayerNorm, Linear, Tensors},
     rotary::Rotary,
 };
-use stage1_core::model::{BackboneSpec, BlockRole, Role};
+use stage1_core::model::{BlockRole, Role, VitSpec};
 use tch::Tensor;
 
 pub(super) struct Block {
@@ -17,13 +17,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(spec: &BackboneSpec, tensors: &Tensors<'_>, index: usize) -> Self {
+    pub(super) fn new(spec: &VitSpec, tensors: &Tensors<'_>, index: usize) -> Self {
         let role = |part| Role::Block(index, part);
-        let norm = |weight, bias| LayerNorm {
-            weight: tensors.get(role(weight)),
-            bias: tensors.get(role(bias)),
-            epsilon: spec.norm_eps,
-        };
+        let norm = |weight, bias| tensors.norm(role(weight), role(bias), spec.norm_eps);
         Self {
             norm1: norm(BlockRole::Norm1Weight, BlockRole::Norm1Bias),
             attention: Attention::new(spec, tensors, index),
@@ -53,7 +49,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(spec: &BackboneSpec, tensors: &Tensors<'_>, index: usize) -> Self {
+    fn new(spec: &VitSpec, tensors: &Tensors<'_>, index: usize) -> Self {
         use BlockRole as R;
         let linear =
             |weight, bias| tensors.linear(Role::Block(index, weight), Role::Block(index, bias));

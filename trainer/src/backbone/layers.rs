@@ -32,6 +32,14 @@ impl<'a> Tensors<'a> {
         self.has(role).then(|| self.get(role))
     }
 
+    pub(super) fn norm(&self, weight: Role, bias: Role, epsilon: f64) -> LayerNorm {
+        LayerNorm {
+            weight: self.get(weight),
+            bias: self.get(bias),
+            epsilon,
+        }
+    }
+
     pub(super) fn linear(&self, weight: Role, bias: Role) -> Linear {
         Linear {
             weight: self.get(weight),
@@ -55,9 +63,9 @@ impl Linear {
 
 /// Layer norm over the last axis.
 pub(super) struct LayerNorm {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-    pub(super) epsilon: f64,
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
 }
 
 impl LayerNorm {

@@ -1,49 +1,48 @@
-//! DINOv2 (with and without registers) and DINOv3 vision transformers, built from the one table of tensors in
+//! DINOv2 (with and without registers), DINOv3 vision transformers and ConvNeXt, built from the one table of tensors in
 //! [`stage1_core::model`].
 
 mod block;
+mod convnext;
 mod layers;
 mod places;
 mod rotary;
+mod vit;
 
 pub use places::Places;
 
-use block::Block;
-use layers::{LayerNorm, Tensors};
-use stage1_core::model::{BackboneSpec, Features, Role, Weights};
+use convnext::ConvNext;
+use layers::Tensors;
+use stage1_core::model::{BackboneSpec, Features, Weights};
 use tch::{Device, Kind, Tensor};
+use vit::Vit;
 
 /// A backbone in libtorch, in float32, in evaluation mode: no dropout, no drawn rescaling of positions.
 pub struct Backbone {
     spec: BackboneSpec,
     device: Device,
-    class_token: Tensor,
-    registers: Option<Tensor>,
-    patch_weight: Tensor,
-    patch_bias: Tensor,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
+    network: Network,
+}
+
+enum Network {
+    Vit(Vit),
+    ConvNext(ConvNext),
 }
 
 impl Backbone {
     /// Copies `weights` to `device`.
-    pub fn new(spec: &BackboneSpec, weights: &Weights, device: Device) -> Self {
+    pub fn new(weights: &Weights, device: Device) -> Self {
         let tensors = Tensors::new(weights, device);
+        let spec = weights.spec().clone();
+        let network = match &spec {
+            BackboneSpec::Vit(vit) => Network::Vit(Vit::new(vit, &tensors)),
+            BackboneSpec::ConvNext(convnext) => {
+                Network::ConvNext(ConvNext::new(convnext, &tensors))
+            }
+        };
         Self {
-            class_token: tensors.get(Role::ClsToken),
-            registers: tensors.find(Role::RegisterTokens),
-            patch_weight: tensors.get(Role::PatchWeight),
-            patch_bias: tensors.get(Role::PatchBias),
-            blocks: (0..spec.layers)
-                .map(|i| Block::new(spec, &tensors, i))
-                .collect(),
-            norm: LayerNorm {
-                weight: tensors.get(Role::NormWeight),
-                bias: tensors.get(Role::NormBias),
-                epsilon: spec.norm_eps,
-            },
+            spec,
             device,
-            spec: spec.clone(),
+            network,
         }
     }
 
@@ -57,14 +56,12 @@ impl Backbone {
         self.device
     }
 
-    /// All tokens after the final norm, `[B, 1 + registers + HW, D]`, of `pixel_values` `[B, 3, H, W]` of the size of
-    /// `places`.
+    /// All tokens after the final norm, `[B, prefix + HW, D]`, of `pixel_values` `[B, 3, H, W]` of the size of `places`.
     pub fn tokens(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
-        let mut tokens = self.embed(pixel_values, places);
-        for block in &self.blocks {
-            tokens = block.forward(&tokens, places.rotary());
+        match &self.network {
+            Network::Vit(vit) => vit.tokens(pixel_values, places),
+            Network::ConvNext(convnext) => convnext.tokens(pixel_values),
         }
-        self.norm.forward(&tokens)
     }
 
     /// The class token and the mean of the patch tokens, `[B, D]` each, both after the final norm.
@@ -77,25 +74,6 @@ impl Backbone {
                 .slice(1, first_patch, None, 1)
                 .mean_dim(1, false, Kind::Float),
         }
-    }
-
-    /// Tokens before the first block.
-    fn embed(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
-        let batch = pixel_values.size()[0];
-        let stride = self.spec.patch as i64;
-        let patches =
-            pixel_values.conv2d(&self.patch_weight, Some(&self.patch_bias), stride, 0, 1, 1);
-        let patches = patches.flatten(2, 3).transpose(1, 2);
-        let class = self.class_token.expand([batch, 1, -1], false);
-        let registers = self.registers.as_ref();
-        let registers = registers.map(|r| r.expand([batch, -1, -1], false));
-        // Registers have no place: DINOv2 adds positions before it puts them in.
-        let (class, patches) = places.add(class, patches);
-        let parts: Vec<_> = [Some(class), registers, Some(patches)]
-            .into_iter()
-            .flatten()
-            .collect();
-        Tensor::cat(&parts, 1)
     }
 }
 

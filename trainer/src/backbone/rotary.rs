@@ -1,6 +1,6 @@
 //! Rotary positions on the queries and keys of patch tokens.
 
-use stage1_core::model::BackboneSpec;
+use stage1_core::model::VitSpec;
 use tch::{Device, Tensor};
 
 /// Cosines and sines for one grid of patches.
@@ -14,11 +14,7 @@ pub(super) struct Rotary {
 
 impl Rotary {
     /// From the `[HW, head width]` tables of cosines and sines.
-    pub(super) fn new(
-        spec: &BackboneSpec,
-        (cos, sin): &(Vec<f32>, Vec<f32>),
-        device: Device,
-    ) -> Self {
+    pub(super) fn new(spec: &VitSpec, (cos, sin): &(Vec<f32>, Vec<f32>), device: Device) -> Self {
         let width = spec.head_dim() as i64;
         let table = |values: &[f32]| {
             Tensor::from_slice(values)

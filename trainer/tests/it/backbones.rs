@@ -3,10 +3,10 @@
 use crate::goldens::Suite;
 use stage1_core::{
     artifact::tensors::TensorFile,
-    model::{BackboneSpec, Features, Weights},
+    model::{Adapter, BackboneSpec, Features, Weights},
 };
 use stage1_trainer::{
-    backbone::{Backbone, Places},
+    backbone::{Backbone, Places, PooledFeatures},
     head::values,
 };
 use std::path::Path;
@@ -15,46 +15,62 @@ use tch::{Device, Tensor, no_grad};
 /// Of the largest expected value: float32 sums in another order.
 const TOLERANCE: f32 = 1e-4;
 
-const EXCEPTIONS: &[(&str, &str)] = &[
-    (
-        "backbones/*convnext*",
-        "ConvNeXt backbones aren't implemented yet",
-    ),
-    (
-        "backbones/adapters/*",
-        "adapters belong to the phase `peft`, which isn't implemented yet",
-    ),
-];
-
-fn is_golden(path: &Path) -> bool {
-    let name = path.file_name().unwrap().to_string_lossy();
-    ["config.json", "model.safetensors", "cases.safetensors"].contains(&&*name)
-}
-
 #[test]
 fn backbones_reproduce_transformers() {
     // The models are tiny: threads would only wait for each other.
     tch::set_num_threads(1);
-    let mut suite = Suite::discover("trainer backbones", "backbones", is_golden, EXCEPTIONS);
+    let mut suite = Suite::discover(
+        "trainer backbones",
+        "backbones",
+        |path| !is_adapter(path),
+        &[],
+    );
     for cases in suite.paths() {
-        let dir = cases.parent().unwrap();
-        let excepted = dir.to_string_lossy().contains("convnext")
-            || dir.to_string_lossy().contains("adapters");
-        if excepted || !cases.ends_with("cases.safetensors") {
+        if !cases.ends_with("cases.safetensors") {
+            // The configuration and weights of the cases beside them, read there.
+            suite.mark_used(&cases);
             continue;
         }
-        let model = Weights::open(dir).unwrap();
-        suite.mark_used(&dir.join("config.json"));
-        suite.mark_used(&dir.join("model.safetensors"));
+        let weights = Weights::open(cases.parent().unwrap()).unwrap();
         let file = TensorFile::open(&cases).unwrap();
         let names = case_names(&file);
         suite.expand(&cases, &names);
         for name in &names {
-            check(&model, &file, name);
+            check(&weights, &file, name);
             suite.mark_case(&cases, name);
         }
     }
     suite.finish();
+}
+
+#[test]
+fn merged_adapters_reproduce_peft() {
+    tch::set_num_threads(1);
+    let mut suite = Suite::discover("trainer adapters", "backbones", is_adapter, &[]);
+    for path in suite.paths() {
+        suite.mark_used(&path);
+        if !path.ends_with("cases.safetensors") {
+            continue;
+        }
+        let dir = path.parent().unwrap();
+        let base = Weights::open(&dir.join("base")).unwrap();
+        let merged = base.merged(&Adapter::open(dir).unwrap()).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        let (shape, pixels) = file.f32("pixel_values").unwrap();
+        let (_, features) = forward(&merged, &shape, &pixels);
+        // PEFT's adapter beside the weights, and PEFT's own merge, are both ours merged.
+        for name in ["pooler_output", "merged.pooler_output"] {
+            let want = file.f32(name).unwrap().1;
+            let what = format!("{} {name}", path.display());
+            assert_close(&values(&features.class), &want, &what);
+        }
+    }
+    suite.finish();
+}
+
+/// Whether a path below `backbones` belongs to the goldens of adapters.
+fn is_adapter(path: &Path) -> bool {
+    path.starts_with("adapters")
 }
 
 fn case_names(file: &TensorFile) -> Vec<String> {
@@ -65,17 +81,21 @@ fn case_names(file: &TensorFile) -> Vec<String> {
     inputs.map(str::to_owned).collect()
 }
 
-fn check((spec, weights): &(BackboneSpec, Weights), file: &TensorFile, case: &str) {
-    let golden = |what: &str| file.f32(&format!("{case}.{what}")).unwrap();
-    let (shape, pixels) = golden("pixel_values");
-    let places = Places::new(spec, weights, (shape[2], shape[3]), Device::Cpu).unwrap();
+fn forward(weights: &Weights, shape: &[usize], pixels: &[f32]) -> (Tensor, PooledFeatures) {
+    let places = Places::new(weights, (shape[2], shape[3]), Device::Cpu).unwrap();
     let shape: Vec<_> = shape.iter().map(|&n| n as i64).collect();
-    let pixels = Tensor::from_slice(&pixels).reshape(shape);
-    let backbone = Backbone::new(spec, weights, Device::Cpu);
-    let (tokens, features) = no_grad(|| {
+    let pixels = Tensor::from_slice(pixels).reshape(shape);
+    let backbone = Backbone::new(weights, Device::Cpu);
+    no_grad(|| {
         let tokens = backbone.tokens(&pixels, &places);
         (tokens, backbone.features(&pixels, &places))
-    });
+    })
+}
+
+fn check(weights: &Weights, file: &TensorFile, case: &str) {
+    let golden = |what: &str| file.f32(&format!("{case}.{what}")).unwrap();
+    let (shape, pixels) = golden("pixel_values");
+    let (tokens, features) = forward(weights, &shape, &pixels);
     let name = format!("{} {case}", file.path().display());
     assert_close(
         &values(&tokens),
@@ -88,7 +108,7 @@ fn check((spec, weights): &(BackboneSpec, Weights), file: &TensorFile, case: &st
         &format!("{name} class token"),
     );
     let both = values(&features.select(Features::ClsMeanPatch));
-    check_patch_mean(spec, &tokens, &both, &name);
+    check_patch_mean(weights.spec(), &tokens, &both, &name);
 }
 
 /// Our own definition, spelled out on the tokens: the class token, then the mean without class token and registers.

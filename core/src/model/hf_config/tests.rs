@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Ffn, Positions, RopePeriods, VitSpec};
 use serde_json::json;
 
 fn dinov2() -> Value {
@@ -14,6 +15,12 @@ fn dinov3() -> Value {
         "model_type": "dinov3_vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 48, "patch_size": 16, "image_size": 224, "num_register_tokens": 4,
         "hidden_act": "gelu", "pos_embed_rescale": 2.0,
+    })
+}
+
+fn convnext() -> Value {
+    json!({
+        "model_type": "dinov3_convnext", "depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], "hidden_act": "gelu",
     })
 }
 
@@ -33,9 +40,62 @@ fn read_json(config: &Value) -> Result<BackboneSpec> {
     read(&path)
 }
 
+fn read_vit(config: &Value) -> VitSpec {
+    match read_json(config).unwrap() {
+        BackboneSpec::Vit(vit) => vit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let swiglu = |config: Value, ratio: f64| {
+        with(
+            with(config, "use_swiglu_ffn", true.into()),
+            "mlp_ratio",
+            ratio.into(),
+        )
+    };
+    let gated = with(dinov3(), "use_gated_mlp", true.into());
+    let registers = with(
+        with(dinov2(), "model_type", json!("dinov2_with_registers")),
+        "num_register_tokens",
+        json!(3),
+    );
+    let configs = [
+        dinov2(),
+        with(dinov2(), "mlp_ratio", json!(2.53)),
+        with(dinov2(), "qkv_bias", json!(false)),
+        swiglu(dinov2(), 4.0),
+        swiglu(registers.clone(), 3.1),
+        swiglu(with(registers.clone(), "hidden_size", json!(52)), 2.7),
+        registers,
+        dinov3(),
+        with(gated.clone(), "hidden_act", json!("silu")),
+        with(
+            with(gated, "hidden_act", json!("silu")),
+            "mlp_bias",
+            json!(false),
+        ),
+        with(dinov3(), "rope_theta", json!(31.5)),
+        convnext(),
+        with(convnext(), "layer_norm_eps", json!(3e-5)),
+        with(convnext(), "depths", json!([1, 0, 1, 1])),
+    ];
+    for config in configs {
+        let spec = read_json(&config).unwrap();
+        let written = spec.to_hf_config();
+        assert_eq!(
+            read_json(&written).unwrap(),
+            spec,
+            "{config} became {written}"
+        );
+    }
+}
+
 #[test]
 fn defaults_are_those_of_transformers() {
-    let spec = read_json(&dinov2()).unwrap();
+    let spec = read_vit(&dinov2());
     assert_eq!(
         (spec.ffn, spec.ffn_hidden, spec.registers),
         (Ffn::Mlp, 128, 0)
@@ -47,25 +107,24 @@ fn defaults_are_those_of_transformers() {
     };
     assert_eq!(spec.positions, grid);
 
-    let spec = read_json(&dinov3()).unwrap();
+    let spec = read_vit(&dinov3());
     assert!(spec.q_bias && !spec.k_bias && spec.v_bias && spec.proj_bias && spec.ffn_bias);
-    assert_eq!(spec.positions, Positions::Rope { theta: 100.0 });
+    let rope = Positions::Rope {
+        theta: 100.0,
+        periods: RopePeriods::Fp32,
+    };
+    assert_eq!(spec.positions, rope);
     assert!((spec.norm_eps - 1e-5).abs() < 1e-20);
 
     let swiglu = with(dinov2(), "use_swiglu_ffn", true.into());
-    let spec = read_json(&with(swiglu, "hidden_act", "relu".into())).unwrap();
+    let spec = read_vit(&with(swiglu, "hidden_act", "relu".into()));
     assert_eq!((spec.ffn, spec.ffn_hidden), (Ffn::SwiGlu, 88));
 }
 
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let cases = [
-        (
-            dinov2(),
-            "model_type",
-            json!("dinov3_convnext"),
-            "dinov3_convnext",
-        ),
+        (dinov2(), "model_type", json!("convnextv2"), "convnextv2"),
         (dinov2(), "model_type", Value::Null, "(none)"),
         (
             dinov2(),
@@ -122,6 +181,32 @@ fn what_is_not_implemented_is_refused_by_name() {
         ),
         (dinov3(), "num_attention_heads", json!(16), "multiple of 4"),
         (dinov3(), "rope_theta", json!(0.0), "`rope_theta` is 0"),
+        (
+            convnext(),
+            "hidden_act",
+            json!("relu"),
+            "`hidden_act` is `relu`",
+        ),
+        (convnext(), "depths", Value::Null, "`depths` is missing"),
+        (
+            convnext(),
+            "depths",
+            json!([1, 2]),
+            "depths [1, 2] and hidden_sizes [8, 16, 24, 32]",
+        ),
+        (
+            convnext(),
+            "hidden_sizes",
+            json!([8, 16, 0, 32]),
+            "in hidden_sizes is 0",
+        ),
+        (
+            convnext(),
+            "hidden_sizes",
+            json!([]),
+            "length of hidden_sizes is 0",
+        ),
+        (convnext(), "num_channels", json!(1), "`num_channels` is 1"),
         (
             dinov3(),
             "rope_scaling",

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     artifact::tensors::{self, Tensor},
-    model::{Ffn, spec::tests},
+    model::{ConvNextSpec, Ffn, VitSpec, spec::tests},
 };
 use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
@@ -18,33 +18,36 @@ fn config() -> serde_json::Value {
 }
 
 fn spec() -> BackboneSpec {
-    BackboneSpec {
+    BackboneSpec::Vit(VitSpec {
         layers: 2,
         ffn_hidden: 12,
         patch: 2,
         registers: 1,
         ..tests::dinov3(8, 2, Ffn::SwiGlu)
-    }
+    })
 }
 
 /// Values that float32 and bfloat16 both hold, all different within a tensor of this size.
 fn model() -> Tensors {
+    model_of(&spec())
+}
+
+fn model_of(spec: &BackboneSpec) -> Tensors {
     let tensor = |(i, t): (usize, TensorSpec)| {
         let count: usize = t.shape.iter().product();
         let values = (0..count).map(|j| ((i + j) % 256) as f32 / 64.0).collect();
         (t.name, Tensor::f32(t.shape, values))
     };
-    spec()
-        .tensors()
-        .into_iter()
-        .enumerate()
-        .map(tensor)
-        .collect()
+    spec.tensors().into_iter().enumerate().map(tensor).collect()
 }
 
 fn folder(tensors: &Tensors) -> tempfile::TempDir {
+    folder_of(&config(), tensors)
+}
+
+fn folder_of(config: &serde_json::Value, tensors: &Tensors) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("config.json"), config().to_string()).unwrap();
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     tensors::save(
         &dir.path().join("model.safetensors"),
         tensors,
@@ -69,8 +72,8 @@ fn with(name: &str, tensor: Tensor) -> Tensors {
 
 #[test]
 fn spellings_and_precisions_are_one_model() {
-    let (spec, plain) = Weights::open(folder(&model()).path()).unwrap();
-    assert_eq!(spec, self::spec());
+    let plain = Weights::open(folder(&model()).path()).unwrap();
+    assert_eq!(*plain.spec(), spec());
     let nested = |name: &str| match name.starts_with("layer.") {
         true => format!("model.{name}"),
         false => name.to_owned(),
@@ -82,17 +85,44 @@ fn spellings_and_precisions_are_one_model() {
         ("module", renamed(|name| format!("model.{}", nested(name)))),
         ("mask token", with("embeddings.mask_token", mask.clone())),
         ("classifier", with("classifier.weight", mask)),
+        (
+            "an empty tensor",
+            with("embeddings.extra_tokens", Tensor::f32([1, 0, 8], vec![])),
+        ),
     ];
     for (what, tensors) in same {
-        let (_, weights) = Weights::open(folder(&tensors).path()).unwrap();
+        let weights = Weights::open(folder(&tensors).path()).unwrap();
         assert_eq!(weights.digest(), plain.digest(), "{what}");
     }
     let dir = folder(&model());
     save_bf16(&dir.path().join("model.safetensors"));
-    assert_eq!(
-        Weights::open(dir.path()).unwrap().1.digest(),
-        plain.digest()
-    );
+    assert_eq!(Weights::open(dir.path()).unwrap().digest(), plain.digest());
+}
+
+#[test]
+fn a_convnext_may_be_nested_too() {
+    let spec = BackboneSpec::ConvNext(ConvNextSpec {
+        depths: vec![1, 2],
+        widths: vec![4, 8],
+        norm_eps: 1e-6,
+    });
+    let (config, tensors) = (spec.to_hf_config(), model_of(&spec));
+    let plain = Weights::open(folder_of(&config, &tensors).path()).unwrap();
+    assert_eq!(*plain.spec(), spec);
+    let nested = |prefix: &str| -> Tensors {
+        let rename = |name: &String| match name.starts_with("stages.") {
+            true => format!("{prefix}model.{name}"),
+            false => format!("{prefix}{name}"),
+        };
+        tensors
+            .iter()
+            .map(|(name, tensor)| (rename(name), tensor.clone()))
+            .collect()
+    };
+    for prefix in ["", "backbone.", "model."] {
+        let weights = Weights::open(folder_of(&config, &nested(prefix)).path()).unwrap();
+        assert_eq!(weights.digest(), plain.digest(), "{prefix}");
+    }
 }
 
 fn save_bf16(path: &Path) {
@@ -120,9 +150,9 @@ fn save_bf16(path: &Path) {
 
 #[test]
 fn the_digest_follows_the_values() {
-    let (_, plain) = Weights::open(folder(&model()).path()).unwrap();
+    let plain = Weights::open(folder(&model()).path()).unwrap();
     let other = with("norm.bias", Tensor::f32([8], vec![9.0; 8]));
-    let (_, other) = Weights::open(folder(&other).path()).unwrap();
+    let other = Weights::open(folder(&other).path()).unwrap();
     assert_ne!(plain.digest(), other.digest());
 }
 

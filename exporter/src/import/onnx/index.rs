@@ -1,6 +1,6 @@
 //! Looking things up in a graph that somebody else wrote.
 
-use super::ImportError;
+use super::super::ImportError;
 use crate::onnx::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 use std::{
     collections::BTreeMap,

@@ -6,72 +6,48 @@
 //! cos = 1, sin = 0 for the tokens that aren't rotated, and the sign of the rotation.
 
 use crate::{
-    graph::{Axis, Graph, Value},
+    graph::{Conv, Graph, Value},
     linear::Linear,
 };
 use stage1_core::model::{
-    BackboneSpec, BlockRole, Ffn, Positions, Result, Role, Weights, position_embeddings,
-    rope_tables,
+    BlockRole, Ffn, Positions, Role, VitSpec, Weights, position_embeddings, rope_tables,
 };
 
-/// A backbone that is being written into a graph.
-pub(crate) struct Vit<'a> {
-    spec: &'a BackboneSpec,
-    weights: &'a Weights,
-    grid: (usize, usize),
-    rope: Option<(Value, Value)>,
-}
-
-/// The tokens after the last block, before the final norm: [N, T, D].
-pub(crate) fn tokens<'a>(
+/// The tokens after the last block, not normed: [N, T, D].
+pub(super) fn tokens(
     graph: &mut Graph,
-    spec: &'a BackboneSpec,
-    weights: &'a Weights,
-    (height, width): (usize, usize),
-) -> Result<(Vit<'a>, Value)> {
+    spec: &VitSpec,
+    weights: &Weights,
+    grid: (usize, usize),
+    pixel_values: &Value,
+) -> Value {
     let mut vit = Vit {
         spec,
         weights,
-        grid: spec.grid(height, width)?,
+        grid,
         rope: None,
     };
-    let shape = [
-        Axis::Batch,
-        Axis::Fixed(3),
-        Axis::Fixed(height),
-        Axis::Fixed(width),
-    ];
-    let pixel_values = graph.input("pixel_values", &shape);
     if let Positions::Rope { .. } = spec.positions {
         vit.rope = Some(vit.rope_constants(graph));
     }
-    let mut x = vit.embed(graph, &pixel_values);
+    let mut x = vit.embed(graph, pixel_values);
     for index in 0..spec.layers {
         x = vit.block(graph, index, &x);
     }
-    Ok((vit, x))
+    x
+}
+
+struct Vit<'a> {
+    spec: &'a VitSpec,
+    weights: &'a Weights,
+    grid: (usize, usize),
+    /// Cosines and signed sines.
+    rope: Option<(Value, Value)>,
 }
 
 impl Vit<'_> {
-    /// Width D of a token.
-    pub(crate) fn hidden(&self) -> usize {
-        self.spec.hidden
-    }
-
-    /// Number T of tokens.
-    pub(crate) fn token_count(&self) -> usize {
+    fn token_count(&self) -> usize {
         self.spec.prefix_tokens() + self.patches()
-    }
-
-    /// The tokens that are no patches, which come first.
-    pub(crate) fn prefix_tokens(&self) -> usize {
-        self.spec.prefix_tokens()
-    }
-
-    /// The final norm of any number of tokens.
-    pub(crate) fn norm(&self, graph: &mut Graph, name: &str, x: &Value) -> Value {
-        let (weight, bias) = (Role::NormWeight, Role::NormBias);
-        self.layer_norm(graph, name, x, weight, bias)
     }
 
     fn patches(&self) -> usize {
@@ -79,17 +55,15 @@ impl Vit<'_> {
     }
 
     fn embed(&self, graph: &mut Graph, pixel_values: &Value) -> Value {
-        let (weight, bias) = (
-            self.weights.get(Role::PatchWeight),
-            self.weights.get(Role::PatchBias),
-        );
-        let patches = graph.conv_patches(
-            "embeddings.patches",
-            pixel_values,
-            weight,
-            bias,
-            self.spec.patch,
-        );
+        let conv = Conv {
+            weight: self.weights.get(Role::PatchWeight),
+            bias: self.weights.get(Role::PatchBias),
+            side: self.spec.patch,
+            stride: self.spec.patch,
+            padding: 0,
+            groups: 1,
+        };
+        let patches = graph.conv("embeddings.patches", pixel_values, &conv);
         let shape = [0, self.spec.hidden as i64, self.patches() as i64];
         let flat = graph.reshape("embeddings.flat", &patches, &shape);
         let rows = graph.transpose("embeddings.rows", &flat, &[0, 2, 1]);
@@ -165,6 +139,14 @@ impl Vit<'_> {
         graph.layer_norm(name, x, weight, bias, self.spec.norm_eps)
     }
 
+    fn linear(&self, index: usize, weight: BlockRole, bias: BlockRole) -> Linear {
+        Linear::of(
+            self.weights,
+            Role::Block(index, weight),
+            Role::Block(index, bias),
+        )
+    }
+
     fn attention(&self, graph: &mut Graph, index: usize, x: &Value) -> Value {
         let name = |part: &str| format!("blocks.{index}.attn.{part}");
         let (heads, width) = (self.spec.heads, self.spec.head_dim());
@@ -202,19 +184,14 @@ impl Vit<'_> {
 
     fn qkv(&self, index: usize) -> Linear {
         use BlockRole as R;
-        let layer = |weight, bias| Linear::of_block(self.weights, index, weight, bias);
+        let layer = |weight, bias| self.linear(index, weight, bias);
         let scale = (self.spec.head_dim() as f64).sqrt().recip() as f32;
         let q = layer(R::QWeight, R::QBias).scaled(&vec![scale; self.spec.hidden]);
         Linear::stacked([q, layer(R::KWeight, R::KBias), layer(R::VWeight, R::VBias)])
     }
 
     fn projection(&self, index: usize) -> Linear {
-        let layer = Linear::of_block(
-            self.weights,
-            index,
-            BlockRole::ProjWeight,
-            BlockRole::ProjBias,
-        );
+        let layer = self.linear(index, BlockRole::ProjWeight, BlockRole::ProjBias);
         layer.scaled(self.weights.get(Role::Block(index, BlockRole::Scale1)))
     }
 
@@ -222,8 +199,7 @@ impl Vit<'_> {
         let name = |part: &str| format!("blocks.{index}.ffn.{part}");
         let inner = match self.spec.ffn {
             Ffn::Mlp => {
-                let up =
-                    Linear::of_block(self.weights, index, BlockRole::UpWeight, BlockRole::UpBias);
+                let up = self.linear(index, BlockRole::UpWeight, BlockRole::UpBias);
                 let up = graph.linear(&name("up"), x, &up);
                 graph.gelu(&name("gelu"), &up)
             }
@@ -236,12 +212,7 @@ impl Vit<'_> {
                 graph.mul(&name("gated"), &open, &up)
             }
         };
-        let down = Linear::of_block(
-            self.weights,
-            index,
-            BlockRole::DownWeight,
-            BlockRole::DownBias,
-        );
+        let down = self.linear(index, BlockRole::DownWeight, BlockRole::DownBias);
         let scale = self.weights.get(Role::Block(index, BlockRole::Scale2));
         graph.linear(&name("down"), &inner, &down.scaled(scale))
     }
@@ -249,7 +220,7 @@ impl Vit<'_> {
     /// Gate, then up: DINOv2 stores them so, DINOv3 apart.
     fn gate_and_up(&self, index: usize) -> Linear {
         use BlockRole as R;
-        let layer = |weight, bias| Linear::of_block(self.weights, index, weight, bias);
+        let layer = |weight, bias| self.linear(index, weight, bias);
         match self.weights.has(Role::Block(index, R::GateUpWeight)) {
             true => layer(R::GateUpWeight, R::GateUpBias),
             false => Linear::stacked([

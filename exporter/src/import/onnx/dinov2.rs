@@ -1,9 +1,9 @@
 //! A DINOv2 in PyTorch's ONNX: the numbers from shapes and nodes, the tensors by name and by place.
 
-use super::{ImportError, index::Index};
+use super::{super::ImportError, index::Index};
 use stage1_core::{
     artifact::tensors::Tensor,
-    model::{BackboneSpec, Family, Ffn, Positions, Role},
+    model::{BackboneSpec, Ffn, Positions, Role, VitFamily, VitSpec},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ const ANCHOR: &str = "embeddings.patch_embeddings.projection.weight";
 
 /// What was found.
 pub(super) struct Found {
-    pub(super) spec: BackboneSpec,
+    pub(super) spec: VitSpec,
     /// By Hugging Face name, without prefix.
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// The file's own names of the tensors that were used.
@@ -24,12 +24,13 @@ pub(super) struct Found {
 pub(super) fn find(index: &Index<'_>) -> Result<Found> {
     let finder = Finder::new(index)?;
     let spec = finder.spec()?;
+    let table = BackboneSpec::Vit(spec.clone()).tensors();
     let mut found = Found {
         tensors: BTreeMap::new(),
         used: BTreeSet::new(),
         spec,
     };
-    for tensor in found.spec.tensors() {
+    for tensor in table {
         let (values, stored) = match tensor.role {
             Role::PositionEmbeddings => finder.positions()?.read(index)?,
             _ => finder.tensor(&tensor.name, &tensor.shape)?,
@@ -58,7 +59,7 @@ impl<'a> Finder<'a> {
             let name = |(prefix, _): &(&str, _)| format!("{prefix}{ANCHOR}");
             return Err(ImportError::Anchor {
                 path: index.path(),
-                suffix: ANCHOR,
+                suffix: ANCHOR.to_owned(),
                 found: anchors.iter().map(name).collect(),
             });
         };
@@ -89,11 +90,11 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn spec(&self) -> Result<BackboneSpec> {
+    fn spec(&self) -> Result<VitSpec> {
         let layers = self.layers()?;
         let head_dim = self.head_dim()?;
-        Ok(BackboneSpec {
-            family: Family::Dinov2,
+        Ok(VitSpec {
+            family: VitFamily::Dinov2,
             hidden: self.hidden,
             layers,
             heads: self.hidden / head_dim,

@@ -1,0 +1,115 @@
+//! Backbones as graphs, for one image size. A family's module writes what comes before the final norm; the norm, and what
+//! heads and embeddings read after it, are here.
+
+mod convnext;
+mod vit;
+
+use crate::graph::{Axis, Graph, Value};
+use stage1_core::model::{BackboneSpec, Features, Result, Role, Weights};
+
+/// A backbone that was written into a graph, up to its final norm.
+pub(crate) struct Backbone<'a> {
+    weights: &'a Weights,
+    norm_eps: f64,
+    tokens: usize,
+    body: Body,
+}
+
+/// What the last layer leaves, not normed yet. D is the width of a token.
+enum Body {
+    /// All tokens, [N, T, D].
+    Sequence(Value),
+    /// The patches, [N, H, W, D]; the class token is their mean.
+    Map(Value),
+}
+
+impl<'a> Backbone<'a> {
+    /// Writes input and body for images of `height` x `width` pixels.
+    ///
+    /// # Errors
+    /// [`stage1_core::model::ModelError::ImageSize`] unless they are whole numbers of patches.
+    pub(crate) fn write(
+        graph: &mut Graph,
+        weights: &'a Weights,
+        (height, width): (usize, usize),
+    ) -> Result<Self> {
+        let spec = weights.spec();
+        let grid = spec.grid(height, width)?;
+        let shape = [
+            Axis::Batch,
+            Axis::Fixed(3),
+            Axis::Fixed(height),
+            Axis::Fixed(width),
+        ];
+        let pixel_values = graph.input("pixel_values", &shape);
+        let (norm_eps, body) = match spec {
+            BackboneSpec::Vit(vit) => {
+                let tokens = vit::tokens(graph, vit, weights, grid, &pixel_values);
+                (vit.norm_eps, Body::Sequence(tokens))
+            }
+            BackboneSpec::ConvNext(convnext) => {
+                let map = convnext::map(graph, convnext, weights, &pixel_values);
+                (convnext.norm_eps, Body::Map(map))
+            }
+        };
+        Ok(Self {
+            weights,
+            norm_eps,
+            tokens: spec.token_count(height, width)?,
+            body,
+        })
+    }
+
+    /// Width D of a token.
+    pub(crate) fn hidden(&self) -> usize {
+        self.weights.spec().hidden()
+    }
+
+    /// Number T of tokens.
+    pub(crate) fn token_count(&self) -> usize {
+        self.tokens
+    }
+
+    /// All tokens after the final norm, [N, T, D].
+    pub(crate) fn tokens(&self, graph: &mut Graph, name: &str) -> Value {
+        let tokens = match &self.body {
+            Body::Sequence(tokens) => tokens.clone(),
+            Body::Map(map) => {
+                let shape = [0, (self.tokens - 1) as i64, self.hidden() as i64];
+                let patches = graph.reshape("patch_tokens.unnormed", map, &shape);
+                let class = graph.mean_axes("class_token.mean", &patches, &[1], true);
+                graph.concat("tokens.unnormed", &[&class, &patches], 1)
+            }
+        };
+        self.norm(graph, name, &tokens)
+    }
+
+    /// What a head reads, [N, F].
+    pub(crate) fn features(&self, graph: &mut Graph, kind: Features) -> Value {
+        match kind {
+            Features::Cls => {
+                // The norm works token by token: that of the class token is enough.
+                let class = match &self.body {
+                    Body::Sequence(tokens) => graph.first("class_token", tokens),
+                    Body::Map(map) => graph.mean_axes("class_token", map, &[1, 2], false),
+                };
+                self.norm(graph, "features", &class)
+            }
+            Features::ClsMeanPatch => {
+                let normed = self.tokens(graph, "norm");
+                let class = graph.first("class_token", &normed);
+                let (start, end) = (self.weights.spec().prefix_tokens(), self.tokens);
+                let patches = graph.rows("patch_tokens", &normed, start, end);
+                let mean = graph.mean_axes("patch_tokens.mean", &patches, &[1], false);
+                graph.concat("features", &[&class, &mean], 1)
+            }
+        }
+    }
+
+    /// The final norm of any number of tokens.
+    fn norm(&self, graph: &mut Graph, name: &str, x: &Value) -> Value {
+        let (weight, bias) = (Role::NormWeight, Role::NormBias);
+        let (weight, bias) = (self.weights.get(weight), self.weights.get(bias));
+        graph.layer_norm(name, x, weight, bias, self.norm_eps)
+    }
+}

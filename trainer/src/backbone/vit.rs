@@ -1,0 +1,61 @@
+use super::{
+    block::Block,
+    layers::{LayerNorm, Tensors},
+    places::Places,
+};
+use stage1_core::model::{Role, VitSpec};
+use tch::Tensor;
+
+/// DINOv2 (with and without registers) and DINOv3.
+pub(super) struct Vit {
+    patch: i64,
+    class_token: Tensor,
+    registers: Option<Tensor>,
+    patch_weight: Tensor,
+    patch_bias: Tensor,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Vit {
+    pub(super) fn new(spec: &VitSpec, tensors: &Tensors<'_>) -> Self {
+        Self {
+            patch: spec.patch as i64,
+            class_token: tensors.get(Role::ClsToken),
+            registers: tensors.find(Role::RegisterTokens),
+            patch_weight: tensors.get(Role::PatchWeight),
+            patch_bias: tensors.get(Role::PatchBias),
+            blocks: (0..spec.layers)
+                .map(|i| Block::new(spec, tensors, i))
+                .collect(),
+            norm: tensors.norm(Role::NormWeight, Role::NormBias, spec.norm_eps),
+        }
+    }
+
+    /// `[B, 3, H, W]` to all tokens after the final norm, `[B, 1 + registers + HW, D]`.
+    pub(super) fn tokens(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
+        let mut tokens = self.embed(pixel_values, places);
+        for block in &self.blocks {
+            tokens = block.forward(&tokens, places.rotary());
+        }
+        self.norm.forward(&tokens)
+    }
+
+    /// Tokens before the first block.
+    fn embed(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
+        let batch = pixel_values.size()[0];
+        let (weight, bias) = (&self.patch_weight, Some(&self.patch_bias));
+        let patches = pixel_values.conv2d(weight, bias, self.patch, 0, 1, 1);
+        let patches = patches.flatten(2, 3).transpose(1, 2);
+        let class = self.class_token.expand([batch, 1, -1], false);
+        let registers = self.registers.as_ref();
+        let registers = registers.map(|r| r.expand([batch, -1, -1], false));
+        // Registers have no place: DINOv2 adds positions before it puts them in.
+        let (class, patches) = places.add(class, patches);
+        let parts: Vec<_> = [Some(class), registers, Some(patches)]
+            .into_iter()
+            .flatten()
+            .collect();
+        Tensor::cat(&parts, 1)
+    }
+}
