@@ -220,3 +220,45 @@ fn a_pickle_cannot_ask_for_much_memory() {
     let error = selfish.tensors().map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("`a.a.a.a` is a dictionary"), "{error}");
 }
+
+/// An archive as `torch.save` writes it, but for what a case changes.
+fn archive(method: ::zip::CompressionMethod, storage: &[u8], order: &str) -> Vec<u8> {
+    use std::io::{Cursor, Write};
+    let mut program = tensor(4, b"K\x00K\x04\x85K\x01\x85");
+    // A dictionary around the tensor.
+    program.truncate(program.len() - 1);
+    program.splice(2..2, b"}X\x01\x00\x00\x00w".iter().copied());
+    program.extend(b"s.");
+    let mut archive = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = ::zip::write::FileOptions::default().compression_method(method);
+    for (name, bytes) in [
+        ("x/data.pkl", &program[..]),
+        ("x/byteorder", order.as_bytes()),
+        ("x/data/0", storage),
+    ] {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn archives_that_torch_would_not_write_are_refused() {
+    use ::zip::CompressionMethod::{Deflated, Stored};
+    let values: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0]
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let read = |bytes: &[u8]| open(bytes).and_then(|mut file| file.read("w"));
+    let whole = archive(Stored, &values, "little");
+    assert_eq!(read(&whole).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    let cases = [
+        (archive(Deflated, &values, "little"), "is compressed"),
+        (archive(Stored, &values[..12], "little"), "has 12 bytes"),
+        (archive(Stored, &values, "big"), "its byte order is `big`"),
+    ];
+    for (bytes, want) in cases {
+        let error = read(&bytes).unwrap_err().to_string();
+        assert!(error.contains(want), "{want}: {error}");
+    }
+}
