@@ -4,11 +4,13 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
-/// Whether what was asked holds; decides between exit codes 0 and 1.
+/// Whether what was asked holds; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Yes,
     No,
+    /// It failed, and everything that is to be said has been: records must not be followed by a document of errors.
+    Failed,
 }
 
 /// The error and its causes on one line. Many errors of libraries tell their cause themselves: it isn't told twice.
@@ -92,6 +94,11 @@ impl Output {
     /// Tells what should worry the reader.
     pub(crate) fn warn(self, text: &str) {
         self.tell(&format!("warning: {text}"));
+    }
+
+    /// Tells why it failed, on standard error alone.
+    pub(crate) fn failure(self, text: &str) {
+        self.tell(&format!("error: {text}"));
     }
 
     /// Tells why it failed; causes follow on the same line. With `--json` standard output gets `{"error": …}` too, so

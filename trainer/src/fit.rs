@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn metrics_that_are_no_numbers_end_the_training() {
         let mut select = data();
-        select.features = select.features * f64::NAN;
+        select.features *= f64::NAN;
         let result = fit(&head(), &data(), &select, &plain(), 5, &mut |_| {
             panic!("the epoch must not be recorded")
         });

@@ -6,7 +6,6 @@ use crate::{
     output::{Answer, Output},
     progress::Steps,
 };
-use anyhow::bail;
 use stage1_core::{
     bundle::{DecisionKind, Prediction},
     progress::{Progress, Silent},
@@ -77,7 +76,10 @@ fn conclude(summary: &Summary, output: Output) -> anyhow::Result<Answer> {
         ..
     } = *summary;
     if errors == images {
-        bail!("none of the images ({images}) could be judged; each record says why");
+        output.failure(&format!(
+            "none of the images ({images}) could be judged; each record says why"
+        ));
+        return Ok(Answer::Failed);
     }
     output.note(&format!(
         "{images} images: {answered} answered, {deferred} deferred, {errors} not judged"

@@ -30,6 +30,7 @@ impl Config {
         for text in overrides {
             let change = parse_override(text)?;
             schema::refuse_unknown_keys(&schema, &change, "--set")?;
+            fill_preprocess(&mut document, &change);
             merge(&mut document, change, &mut Vec::new());
         }
         let config: Self =
@@ -251,6 +252,16 @@ fn parse_override(text: &str) -> Result<Value> {
     }
     let nest = |inner, part: &&str| Value::Object(Map::from_iter([((*part).to_owned(), inner)]));
     Ok(parts.iter().rev().fold(value, nest))
+}
+
+/// `preprocess` is given whole or not at all; an override of a part of it, where it is left out, changes the default.
+fn fill_preprocess(document: &mut Value, change: &Value) {
+    let (Value::Object(document), Some(_)) = (document, change.get("preprocess")) else {
+        return;
+    };
+    document.entry("preprocess").or_insert_with(|| {
+        serde_json::to_value(super::default_preprocess()).expect("plain data has a JSON form")
+    });
 }
 
 /// Keys whose value is a choice: an object of one key, which names the alternative.
