@@ -232,6 +232,7 @@ fn class_weights(choice: ClassWeights, labels: &[usize], classes: usize) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::generator;
     use stage1_core::model::{Features, HeadKind, HeadSpec};
 
     const WIDTH: i64 = 4;
@@ -284,6 +285,7 @@ mod tests {
         let mut config = plain();
         change(&mut config);
         let mut records = Vec::new();
+        let _alone = generator();
         let fitted = fit(&head(), &data(), &data(), &config, 5, &mut |record| {
             records.push(record.clone());
             Ok(())
@@ -353,6 +355,7 @@ mod tests {
     fn metrics_that_are_no_numbers_end_the_training() {
         let mut select = data();
         select.features *= f64::NAN;
+        let _alone = generator();
         let result = fit(&head(), &data(), &select, &plain(), 5, &mut |_| {
             panic!("the epoch must not be recorded")
         });

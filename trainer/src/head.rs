@@ -188,6 +188,7 @@ fn signed(shape: &[usize]) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::generator;
     use stage1_core::model::Features;
 
     /// Numbers without pattern or generator, `[rows, columns]`.
@@ -231,6 +232,7 @@ mod tests {
         let head = Head::new(spec, 3, 0.0);
         let decay = values(&head.on_weights(0.5, Device::Cpu));
         assert_eq!(decay, [[0.5; 12].as_slice(), &[0.0; 2]].concat());
+        let _alone = generator();
         let first = values(&head.initialise(1, Device::Cpu));
         assert!(first[..12].iter().all(|w| w.abs() < 0.1 && *w != 0.0));
         assert!(first[12..].iter().all(|b| *b == 0.0));
