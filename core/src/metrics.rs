@@ -128,7 +128,9 @@ impl Confusion {
         }
         let agreement =
             n as f64 * self.correct() as f64 - sum(&|k| labelled(k) * predicted(k)) as f64;
-        agreement / ((label_spread as f64).sqrt() * (prediction_spread as f64).sqrt())
+        let mcc = agreement / ((label_spread as f64).sqrt() * (prediction_spread as f64).sqrt());
+        // The roots are rounded: the last bit may lie outside.
+        mcc.clamp(-1.0, 1.0)
     }
 
     fn correct(&self) -> u64 {
@@ -248,6 +250,22 @@ mod tests {
             c.f1_macro(),
         ] {
             assert!(value.is_nan());
+        }
+    }
+
+    #[test]
+    fn agreement_is_never_more_than_perfect() {
+        for (zeros, ones) in (1..60).flat_map(|z| (1..60).map(move |o| (z, o))) {
+            for (flip, want) in [(0, 1.0), (1, -1.0)] {
+                let mut c = Confusion::new(2);
+                c.add_times(0, flip, zeros);
+                c.add_times(1, 1 - flip, ones);
+                let mcc = c.mcc();
+                assert!(
+                    (-1.0..=1.0).contains(&mcc) && (mcc - want).abs() < 1e-12,
+                    "{zeros} and {ones}: {mcc}"
+                );
+            }
         }
     }
 

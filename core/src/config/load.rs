@@ -69,7 +69,7 @@ impl Config {
                 "threads",
                 self.threads <= Some(MAX_THREADS),
                 "at most 1024",
-                format!("{:?}", self.threads),
+                self.threads.unwrap_or_default().to_string(),
             ),
             (
                 "data.max_pixels",
@@ -156,8 +156,8 @@ impl Config {
             ),
             (
                 "train.warmup_epochs",
-                from_zero(train.warmup_epochs),
-                zero_up,
+                from_zero(train.warmup_epochs) && train.warmup_epochs <= train.epochs as f64,
+                "a number from 0 to train.epochs",
                 train.warmup_epochs.to_string(),
             ),
             (

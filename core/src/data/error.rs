@@ -8,6 +8,18 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A folder of images doesn't need to be told where its images are.
+    #[error(
+        "data.root is {}, but data.source {} is a folder: `root` is what the paths in a CSV are relative to; leave it out",
+        root.display(),
+        path.display()
+    )]
+    RootOfFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The root that was given.
+        root: PathBuf,
+    },
     /// The file system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {

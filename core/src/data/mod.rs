@@ -111,6 +111,12 @@ pub fn open(source: &Path, options: &DataOptions) -> Result<Dataset> {
         _ => Error::io("open", source)(error),
     })?;
     let dataset = if kind.is_dir() {
+        if let Some(root) = &options.root {
+            return Err(Error::RootOfFolder {
+                path: source.to_owned(),
+                root: root.clone(),
+            });
+        }
         folder::open(source, options)?
     } else {
         table::open(source, options)?

@@ -64,6 +64,23 @@ fn a_folder_per_class_is_listed_in_order() {
 
 #[cfg(unix)]
 #[test]
+fn a_folder_takes_no_root() {
+    let folder = Folder::new();
+    folder.write("cat/a.png", "");
+    folder.write("dog/a.png", "");
+    let options = DataOptions {
+        root: Some("elsewhere".into()),
+        ..DataOptions::default()
+    };
+    let error = data::open(&folder.path(""), &options).unwrap_err();
+    assert!(matches!(error, Error::RootOfFolder { .. }), "{error}");
+    assert!(
+        error.to_string().contains("data.root is elsewhere"),
+        "{error}"
+    );
+}
+
+#[test]
 fn links_are_followed_but_not_in_circles() {
     use std::os::unix::fs::symlink;
     let elsewhere = Folder::new();
