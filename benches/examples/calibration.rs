@@ -5,7 +5,7 @@
 //! are written there as safetensors for other software to read (`benches/peers/calibration`).
 
 use serde_json::{Map, Value, json};
-use stage1_benches::calibration::{Problem, STAGES, bootstrap};
+use stage1_benches::calibration::{Problem, STAGES, bootstrap, plan_of_groups};
 use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
@@ -15,6 +15,8 @@ use std::time::Instant;
 const BOOTSTRAP_ROWS: usize = 20_000;
 /// Its resamples.
 const RESAMPLES: usize = 2000;
+/// Rows of a group.
+const GROUP: u64 = 5;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|stage| (stage.name.to_owned(), timed(|| (stage.run)(&problem))))
         .collect();
     let peak = status("VmHWM");
+    let groups = timed(|| plan_of_groups(&problem, GROUP));
     drop(problem);
     let few = Problem::generate(BOOTSTRAP_ROWS, classes);
     let report = json!({
@@ -41,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "classes": classes,
         "stages": stages,
         "peak_memory_kb": peak,
+        "plan_groups_of_5": groups,
         "bootstrap_2000_on_20000": timed(|| bootstrap(&few, RESAMPLES)),
     });
     writeln!(std::io::stdout(), "{report}")?;

@@ -4,7 +4,7 @@ use stage1_calibration::calibrate;
 use stage1_calibration::certify::{Certification, certify};
 use stage1_calibration::metrics::{Bootstrap, Metric, Predictions, Table, compute};
 use stage1_calibration::plan::{Target, plan};
-use stage1_calibration::rows::{CalibRows, Labelled, SelectRows};
+use stage1_calibration::rows::{CalibRows, Labelled, SelectRows, shape};
 use stage1_core::logits::LogitSet;
 use std::borrow::Cow;
 
@@ -69,6 +69,21 @@ pub const STAGES: [Stage; 3] = [
         run: |problem| shown(&metrics(&problem.calib, None)),
     },
 ];
+
+/// Plans for rows in groups of `size`: which group method, and which start, are tried on resamples of `select`.
+pub fn plan_of_groups(problem: &Problem, size: u64) -> String {
+    let grouped = |set: &LogitSet| LogitSet {
+        units: Some((0..set.n() as u64).map(|i| i / size).collect()),
+        ..set.clone()
+    };
+    let select = SelectRows::new(&grouped(&problem.select), SEED).expect("valid rows");
+    let calib = shape(&grouped(&problem.calib));
+    let plan = plan(&select, calib, &Target::new(ALPHA, DELTA), None).expect("rows to plan on");
+    format!(
+        "{:?} from {:?}, expected to answer {:.6}",
+        plan.unit_rule, plan.starts, plan.expected_coverage
+    )
+}
 
 /// All metrics of `calib` with intervals.
 pub fn bootstrap(problem: &Problem, resamples: usize) -> String {

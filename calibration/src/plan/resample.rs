@@ -2,7 +2,7 @@
 //! has, are certified both ways from every start; the larger mean certified share wins.
 
 use crate::binomial;
-use crate::bounds::wsr_p;
+use crate::bounds::wsr_p_down_to_level;
 use crate::counter::below;
 use crate::evidence::{ScoredUnits, loss};
 use crate::procedure::{self, level_of_one};
@@ -14,8 +14,12 @@ use std::ops::Range;
 /// Resamples of val_select.
 const RESAMPLES: u64 = 200;
 /// Units of val_select that are drawn from, and units that are drawn, at most: with more, every method and every start is
-/// judged alike, and the time would grow without end.
-const MOST_UNITS: usize = 20_000;
+/// judged alike, and the time would grow without end. Where val_calib has more units, the start comes out a little
+/// stricter than it could be, which costs coverage only if the laxer tests then fail. Any cap is sound, though the choice
+/// of method may depend on it: the choice sees val_select alone, and is digested before the labels of val_calib are read;
+/// whatever is chosen, its error is at most δ.
+const MOST_UNITS: usize = 5_000;
+const MOST_DRAWN: u64 = 20_000;
 /// Streams of random numbers: which unit, and which row of it.
 const UNIT: u64 = 0x756e_6974 << 32;
 const ROW: u64 = 0x726f_7773 << 32;
@@ -46,7 +50,7 @@ struct Resampler<'a> {
     units: Vec<Range<usize>>,
     /// `[rows, candidates]`: nothing for a deferred row, else whether the answer is wrong.
     rows: Vec<Option<bool>>,
-    /// `[units, candidates]`: what betting loses.
+    /// `[candidates, units]`: what betting loses.
     losses: Vec<f64>,
 }
 
@@ -62,9 +66,10 @@ impl<'a> Resampler<'a> {
         let thresholds = || plan.candidates.iter().map(|candidate| candidate.threshold);
         let case = |(answer, label)| Constraint::SelectiveError { alpha }.case(answer, label);
         let rows = 0..units.last().map_or(0, |unit| unit.end);
-        let losses = units.iter().flat_map(|unit| {
-            thresholds()
-                .map(|threshold| loss(risk, unit.len(), scored.unit(unit, threshold), alpha))
+        let losses = thresholds().flat_map(|threshold| {
+            let loss =
+                |unit: &Range<usize>| loss(risk, unit.len(), scored.unit(unit, threshold), alpha);
+            units.iter().map(loss).collect::<Vec<_>>()
         });
         Self {
             plan,
@@ -115,7 +120,7 @@ impl<'a> Resampler<'a> {
     }
 
     fn p_values(&self, rule: UnitRule, resample: u64) -> Vec<f64> {
-        let drawn = (0..self.plan.calib_units)
+        let drawn = (0..self.plan.calib_units.min(MOST_DRAWN))
             .map(|i| below(self.units.len() as u64, self.plan.seed, UNIT + resample, i) as usize);
         match rule {
             UnitRule::Betting => self.betting(&drawn.collect::<Vec<_>>()),
@@ -126,15 +131,13 @@ impl<'a> Resampler<'a> {
     fn betting(&self, drawn: &[usize]) -> Vec<f64> {
         let m = self.plan.candidates.len();
         let level = level_of_one(self.plan.procedure, m, self.plan.level);
-        let losses = |j: usize| {
-            drawn
-                .iter()
-                .map(|g| self.losses[g * m + j])
-                .collect::<Vec<_>>()
+        // One candidate's losses lie together: they are read in a random order, and must stay in the cache.
+        let p = |j: usize| {
+            let of_candidate = &self.losses[j * self.units.len()..][..self.units.len()];
+            let losses = drawn.iter().map(|g| of_candidate[*g]);
+            wsr_p_down_to_level(losses, self.alpha, level)
         };
-        (0..m)
-            .map(|j| wsr_p(&losses(j), self.alpha, level))
-            .collect()
+        (0..m).map(p).collect()
     }
 
     fn one_per_unit(&self, drawn: impl Iterator<Item = usize>, resample: u64) -> Vec<f64> {
