@@ -6,11 +6,10 @@ use crate::evidence::Evidence;
 use crate::plan::HalfPlan;
 use crate::procedure::{self, level_of_one};
 use crate::rows::{CalibRows, CertifyHalf};
-use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Document};
 use stage1_core::certificate::{
-    Claim, ControlledRisk, NotCertified, NotCertifiedReason, Plan, SampleSize, Step, Tally,
-    UnitRule,
+    Claim, Constraint, ControlledRisk, NotCertified, NotCertifiedReason, Plan, SampleSize, Step,
+    Tally, UnitRule,
 };
 use stage1_core::policy::Threshold;
 
@@ -174,10 +173,7 @@ impl<'a> Tests<'a> {
 
     fn run(&self) -> Vec<Step> {
         let plan = self.plan;
-        let steps: Vec<Step> = (0..plan.candidates.len())
-            .into_par_iter()
-            .map(|j| self.step(j))
-            .collect();
+        let steps = self.steps();
         let p: Vec<f64> = steps.iter().map(|step| step.p_value).collect();
         let tested = procedure::test(plan.procedure, &p, &plan.order, &plan.starts, plan.level);
         let one = |one: procedure::Tested| Step {
@@ -191,31 +187,44 @@ impl<'a> Tests<'a> {
         self.plan.candidates[candidate].threshold
     }
 
-    /// The test of one candidate, of the worst session.
-    fn step(&self, candidate: usize) -> Step {
-        let of_session = |evidence: &Evidence| self.step_of(evidence, candidate);
-        let steps = self.sessions.iter().map(of_session);
-        steps
-            .max_by(|a, b| a.p_value.total_cmp(&b.p_value))
-            .expect("a session")
+    /// The test of each candidate, of the session that does worst on it.
+    fn steps(&self) -> Vec<Step> {
+        let of_sessions: Vec<Vec<Step>> = self
+            .sessions
+            .iter()
+            .map(|evidence| self.steps_of(evidence))
+            .collect();
+        let worst = |j: usize| {
+            let steps = of_sessions.iter().map(|steps| &steps[j]);
+            steps
+                .max_by(|a, b| a.p_value.total_cmp(&b.p_value))
+                .expect("a session")
+                .clone()
+        };
+        (0..self.plan.candidates.len()).map(worst).collect()
     }
 
-    fn step_of(&self, evidence: &Evidence, candidate: usize) -> Step {
-        let threshold = self.threshold(candidate);
-        let answered = evidence.answered(threshold);
-        let tally = |constraint| evidence.tally(constraint, threshold, self.one);
-        let tallies: Vec<Tally> = self.plan.constraints.iter().copied().map(tally).collect();
-        Step {
-            candidate,
-            answered: answered.total,
-            errors: answered.errors,
-            p_value: tallies
-                .iter()
-                .map(|tally| tally.p_value)
-                .fold(0.0, f64::max),
-            tallies,
-            passed: false,
-        }
+    fn steps_of(&self, evidence: &Evidence) -> Vec<Step> {
+        let candidates = self.plan.candidates.iter();
+        let thresholds: Vec<Threshold> = candidates.map(|one| one.threshold).collect();
+        let tallies =
+            |constraint: &Constraint| evidence.tallies(*constraint, &thresholds, self.one);
+        let tallies: Vec<Vec<Tally>> = self.plan.constraints.iter().map(tallies).collect();
+        let answered = evidence.all_answered(&thresholds).into_iter().enumerate();
+        answered
+            .map(|(candidate, answered)| {
+                let tallies: Vec<Tally> = tallies.iter().map(|of| of[candidate]).collect();
+                let p_values = tallies.iter().map(|tally| tally.p_value);
+                Step {
+                    candidate,
+                    answered: answered.total,
+                    errors: answered.errors,
+                    p_value: p_values.fold(0.0, f64::max),
+                    tallies,
+                    passed: false,
+                }
+            })
+            .collect()
     }
 
     fn certified(&self, step: Step, run: Vec<Step>) -> Certified {
@@ -261,8 +270,9 @@ impl<'a> Tests<'a> {
 
     fn not_certified(&self, run: Vec<Step>) -> NotCertified {
         let plan = self.plan;
-        let best = (0..plan.candidates.len())
-            .map(|j| self.step(j))
+        let best = self
+            .steps()
+            .into_iter()
             .min_by(|x, y| x.p_value.total_cmp(&y.p_value))
             .expect("a plan has candidates");
         let needed = Needed::new(self, &best);

@@ -11,6 +11,7 @@ use crate::binomial;
 use crate::bounds::{wsr_p, wsr_refuting_p};
 use crate::rows::{Block, Grouped, Sample};
 use crate::scored::{Count, ERRORS_AMONG_ANSWERS, Scored, count};
+use rayon::prelude::*;
 use stage1_core::certificate::{Constraint, GroupRisk, Tally, UnitRule};
 use stage1_core::policy::{Score, Threshold};
 use std::ops::Range;
@@ -57,9 +58,38 @@ impl Evidence {
         }
     }
 
+    /// [`Self::answered`] at each of many thresholds.
+    pub(crate) fn all_answered(&self, thresholds: &[Threshold]) -> Vec<Count> {
+        self.scored().counts(ERRORS_AMONG_ANSWERS, thresholds)
+    }
+
+    /// [`Self::tally`] at each of many thresholds.
+    pub(crate) fn tallies(
+        &self,
+        constraint: Constraint,
+        thresholds: &[Threshold],
+        level: f64,
+    ) -> Vec<Tally> {
+        let counts = self.scored().counts(constraint, thresholds);
+        let counted = counts.into_par_iter().zip(thresholds);
+        counted
+            .map(|(count, threshold)| self.tested(count, constraint, *threshold, level))
+            .collect()
+    }
+
     /// The test of "the rate is at least α". Betting tests are for the selective error only.
     pub(crate) fn tally(&self, constraint: Constraint, threshold: Threshold, level: f64) -> Tally {
-        let Count { errors, total } = self.scored().count(constraint, threshold);
+        let count = self.scored().count(constraint, threshold);
+        self.tested(count, constraint, threshold, level)
+    }
+
+    fn tested(
+        &self,
+        Count { errors, total }: Count,
+        constraint: Constraint,
+        threshold: Threshold,
+        level: f64,
+    ) -> Tally {
         let alpha = constraint.alpha();
         let p_value = match self {
             // The p-value of no case at all is P(Bin(0, α) ≤ 0) = 1.

@@ -235,16 +235,36 @@ fn gathered(set: &LogitSet, rows: &[usize]) -> Vec<f32> {
 
 /// Indices of the kept rows in canonical order.
 pub(crate) fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
-    let keys: Vec<_> = (0..set.n())
-        .into_par_iter()
-        .map(|i| (row_key(set, i, "order", seed), unit(set, i), i))
-        .collect();
-    let mut kept = match &set.units {
-        None => keys,
-        Some(_) => smallest_of_each_unit(keys),
+    let key = |i: usize| row_key(set, i, "order", seed);
+    match &set.units {
+        None => sorted_by_digest(set.n(), key),
+        Some(units) => {
+            let keys = (0..set.n()).into_par_iter().map(|i| (key(i), units[i], i));
+            let mut kept = smallest_of_each_unit(keys.collect());
+            kept.par_sort_unstable();
+            kept.into_iter().map(|(_, _, i)| i).collect()
+        }
+    }
+}
+
+/// `0..n` by digest, those of equal digests in their order. Digests are compared by their first eight bytes, and made
+/// again where these are equal: a fifth of the memory to be moved.
+fn sorted_by_digest(n: usize, key: impl Fn(usize) -> Digest + Sync) -> Vec<usize> {
+    let prefix = |digest: Digest| {
+        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     };
-    kept.par_sort_unstable();
-    kept.into_iter().map(|(_, _, i)| i).collect()
+    let mut rows: Vec<(u64, usize)> = (0..n)
+        .into_par_iter()
+        .map(|i| (prefix(key(i)), i))
+        .collect();
+    rows.par_sort_unstable();
+    for run in rows.chunk_by_mut(|a, b| a.0 == b.0) {
+        if run.len() > 1 {
+            run.sort_by_cached_key(|(_, i)| (key(*i), *i));
+        }
+    }
+    rows.into_iter().map(|(_, i)| i).collect()
 }
 
 type Key = (Digest, u64, usize);
@@ -257,10 +277,6 @@ fn smallest_of_each_unit(keys: Vec<Key>) -> Vec<Key> {
             .or_insert(key);
     }
     best.into_values().collect()
-}
-
-fn unit(set: &LogitSet, i: usize) -> u64 {
-    set.units.as_ref().map_or(0, |units| units[i])
 }
 
 /// The seeded hash of a row: of its id, or of its bytes (logits and label) if it has none.

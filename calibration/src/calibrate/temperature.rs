@@ -1,16 +1,20 @@
 //! Temperature scaling (Guo et al. 2017) by a search that can't get lost: the likelihood is convex in 1/T.
 
+use crate::exponential::exp_of_nonpositive;
 use crate::parallel::chunked_sums;
 use crate::rows::Labelled;
 use libm::{exp, fabs, log};
-use stage1_core::policy::{Fallback, Mixture, argmax, softmax_into};
+use stage1_core::policy::{Fallback, Mixture, argmax};
+use std::ops::Range;
 
 /// The search's border: T between e⁻¹⁶ and e¹⁶.
 const BORDER: f64 = 16.0;
 /// The search ends when u = ln(1/T) is known to this.
 const WIDTH: f64 = 1e-13;
-/// Rows on which a search over many starts.
-const SOME: usize = 1 << 14;
+/// A search over many rows starts on this share of them,
+const SHARE: usize = 16;
+/// if these are as many.
+const SOME: usize = 1 << 12;
 
 /// The temperature T that maximises the likelihood of `labels` under softmax(z / T).
 ///
@@ -33,10 +37,10 @@ pub(super) fn temperature_near(rows: Labelled<'_>, near: Option<f64>) -> Result<
 
 /// The temperature of rows at even distances, if there are so many that it saves work.
 fn of_some(rows: Labelled<'_>) -> Option<f64> {
-    if rows.n() < 4 * SOME {
+    if rows.n() < SHARE * SOME {
         return None;
     }
-    let some = || (0..SOME).map(|i| i * rows.n() / SOME);
+    let some = || (0..rows.n()).step_by(SHARE);
     let logits: Vec<f32> = some().flat_map(|i| rows.row(i)).copied().collect();
     let labels: Vec<usize> = some().map(|i| rows.labels[i]).collect();
     temperature(Labelled {
@@ -49,6 +53,7 @@ fn of_some(rows: Labelled<'_>) -> Option<f64> {
 
 /// Newton's steps from `u`; none if they don't soon end inside the border.
 fn polished(rows: Labelled<'_>, mut u: f64) -> Option<f64> {
+    let mut before = f64::INFINITY;
     for _ in 0..8 {
         let (value, derivative) = slope(rows, u);
         let step = value / derivative;
@@ -57,10 +62,13 @@ fn polished(rows: Labelled<'_>, mut u: f64) -> Option<f64> {
         if !(fabs(step) < 1.0 && fabs(u) < BORDER) {
             return None;
         }
-        // Errors are squared at each step.
-        if fabs(step) <= 1e-8 {
+        // Each step is about the square of the one before, times a factor: what the next one would still be.
+        let size = fabs(step);
+        let next = size * size * (size / (before * before)).max(1.0);
+        if size <= 1e-8 || (before.is_finite() && next <= 1e-10) {
             return Some(u);
         }
+        before = size;
     }
     None
 }
@@ -149,28 +157,74 @@ fn root(rows: Labelled<'_>) -> f64 {
 
 /// g(u) = mean over rows of Σ_k z_k·softmax(e^u·z)_k − z_label, which rises with u and is 0 at the optimum; and g′(u).
 fn slope(rows: Labelled<'_>, u: f64) -> (f64, f64) {
-    let temperature = exp(-u);
+    let scale = exp(u);
     let [sum, derivative] = chunked_sums(rows.n(), |range| {
-        let mut p = Vec::with_capacity(rows.classes);
+        let mut block = Block::new(rows.classes);
         let mut sums = [0.0; 2];
-        for i in range {
-            let row = rows.row(i);
-            softmax_into(row, temperature, &mut p);
-            // Relative to the label's logit: a shift of all logits must not cost digits.
-            let origin = f64::from(row[rows.labels[i]]);
-            let (mut mean, mut square) = (0.0, 0.0);
-            for (z, p) in row.iter().zip(&p) {
-                let z = f64::from(*z) - origin;
-                mean += p * z;
-                square += p * z * z;
-            }
-            sums[0] += mean;
-            sums[1] += square - mean * mean;
+        for start in range.clone().step_by(LANES) {
+            block.read(rows, start..range.end.min(start + LANES));
+            block.add_to(&mut sums, scale);
         }
         sums
     });
     let n = rows.n() as f64;
-    (sum / n, derivative / n / temperature)
+    (sum / n, derivative * scale / n)
+}
+
+/// Rows that are worked on together: loops over them become vector code.
+const LANES: usize = 32;
+
+/// Logits by class, each class's of a few rows side by side.
+struct Block {
+    /// z_k − z_label: a shift of all logits must not cost digits. Lanes without a row hold zeros, and add nothing.
+    logits: Vec<[f64; LANES]>,
+    /// The largest of a row.
+    largest: [f64; LANES],
+}
+
+impl Block {
+    fn new(classes: usize) -> Self {
+        Self {
+            logits: vec![[0.0; LANES]; classes],
+            largest: [0.0; LANES],
+        }
+    }
+
+    fn read(&mut self, rows: Labelled<'_>, range: Range<usize>) {
+        self.logits.fill([0.0; LANES]);
+        for (lane, i) in range.enumerate() {
+            let row = rows.row(i);
+            let origin = f64::from(row[rows.labels[i]]);
+            for (class, z) in self.logits.iter_mut().zip(row) {
+                class[lane] = f64::from(*z) - origin;
+            }
+        }
+        self.largest = [f64::NEG_INFINITY; LANES];
+        for class in &self.logits {
+            for (largest, z) in self.largest.iter_mut().zip(class) {
+                *largest = if *z > *largest { *z } else { *largest };
+            }
+        }
+    }
+
+    /// Adds the mean logit of each row under its softmax, and the variance.
+    fn add_to(&self, sums: &mut [f64; 2], scale: f64) {
+        let [mut whole, mut first, mut second] = [[0.0; LANES]; 3];
+        for class in &self.logits {
+            for lane in 0..LANES {
+                let z = class[lane];
+                let e = exp_of_nonpositive((z - self.largest[lane]) * scale);
+                whole[lane] += e;
+                first[lane] += e * z;
+                second[lane] += e * z * z;
+            }
+        }
+        for lane in 0..LANES {
+            let mean = first[lane] / whole[lane];
+            sums[0] += mean;
+            sums[1] += second[lane] / whole[lane] - mean * mean;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::calibrate::{binary_columns, platt, temperature};
 use crate::error::{Error, Result, level};
 use crate::procedure::level_of_one;
 use crate::rows::{FitHalf, SelectRows, Shape};
-use crate::scored::{Count, Scored};
+use crate::scored::{Count, ERRORS_AMONG_ANSWERS, Scored};
 use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Document};
 use stage1_core::certificate::{
@@ -206,8 +206,7 @@ impl<'a> Ask<'a> {
         let rows = Scored::new(&self.select.0.kept, score);
         let thresholds = self.thresholds(score, &rows);
         let one = level_of_one(self.target.procedure, thresholds.len(), self.level);
-        let assess = |threshold| self.assess(&rows, threshold, one);
-        let candidates: Vec<Candidate> = thresholds.into_par_iter().map(assess).collect();
+        let candidates = self.assess(&rows, &thresholds, one);
         let mut plan = Plan {
             schema_version: Plan::SCHEMA_VERSION,
             constraints: self.target.constraints.clone(),
@@ -256,18 +255,34 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// What val_select says of a threshold, and the power of its tests on val_calib at `level`.
-    fn assess(&self, rows: &Scored, threshold: Threshold, level: f64) -> Candidate {
+    /// What val_select says of each threshold, and the power of its tests on val_calib at `level`.
+    fn assess(&self, rows: &Scored, thresholds: &[Threshold], level: f64) -> Vec<Candidate> {
         let n = rows.values.len();
-        let measure = |constraint: &Constraint| {
-            let count = rows.count(*constraint, threshold);
-            measure(count, n, self.calib.units, constraint.alpha(), level)
+        let counts = |constraint: &Constraint| rows.counts(*constraint, thresholds);
+        let counts: Vec<Vec<Count>> = self.target.constraints.iter().map(counts).collect();
+        let answered = rows.counts(ERRORS_AMONG_ANSWERS, thresholds);
+        let candidate = |(j, answered): (usize, Count)| {
+            let measure = |(constraint, counts): (&Constraint, &Vec<Count>)| {
+                let alpha = constraint.alpha();
+                measure(counts[j], n, self.calib.units, alpha, level)
+            };
+            Candidate {
+                threshold: thresholds[j],
+                coverage: answered.total as f64 / n as f64,
+                measures: self
+                    .target
+                    .constraints
+                    .iter()
+                    .zip(&counts)
+                    .map(measure)
+                    .collect(),
+            }
         };
-        Candidate {
-            threshold,
-            coverage: rows.selective(threshold).total as f64 / n as f64,
-            measures: self.target.constraints.iter().map(measure).collect(),
-        }
+        answered
+            .into_par_iter()
+            .enumerate()
+            .map(candidate)
+            .collect()
     }
 }
 

@@ -14,6 +14,11 @@ use std::{
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// Its bytes; digests are ordered by them.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The digest of `bytes`.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
