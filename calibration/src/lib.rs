@@ -117,7 +117,6 @@ pub mod crc;
 mod decimal;
 mod error;
 mod evidence;
-mod exponential;
 pub mod fit;
 pub mod flips;
 pub mod forecast;

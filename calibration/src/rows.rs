@@ -11,6 +11,7 @@
 //! rows that fit ([`FitHalf`]) and rows that certify ([`CertifyHalf`]); each type is accepted only where it may be used.
 
 use crate::error::{Error, Result};
+use crate::metrics::Ranking;
 use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Hasher};
 use stage1_core::certificate::{SampleSize, UnitRule};
@@ -247,24 +248,23 @@ pub(crate) fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
     }
 }
 
-/// `0..n` by digest, those of equal digests in their order. Digests are compared by their first eight bytes, and made
-/// again where these are equal: a fifth of the memory to be moved.
+/// `0..n` by digest, those of equal digests in their order. Sorted are the first eight bytes; digests are made again where
+/// these are equal.
 fn sorted_by_digest(n: usize, key: impl Fn(usize) -> Digest + Sync) -> Vec<usize> {
-    let prefix = |digest: Digest| {
-        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+    let prefix = |i: usize| {
+        let [a, b, c, d, e, f, g, h, ..] = *key(i).as_bytes();
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     };
-    let mut rows: Vec<(u64, usize)> = (0..n)
-        .into_par_iter()
-        .map(|i| (prefix(key(i)), i))
-        .collect();
-    rows.par_sort_unstable();
-    for run in rows.chunk_by_mut(|a, b| a.0 == b.0) {
-        if run.len() > 1 {
-            run.sort_by_cached_key(|(_, i)| (key(*i), *i));
+    let prefixes: Vec<u64> = (0..n).into_par_iter().map(prefix).collect();
+    let mut order = Vec::with_capacity(n);
+    for group in Ranking::of_keys(&prefixes).groups() {
+        let start = order.len();
+        order.extend(group.iter().map(|i| *i as usize));
+        if group.len() > 1 {
+            order[start..].sort_by_cached_key(|i| key(*i));
         }
     }
-    rows.into_iter().map(|(_, i)| i).collect()
+    order
 }
 
 type Key = (Digest, u64, usize);

@@ -169,6 +169,27 @@ pub(crate) struct ValidateArgs {
     /// Exit 1 on INCONCLUSIVE too, not only on REFUTED
     #[arg(long)]
     pub(crate) require_held: bool,
+    /// Judge a policy of `stage1 calibrate --logits` on these logits (safetensors, npz or CSV): rows of split val_test if the
+    /// file has a `split` column, else all of them
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "config",
+        requires = "policy"
+    )]
+    pub(crate) logits: Option<PathBuf>,
+    /// With --logits: the policy, or its folder; its certificate.json lies beside it
+    #[arg(long, value_name = "PATH", requires = "logits")]
+    pub(crate) policy: Option<PathBuf>,
+    /// With --logits: where validation.json goes; the policy's folder if not given
+    #[arg(long, value_name = "DIR", requires = "logits")]
+    pub(crate) out: Option<PathBuf>,
+    /// With --logits: level of each side of the verdict
+    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.05)]
+    pub(crate) gamma: f64,
+    /// With --logits: seed of row order
+    #[arg(long, requires = "logits", default_value_t = 42)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,9 @@
 //! Temperature scaling (Guo et al. 2017) by a search that can't get lost: the likelihood is convex in 1/T.
 
-use crate::exponential::exp_of_nonpositive;
 use crate::parallel::chunked_sums;
 use crate::rows::Labelled;
 use libm::{exp, fabs, log};
-use stage1_core::policy::{Fallback, Mixture, argmax};
+use stage1_core::policy::{Fallback, Mixture, argmax, exp_of_nonpositive};
 use std::ops::Range;
 
 /// The search's border: T between e⁻¹⁶ and e¹⁶.

@@ -1,10 +1,9 @@
 use crate::error::{Error, Result};
-use crate::exponential::exp_of_nonpositive;
 use crate::rows::class;
 use libm::log;
 use rayon::prelude::*;
 use stage1_core::logits::LogitSet;
-use stage1_core::policy::{Outcome, Policy, argmax};
+use stage1_core::policy::{Outcome, Policy, argmax, exp_of_nonpositive};
 
 /// Probabilities, predictions and labels of rows.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,10 +15,18 @@ impl Ranking {
     /// If there are 2³⁰ rows or more.
     pub fn new(scores: &[f64]) -> Self {
         let keys: Vec<u64> = scores.iter().map(|score| falling(*score)).collect();
+        Self::of_keys(&keys)
+    }
+
+    /// Sorts rows by `keys`, smallest first; equal keys form a group, their rows in row order.
+    ///
+    /// # Panics
+    /// If there are 2³⁰ rows or more.
+    pub(crate) fn of_keys(keys: &[u64]) -> Self {
         let mut order: Vec<u32> = Vec::with_capacity(keys.len());
         let mut ends = Vec::with_capacity(keys.len());
         // Rows of one prefix are few, and lie together: they alone are compared in full.
-        for run in by_prefix(&keys).chunk_by(|a, b| a >> 32 == b >> 32) {
+        for run in by_prefix(keys).chunk_by(|a, b| a >> 32 == b >> 32) {
             let start = order.len();
             order.extend(run.iter().map(|word| *word as u32));
             let rows = &mut order[start..];

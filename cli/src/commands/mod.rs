@@ -19,3 +19,4 @@ pub(crate) mod session;
 pub(crate) mod split;
 pub(crate) mod train;
 pub(crate) mod validate;
+mod validate_logits;

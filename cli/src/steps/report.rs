@@ -253,6 +253,17 @@ impl Report {
     }
 }
 
+/// What was promised, and what rows say of it, where there is no run.
+pub(crate) fn verdict_text(certificate: &Certificate, validation: &Validation) -> String {
+    let mut rows = Vec::new();
+    certified_rows(certificate, &mut rows);
+    verdict_rows(validation, &mut rows);
+    if let Some(ledger) = &validation.test_ledger {
+        ledger_row("val_test", ledger, &mut rows);
+    }
+    table(&rows)
+}
+
 type Row = (&'static str, String, String);
 
 /// A ledger that is as it should be needs no words.

@@ -95,7 +95,7 @@ fn check_session(certificate: &Certificate, here: &Fingerprint) -> anyhow::Resul
 }
 
 /// The verdict as the ledger keeps it.
-fn conclude(ledger: &mut Ledger, validation: &Validation) -> anyhow::Result<()> {
+pub(crate) fn conclude(ledger: &mut Ledger, validation: &Validation) -> anyhow::Result<()> {
     if ledger.verdict(validation.opening).is_some() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use stage1_core::artifact::tensors::{self, Tensor};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Rows of three classes, reproducible; the larger the margin, the rarer an error.
-fn rows(n: u32, seed: u32) -> Vec<(u32, [f32; 3])> {
+pub(crate) fn rows(n: u32, seed: u32) -> Vec<(u32, [f32; 3])> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let mut uniform = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -24,7 +24,7 @@ fn rows(n: u32, seed: u32) -> Vec<(u32, [f32; 3])> {
     (0..n).map(&mut row).collect()
 }
 
-fn csv(rows: &[(u32, [f32; 3])], prefix: &str) -> String {
+pub(crate) fn csv(rows: &[(u32, [f32; 3])], prefix: &str) -> String {
     let mut text = "id,label,logit_0,logit_1,logit_2\n".to_owned();
     for (i, (label, [a, b, c])) in rows.iter().enumerate() {
         writeln!(text, "{prefix}{i},{label},{a},{b},{c}").unwrap();

@@ -14,4 +14,5 @@ mod metrics;
 mod monitor;
 mod pipeline;
 mod recovery;
+mod validate_logits;
 mod verbs;

@@ -20,10 +20,12 @@
 //! rows were looked at; the calibrator only shapes the *reported* probability and enters no comparison.
 
 mod calibrator;
+mod exponential;
 mod score;
 mod softmax;
 
 pub use calibrator::{Calibrator, Fallback, IsotonicCurve, Mixture, VennAbersSteps};
+pub use exponential::exp_of_nonpositive;
 pub use score::{Row, Score, Threshold};
 pub use softmax::{log_sum_exp, sigmoid, softmax_into, softplus};
 

@@ -1,5 +1,6 @@
 //! The number that is compared, and what it is compared with.
 
+use super::exponential::exp_of_nonpositive;
 use super::softmax::log_sum_exp;
 use serde::{Deserialize, Serialize};
 
@@ -85,13 +86,21 @@ impl Score {
 
 /// 1 / Σ exp((z_j − z_max) / T): one division, so that equal rows give equal bits.
 fn max_probability(logits: &[f32], temperature: f64) -> f64 {
-    let max = f64::from(logits[super::argmax(logits)]);
-    let sum: f64 = logits
-        .iter()
-        .map(|z| libm::exp((f64::from(*z) - max) / temperature))
-        .sum();
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let mut sum = 0.0;
+    for some in logits.chunks(LANES) {
+        let mut exponentials = [0.0; LANES];
+        for (e, z) in exponentials.iter_mut().zip(some) {
+            *e = exp_of_nonpositive((f64::from(*z) - max) / temperature);
+        }
+        // Lanes beyond the last class add zero.
+        sum = exponentials.iter().fold(sum, |sum, e| sum + e);
+    }
     1.0 / sum
 }
+
+/// Classes that are worked on together.
+const LANES: usize = 8;
 
 fn margin(logits: &[f32]) -> f64 {
     let best = super::argmax(logits);

@@ -160,14 +160,14 @@ impl Division {
     }
 }
 
-fn read(path: &Path, output: Output) -> anyhow::Result<LogitSet> {
+pub(crate) fn read(path: &Path, output: Output) -> anyhow::Result<LogitSet> {
     let table = tables::read(path)?;
     table.notes.iter().for_each(|note| output.note(note));
     Ok(table.set)
 }
 
 /// The rows of one split; all of them if the file doesn't name splits.
-fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Result<LogitSet> {
+pub(crate) fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Result<LogitSet> {
     let Some(splits) = &set.split else {
         return Ok(set.clone());
     };
@@ -190,7 +190,7 @@ fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Result<LogitSet>
 }
 
 /// What a model says of the rows, whatever their order.
-pub(super) fn contents_of(set: &LogitSet) -> Digest {
+pub(crate) fn contents_of(set: &LogitSet) -> Digest {
     let mut rows: Vec<_> = (0..set.n()).map(|i| contents(set, i)).collect();
     rows.sort_unstable();
     Digest::of_json(&rows)

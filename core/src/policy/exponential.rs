@@ -1,7 +1,6 @@
-//! An exponential that compilers turn into vector code: a loop over rows calls nothing.
+//! An exponential that compilers turn into vector code: a loop over rows, or over classes, calls nothing.
 //!
-//! Additions and multiplications only, so that the bits are the same on every platform. Scores that are compared with
-//! thresholds don't come from here: they have the one definition of `stage1_core::policy`.
+//! Additions and multiplications only, so that the bits are the same on every platform.
 
 use std::f64::consts::LOG2_E;
 
@@ -32,7 +31,7 @@ const TAYLOR: [f64; 14] = [
 
 /// exp(`x`) for x ≤ 0, to two units in the last place; 0 below −708.
 #[inline]
-pub(crate) fn exp_of_nonpositive(x: f64) -> f64 {
+pub fn exp_of_nonpositive(x: f64) -> f64 {
     // x = k·ln 2 + r.
     let shifted = x * LOG2_E + WHOLE;
     let k = shifted - WHOLE;

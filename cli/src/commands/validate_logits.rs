@@ -1,0 +1,239 @@
+//! `stage1 validate --logits`: judge a certified policy on logits that somebody else's model made.
+
+use super::calibrate_logits::division::{contents_of, read, rows_of};
+use crate::{
+    args::ValidateArgs,
+    output::{Answer, Output},
+    steps,
+};
+use anyhow::{Context, bail, ensure};
+use stage1_calibration::{
+    rows::TestRows,
+    verdict::{self, Opening, Validation},
+};
+use stage1_core::{
+    artifact::{Digest, Hasher, json},
+    certificate::Certificate,
+    config::{Config, VERSION},
+    ledger::{Kind, Ledger},
+    logits::LogitSet,
+    policy::{Policy, Score},
+};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+const POLICY: &str = "policy.json";
+const CERTIFICATE: &str = "certificate.json";
+const VALIDATION: &str = "validation.json";
+const TEST: &str = "val_test";
+
+/// Writes `validation.json` into `--out` (the policy's folder if not given).
+///
+/// The opening is recorded in the ledger beside the file before its labels are looked at. The ledger goes by the file's
+/// name, whatever the file holds: neither a new output folder nor more rows make a first opening of a later one.
+pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer> {
+    let logits = args.logits.as_deref().context("--logits names no file")?;
+    let folder = policy_folder(args.policy.as_deref().context("--policy names no policy")?);
+    let subject = Subject::open(&folder)?;
+    let gamma = gamma(args)?;
+    let test = test_rows(logits, *output)?;
+    let rows = TestRows::new(&test, args.seed)?;
+    let path = args.out.as_ref().unwrap_or(&folder).join(VALIDATION);
+    let digest = subject.on(&test);
+    let before = before(&path, digest, gamma, args.step.overwrite)?;
+    subject.check(&test)?;
+    let mut ledger = Ledger::open(logits, ledger_digest(), Kind::Test)?;
+    if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
+        ledger.check(&state);
+    }
+    let begun = ledger.begin_opening(digest, gamma)?;
+    if begun.repeated {
+        output.note(&format!(
+            "the same as opening {}, which the ledger has",
+            begun.number
+        ));
+    } else if begun.number > 1 {
+        output.warn(&format!(
+            "opening {} of the rows of this file ({}): the level holds for the first; this verdict is exploratory",
+            begun.number,
+            ledger.path().display()
+        ));
+    }
+    let opening = Opening {
+        subject_digest: digest,
+        number: begun.number,
+        ledger: Some(ledger.state()),
+    };
+    let Subject {
+        policy,
+        certificate,
+    } = &subject;
+    let validation = verdict::validate(policy, certificate, &rows, gamma, opening)?;
+    steps::validate::conclude(&mut ledger, &validation)?;
+    json::save(&validation, &path)?;
+    output.answer(
+        &validation,
+        &steps::report::verdict_text(certificate, &validation),
+    )?;
+    Ok(super::validate::answer(&validation, args.require_held))
+}
+
+/// The same as that of the attempts: a file of logits has no splits to be keyed by.
+fn ledger_digest() -> Digest {
+    Digest::of_bytes(b"a file of logits")
+}
+
+/// `--policy` is a policy, or the folder that holds it.
+fn policy_folder(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.to_owned(),
+        false => path.parent().map(Path::to_owned).unwrap_or_default(),
+    }
+}
+
+/// What was promised, and of which policy.
+struct Subject {
+    policy: Policy,
+    certificate: Certificate,
+}
+
+impl Subject {
+    fn open(folder: &Path) -> anyhow::Result<Self> {
+        let (policy, _) = json::load::<Policy>(&folder.join(POLICY))
+            .context("`stage1 calibrate --logits` makes a policy and its certificate")?;
+        let (certificate, _) = json::load::<Certificate>(&folder.join(CERTIFICATE))
+            .context("without a certificate nothing was promised that rows could hold or refute")?;
+        ensure!(
+            certificate.policy_digest == Digest::of_bytes(&json::to_bytes(&policy)),
+            "{}: the certificate is another policy's (digest {}); both files come from one calibration",
+            folder.display(),
+            certificate.policy_digest.short()
+        );
+        ensure!(
+            certificate.fingerprint.is_none(),
+            "{}: the certificate is that of a bundle's session, and a file doesn't show which session made it; \
+             `stage1 validate` without --logits opens val_test through that session",
+            folder.display()
+        );
+        Ok(Self {
+            policy,
+            certificate,
+        })
+    }
+
+    fn check(&self, test: &LogitSet) -> anyhow::Result<()> {
+        ensure!(
+            test.classes == self.policy.classes,
+            "val_test has logits of {} classes, the policy decides among {}",
+            test.classes,
+            self.policy.classes
+        );
+        ensure!(
+            self.policy.score != Score::Gate || test.gate.is_some(),
+            "the policy compares the output of a learned gate, and val_test has no `gate`"
+        );
+        Ok(())
+    }
+
+    /// Other rows, like another policy, are another opening.
+    fn on(&self, test: &LogitSet) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher
+            .field(b"validate")
+            .field(&json::to_bytes(&self.certificate))
+            .field(contents_of(test).as_bytes());
+        hasher.finish()
+    }
+}
+
+/// A verdict that was written before: about the very same it is written again, else it is replaced only if that was said.
+fn before(
+    path: &Path,
+    subject: Digest,
+    gamma: f64,
+    overwrite: bool,
+) -> anyhow::Result<Option<Validation>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let known = json::load::<Validation>(path)
+        .ok()
+        .map(|(validation, _)| validation);
+    let is_same =
+        |v: &Validation| v.subject_digest == subject && v.gamma.to_bits() == gamma.to_bits();
+    match known {
+        Some(known) if is_same(&known) => Ok(Some(known)),
+        // Of another policy, or of other rows: their ledger may be another one.
+        _ if overwrite => Ok(None),
+        _ => bail!(
+            "{} exists, with a verdict on other rows, another policy or at another level; choose another folder with --out, \
+             or replace it with --overwrite",
+            path.display()
+        ),
+    }
+}
+
+/// The rows of val_test, or all rows if the file doesn't name splits.
+fn test_rows(logits: &Path, output: Output) -> anyhow::Result<LogitSet> {
+    let set = read(logits, output)?;
+    match &set.split {
+        Some(splits) => check_apart(&set, splits)?,
+        None => {
+            let attempts = Ledger::open(logits, ledger_digest(), Kind::Calib)?;
+            ensure!(
+                attempts.attempts().next().is_none(),
+                "{}: rows of this file certified a policy ({}), and it has no `split` column that would show others: \
+                 val_test must be rows that nothing was chosen or certified on",
+                logits.display(),
+                attempts.path().display()
+            );
+        }
+    }
+    rows_of(logits, &set, TEST)
+}
+
+/// A group that trained, selected or certified can't judge; that no row does, unique ids and one split per row show.
+fn check_apart(set: &LogitSet, splits: &[String]) -> anyhow::Result<()> {
+    let (test, others): (Vec<usize>, Vec<usize>) = (0..set.n()).partition(|i| splits[*i] == TEST);
+    let Some(units) = &set.units else {
+        return Ok(());
+    };
+    let used: BTreeSet<_> = others.iter().map(|i| units[*i]).collect();
+    if let Some(i) = test.iter().find(|i| used.contains(&units[**i])) {
+        bail!(
+            "row {i}: its group is both in val_test and in another split: a group goes to one of them as a whole"
+        );
+    }
+    Ok(())
+}
+
+/// `--gamma`, or what `--set validate.gamma` says.
+fn gamma(args: &ValidateArgs) -> anyhow::Result<f64> {
+    let overrides = &args.step.source.overrides;
+    if overrides.is_empty() {
+        return checked(args.gamma);
+    }
+    if let Some(other) = overrides.iter().find(|text| !text.starts_with("validate.")) {
+        bail!(
+            "--set {other}: with --logits only keys of `validate` mean something, e.g. `validate.gamma=0.01`"
+        );
+    }
+    let nothing =
+        serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
+    checked(
+        Config::from_document(nothing, "--logits", overrides)?
+            .validate
+            .gamma,
+    )
+}
+
+/// Before the ledger records anything.
+fn checked(gamma: f64) -> anyhow::Result<f64> {
+    ensure!(
+        gamma > 0.0 && gamma < 1.0,
+        "gamma is {gamma}: a level between 0 and 1 is needed, e.g. `--gamma 0.05`"
+    );
+    Ok(gamma)
+}
