@@ -100,6 +100,9 @@ pub(crate) struct ExportArgs {
     /// Merge this adapter (LoRA, rsLoRA, DoRA, as Hugging Face PEFT saves it) into the backbone
     #[arg(long, value_name = "DIR", requires = "backbone")]
     pub(crate) adapter: Option<PathBuf>,
+    /// Run this many blocks of the backbone, and leave those above out; all if not given
+    #[arg(long, value_name = "N", requires = "backbone")]
+    pub(crate) blocks: Option<usize>,
     /// Rounding of the periods of DINOv3's rotary positions; bf16 as in Meta's own checkpoints
     #[arg(long, value_enum, requires = "backbone", default_value_t = Periods::Fp32)]
     pub(crate) rope_periods: Periods,

@@ -5,7 +5,12 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use serde_json::json;
-use stage1_core::{artifact::atomic, bundle::Parity, config::BackboneConfig, model::RopePeriods};
+use stage1_core::{
+    artifact::atomic,
+    bundle::Parity,
+    config::BackboneConfig,
+    model::{Blocks, RopePeriods},
+};
 use std::path::Path;
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
@@ -14,6 +19,7 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> 
             let backbone = BackboneConfig {
                 path: backbone.clone(),
                 adapter: args.adapter.clone(),
+                blocks: args.blocks.map_or(Blocks::All, Blocks::First),
                 rope_periods: match args.rope_periods {
                     Periods::Fp32 => RopePeriods::Fp32,
                     Periods::Bf16 => RopePeriods::Bf16,

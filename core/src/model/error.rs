@@ -65,6 +65,24 @@ pub enum ModelError {
         /// The next size up.
         larger: (usize, usize),
     },
+    /// The backbone has fewer blocks than are to be run, or none was asked for.
+    #[error(
+        "{count} blocks are to be run (`blocks`), the backbone has {layers}; give a number from 1 to {layers}, or leave it out to run all"
+    )]
+    BlockCount {
+        /// Blocks asked for.
+        count: usize,
+        /// Blocks that there are.
+        layers: usize,
+    },
+    /// Only transformers have blocks that a head could read instead of the last.
+    #[error(
+        "a {model_type} backbone consists of stages of different widths: a head reads the last one; leave `blocks` out (null)"
+    )]
+    NoBlocks {
+        /// The backbone's `model_type`.
+        model_type: &'static str,
+    },
     /// There are no rotary positions whose periods could be rounded.
     #[error(
         "a {model_type} backbone has no rotary positions: `rope_periods` must be fp32 (the default) for it"

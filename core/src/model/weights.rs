@@ -1,7 +1,7 @@
-use super::{BackboneSpec, ModelError, Result, Role, RopePeriods, TensorSpec};
+use super::{BackboneSpec, Blocks, ModelError, Result, Role, RopePeriods, TensorSpec};
 use crate::artifact::{Digest, Hasher, tensors::TensorFile};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::Write as _,
     path::{Path, PathBuf},
@@ -33,13 +33,23 @@ impl Weights {
     /// As [`BackboneSpec::from_hf_config`]; or names the tensors that are missing, unknown, of another shape than the
     /// configuration says, or not finite.
     pub fn open(dir: &Path) -> Result<Self> {
-        let spec = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
+        Self::open_blocks(dir, Blocks::All)
+    }
+
+    /// As [`Weights::open`], of the first blocks only: those above are neither read nor needed.
+    ///
+    /// # Errors
+    /// As [`Weights::open`] and [`BackboneSpec::with_blocks`].
+    pub fn open_blocks(dir: &Path, blocks: Blocks) -> Result<Self> {
+        let whole = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
+        let known = whole.tensors();
+        let spec = whole.with_blocks(blocks)?;
         let path = dir.join("model.safetensors");
         refuse_shards(dir, &path)?;
         let file = TensorFile::open(&path)?;
         let table = spec.tensors();
         let names = NamesInFile::resolve(&file, &table)?;
-        names.check(&table)?;
+        names.check(&table, &known)?;
         let mut tensors = BTreeMap::new();
         for TensorSpec { role, name, shape } in table {
             let found = &names.by_hf_name[&name];
@@ -64,6 +74,18 @@ impl Weights {
             spec: self.spec.with_rope_periods(periods)?,
             tensors: self.tensors,
         })
+    }
+
+    /// The same weights without those of the blocks above the first so many.
+    ///
+    /// # Errors
+    /// As [`BackboneSpec::with_blocks`].
+    pub fn with_blocks(self, blocks: Blocks) -> Result<Self> {
+        let spec = self.spec.with_blocks(blocks)?;
+        let kept: BTreeSet<_> = spec.tensors().into_iter().map(|t| t.role).collect();
+        let mut tensors = self.tensors;
+        tensors.retain(|role, _| kept.contains(role));
+        Ok(Self { spec, tensors })
     }
 
     /// The values of a tensor, to be changed.
@@ -173,7 +195,8 @@ impl NamesInFile {
         })
     }
 
-    fn check(&self, table: &[TensorSpec]) -> Result<()> {
+    /// The tensors of `table` must be there, and no others than those `known`.
+    fn check(&self, table: &[TensorSpec], known: &[TensorSpec]) -> Result<()> {
         let path = || self.path.clone();
         let missing = table
             .iter()
@@ -185,7 +208,7 @@ impl NamesInFile {
                 names,
             });
         }
-        let names = self.unknown(table);
+        let names = self.unknown(known);
         if !names.is_empty() {
             return Err(ModelError::UnknownTensors {
                 path: path(),
@@ -207,8 +230,8 @@ impl NamesInFile {
         Ok(())
     }
 
-    fn unknown(&self, table: &[TensorSpec]) -> Vec<String> {
-        let in_table = |name: &str| table.iter().any(|t| t.name == name);
+    fn unknown(&self, known: &[TensorSpec]) -> Vec<String> {
+        let in_table = |name: &str| known.iter().any(|t| t.name == name);
         let inside = self
             .by_hf_name
             .iter()

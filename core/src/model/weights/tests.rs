@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     artifact::tensors::{self, Tensor},
-    model::{ConvNextSpec, Ffn, VitSpec, spec::tests},
+    model::{BlockRole, ConvNextSpec, Ffn, VitSpec, spec::tests},
 };
 use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
@@ -207,6 +207,49 @@ fn what_does_not_fit_is_named() {
             "{want}: {error}"
         );
     }
+}
+
+#[test]
+fn blocks_above_are_neither_read_nor_needed() {
+    let is_above = |name: &String| name.starts_with("layer.1.");
+    let first = Blocks::First(1);
+    let whole = Weights::open(folder(&model()).path()).unwrap();
+    let cut = Weights::open_blocks(folder(&model()).path(), first).unwrap();
+    assert!(!cut.has(Role::Block(1, BlockRole::QWeight)));
+    assert_ne!(cut.digest(), whole.digest());
+    let mut without = model();
+    without.retain(|name, _| !is_above(name));
+    let mut broken = model();
+    for (_, tensor) in broken.iter_mut().filter(|(name, _)| is_above(name)) {
+        *tensor = Tensor::f32([1], vec![f32::NAN]);
+    }
+    // A model that was published with one block.
+    let mut small = config();
+    small["num_hidden_layers"] = 1.into();
+    let same = [
+        ("cut afterwards", whole.with_blocks(first).unwrap()),
+        (
+            "absent",
+            Weights::open_blocks(folder(&without).path(), first).unwrap(),
+        ),
+        (
+            "broken",
+            Weights::open_blocks(folder(&broken).path(), first).unwrap(),
+        ),
+        (
+            "one block",
+            Weights::open(folder_of(&small, &without).path()).unwrap(),
+        ),
+    ];
+    for (what, weights) in same {
+        assert_eq!(weights.digest(), cut.digest(), "{what}");
+    }
+    let unknown = with("layer.2.norm1.weight", Tensor::f32([8], vec![0.0; 8]));
+    let error = Weights::open_blocks(folder(&unknown).path(), first).unwrap_err();
+    assert!(
+        matches!(error, ModelError::UnknownTensors { .. }),
+        "{error}"
+    );
 }
 
 #[test]
