@@ -32,7 +32,7 @@ pub fn export_classifier(
     let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
     let mut graph = Graph::new("stage1_classifier");
     let size = checkpoint.preprocess.output_size();
-    let backbone = Backbone::write(&mut graph, weights, size)?;
+    let backbone = Backbone::write(&mut graph, weights, size, checkpoint.head.features.into())?;
     let features = backbone.features(&mut graph, checkpoint.head.features);
     let logits = head.logits(&mut graph, &features);
     graph.output(

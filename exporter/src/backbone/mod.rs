@@ -19,8 +19,28 @@ pub(crate) struct Backbone<'a> {
 enum Body {
     /// All tokens, [N, T, D].
     Sequence(Value),
+    /// The class token alone, [N, D].
+    Class(Value),
     /// The patches, [N, H, W, D]; the class token is their mean.
     Map(Value),
+}
+
+/// What is read of a backbone: nothing else of its last block needs to be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// All tokens.
+    Tokens,
+    /// The class token.
+    Class,
+}
+
+impl From<Features> for Reads {
+    fn from(features: Features) -> Self {
+        match features {
+            Features::Cls => Self::Class,
+            Features::ClsMeanPatch => Self::Tokens,
+        }
+    }
 }
 
 impl<'a> Backbone<'a> {
@@ -32,6 +52,7 @@ impl<'a> Backbone<'a> {
         graph: &mut Graph,
         weights: &'a Weights,
         (height, width): (usize, usize),
+        reads: Reads,
     ) -> Result<Self> {
         let spec = weights.spec();
         let grid = spec.grid(height, width)?;
@@ -44,8 +65,8 @@ impl<'a> Backbone<'a> {
         let pixel_values = graph.input("pixel_values", &shape);
         let (norm_eps, body) = match spec {
             BackboneSpec::Vit(vit) => {
-                let tokens = vit::tokens(graph, vit, weights, grid, &pixel_values);
-                (vit.norm_eps, Body::Sequence(tokens))
+                let body = vit::body(graph, vit, weights, grid, &pixel_values, reads);
+                (vit.norm_eps, body)
             }
             BackboneSpec::ConvNext(convnext) => {
                 let map = convnext::map(graph, convnext, weights, &pixel_values);
@@ -71,9 +92,13 @@ impl<'a> Backbone<'a> {
     }
 
     /// All tokens after the final norm, [N, T, D].
+    ///
+    /// # Panics
+    /// When it was written to be read by the class token alone.
     pub(crate) fn tokens(&self, graph: &mut Graph, name: &str) -> Value {
         let tokens = match &self.body {
             Body::Sequence(tokens) => tokens.clone(),
+            Body::Class(_) => panic!("only the class token was computed"),
             Body::Map(map) => {
                 let shape = [0, (self.tokens - 1) as i64, self.hidden() as i64];
                 let patches = graph.reshape("patch_tokens.unnormed", map, &shape);
@@ -91,6 +116,7 @@ impl<'a> Backbone<'a> {
                 // The norm works token by token: that of the class token is enough.
                 let class = match &self.body {
                     Body::Sequence(tokens) => graph.first("class_token", tokens),
+                    Body::Class(class) => class.clone(),
                     Body::Map(map) => graph.mean_axes("class_token", map, &[1, 2], false),
                 };
                 self.norm(graph, "features", &class)
