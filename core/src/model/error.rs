@@ -94,14 +94,13 @@ pub enum ModelError {
     /// An adapter can't be read or doesn't fit.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The weights are in several files.
-    #[error(
-        "{}: the weights are split over several files; merge them into one `model.safetensors` (Hugging Face `save_pretrained` with a large `max_shard_size` does)",
-        path.display()
-    )]
-    Sharded {
-        /// The index file that was found instead.
+    /// The index of weights in several files doesn't agree with the files.
+    #[error("{}: not a valid index of safetensors files: {reason}; fetch the folder's files again", path.display())]
+    ShardIndex {
+        /// The index file.
         path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The file holds no backbone of this family under any prefix.
     #[error("{}: no tensor is named `{name}`, alone or after a prefix; this is not a backbone as Hugging Face saves it", path.display())]

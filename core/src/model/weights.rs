@@ -1,11 +1,14 @@
+mod stored;
+
 use super::{BackboneSpec, Blocks, ModelError, Result, Role, RopePeriods, TensorSpec};
-use crate::artifact::{Digest, Hasher, tensors::TensorFile};
+use crate::artifact::{Digest, Hasher};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     io::Write as _,
     path::{Path, PathBuf},
 };
+use stored::Stored;
 
 /// A backbone's tensors in float32, checked against its [`BackboneSpec`].
 #[derive(Clone)]
@@ -24,7 +27,8 @@ impl fmt::Debug for Weights {
 }
 
 impl Weights {
-    /// Reads `config.json` and `model.safetensors` of a Hugging Face folder.
+    /// Reads `config.json` and `model.safetensors` of a Hugging Face folder, or the files that
+    /// `model.safetensors.index.json` names in its place.
     ///
     /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks and stages may be nested in `model.`.
     /// Half-precision files are widened. The mask token, poolers and classifiers are left out.
@@ -44,17 +48,15 @@ impl Weights {
         let whole = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
         let known = whole.tensors();
         let spec = whole.with_blocks(blocks)?;
-        let path = dir.join("model.safetensors");
-        refuse_shards(dir, &path)?;
-        let file = TensorFile::open(&path)?;
+        let stored = Stored::open(dir)?;
         let table = spec.tensors();
-        let names = NamesInFile::resolve(&file, &table)?;
+        let names = NamesInFile::resolve(&stored, &table)?;
         names.check(&table, &known)?;
         let mut tensors = BTreeMap::new();
         for TensorSpec { role, name, shape } in table {
             let found = &names.by_hf_name[&name];
-            let values = file.f32_of_shape(found, &shape)?;
-            check_finite(&path, found, &values)?;
+            let values = stored.f32_of_shape(found, &shape)?;
+            check_finite(stored.path(), found, &values)?;
             tensors.insert(role, (shape, values));
         }
         Ok(Self { spec, tensors })
@@ -142,14 +144,6 @@ fn hash_values(hasher: &mut Hasher, values: &[f32]) {
     }
 }
 
-fn refuse_shards(dir: &Path, whole: &Path) -> Result<()> {
-    let index = dir.join("model.safetensors.index.json");
-    if whole.exists() || !index.exists() {
-        return Ok(());
-    }
-    Err(ModelError::Sharded { path: index })
-}
-
 fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
@@ -171,11 +165,11 @@ struct NamesInFile {
 }
 
 impl NamesInFile {
-    fn resolve(file: &TensorFile, table: &[TensorSpec]) -> Result<Self> {
-        let mut shapes = file.shapes()?;
+    fn resolve(stored: &Stored, table: &[TensorSpec]) -> Result<Self> {
+        let mut shapes = stored.shapes();
         // transformers saves "no registers" as a tensor without values.
         shapes.retain(|_, shape| !shape.contains(&0));
-        let prefix = prefix(&shapes, table, file.path())?;
+        let prefix = prefix(&shapes, table, stored.path())?;
         let (mut by_hf_name, mut outside) = (BTreeMap::new(), Vec::new());
         for found in shapes.keys() {
             let name = found.strip_prefix(&prefix).map(canonical);
@@ -188,7 +182,7 @@ impl NamesInFile {
             }
         }
         Ok(Self {
-            path: file.path().to_owned(),
+            path: stored.path().to_owned(),
             by_hf_name,
             shapes,
             outside,
