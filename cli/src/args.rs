@@ -109,6 +109,10 @@ pub(crate) struct ExportArgs {
     /// Input size of the embedding model, in pixels
     #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
+    /// Show nodes by type, parameters, FLOPs per image, bytes, and what was folded: of the export just made, or, with a path,
+    /// of an ONNX file or a bundle that is there
+    #[arg(long, value_name = "FILE|BUNDLE", num_args = 0..=1)]
+    pub(crate) inspect: Option<Option<PathBuf>>,
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,

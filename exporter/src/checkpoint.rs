@@ -40,6 +40,7 @@ pub fn export_classifier(
         &[Axis::Batch, Axis::Fixed(checkpoint.head.classes)],
     );
     let mut properties = properties(checkpoint);
+    properties.extend([backbone.folded()]);
     properties.extend(metadata.clone());
     graph.finish(&properties)
 }

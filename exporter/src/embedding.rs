@@ -21,5 +21,5 @@ pub fn export_embedding(weights: &Weights, height: usize, width: usize) -> Resul
     let count = Axis::Fixed(backbone.token_count());
     graph.output(&tokens, &[Axis::Batch, count, width]);
     graph.output(&features, &[Axis::Batch, width]);
-    graph.finish(&BTreeMap::new())
+    graph.finish(&BTreeMap::from([backbone.folded()]))
 }

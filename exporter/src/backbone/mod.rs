@@ -4,7 +4,10 @@
 mod convnext;
 mod vit;
 
-use crate::graph::{Axis, Graph, Value};
+use crate::{
+    graph::{Axis, Graph, Value},
+    inspect::FOLDED,
+};
 use stage1_core::model::{BackboneSpec, Features, Result, Role, Weights};
 
 /// A backbone that was written into a graph, up to its final norm.
@@ -13,6 +16,7 @@ pub(crate) struct Backbone<'a> {
     norm_eps: f64,
     tokens: usize,
     body: Body,
+    folded: Vec<&'static str>,
 }
 
 /// What the last layer leaves, not normed yet. D is the width of a token.
@@ -63,14 +67,14 @@ impl<'a> Backbone<'a> {
             Axis::Fixed(width),
         ];
         let pixel_values = graph.input("pixel_values", &shape);
-        let (norm_eps, body) = match spec {
+        let (norm_eps, body, folded) = match spec {
             BackboneSpec::Vit(vit) => {
                 let body = vit::body(graph, vit, weights, grid, &pixel_values, reads);
-                (vit.norm_eps, body)
+                (vit.norm_eps, body, vit::folded(vit, reads))
             }
             BackboneSpec::ConvNext(convnext) => {
                 let map = convnext::map(graph, convnext, weights, &pixel_values);
-                (convnext.norm_eps, Body::Map(map))
+                (convnext.norm_eps, Body::Map(map), convnext::FOLDED.to_vec())
             }
         };
         Ok(Self {
@@ -78,7 +82,14 @@ impl<'a> Backbone<'a> {
             norm_eps,
             tokens: spec.token_count(height, width)?,
             body,
+            folded,
         })
+    }
+
+    /// What was folded into weights or left out, as a property of the model.
+    pub(crate) fn folded(&self) -> (String, String) {
+        let list = serde_json::to_string(&self.folded).expect("plain text has a JSON form");
+        (FOLDED.to_owned(), list)
     }
 
     /// Width D of a token.

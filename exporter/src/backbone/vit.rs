@@ -46,6 +46,31 @@ pub(super) fn body(
     }
 }
 
+/// What is folded, for people.
+pub(super) fn folded(spec: &VitSpec, reads: Reads) -> Vec<&'static str> {
+    let mut folded = vec![
+        "q, k and v into one product",
+        "the attention's scale into q",
+        "LayerScale into the layer before it",
+    ];
+    if spec.ffn == Ffn::SwiGlu {
+        folded.push("gate and up into one product");
+    }
+    folded.push(match spec.positions {
+        Positions::Learned { .. } => {
+            "class token, registers and interpolated positions into one table"
+        }
+        Positions::Rope { .. } => "class token and registers into one table",
+    });
+    if let Positions::Rope { .. } = spec.positions {
+        folded.push("rotary positions into constant tables");
+    }
+    if reads == Reads::Class {
+        folded.push("left out: all tokens but the class token in the last block");
+    }
+    folded
+}
+
 struct Vit<'a> {
     spec: &'a VitSpec,
     weights: &'a Weights,

@@ -11,7 +11,7 @@ use stage1_core::{
     model::{Features, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
-use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, parity};
+use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, inspect, parity};
 use std::collections::BTreeMap;
 
 /// A multiple of every golden backbone's patch.
@@ -246,6 +246,13 @@ fn a_class_token_alone_is_the_references() {
                 .expect("a class token");
             let error = relative_error(&got, &want);
             assert!(error <= 1e-4, "{name} {case}: {error:e}");
+            let whole = export_embedding(&trained.weights, shape[2], shape[3]).expect("exported");
+            let flops = |model: &[u8]| inspect(model).expect("a model").flops_per_image;
+            let [one, all] = [&model, &whole.model].map(|model| flops(model).expect("known"));
+            assert!(
+                one - 2 * ((width * width) as u64) < all,
+                "{name}: {one} of {all}"
+            );
             let text = String::from_utf8_lossy(&model);
             assert!(
                 text.contains("blocks.1.attn.kv") && !text.contains("blocks.1.attn.qkv"),
