@@ -17,9 +17,15 @@ use crate::{
         type_proto,
     },
 };
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message},
+};
 use stage1_core::artifact::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 /// The oldest pair of versions that has everything used here (LayerNormalization came with 17): what TensorRT 10 and
 /// every ONNX Runtime of the last years read.
@@ -146,17 +152,38 @@ impl Graph {
             }],
             producer_name: Some("stage1".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            graph: Some(self.proto),
             metadata_props: metadata.iter().map(entry).collect(),
             ..ModelProto::default()
         };
-        check_size(model.encoded_len())?;
-        let model = model.encode_to_vec();
+        let model = encode(&model, self.proto)?;
         Ok(Exported {
             digest: Digest::of_bytes(&model),
             model,
         })
     }
+}
+
+/// The model with its graph. Each constant is dropped once it is written: weights aren't held twice.
+fn encode(model: &ModelProto, mut graph: GraphProto) -> Result<Vec<u8>> {
+    /// The fields' numbers in `onnx.proto`.
+    const GRAPH: u32 = 7;
+    const INITIALIZER: u32 = 5;
+    let constants = mem::take(&mut graph.initializer);
+    let sizes = constants.iter();
+    let constants_len: usize = sizes.map(|c| message::encoded_len(INITIALIZER, c)).sum();
+    let graph_len = graph.encoded_len() + constants_len;
+    let prefix = key_len(GRAPH) + encoded_len_varint(graph_len as u64);
+    let bytes = model.encoded_len() + prefix + graph_len;
+    check_size(bytes)?;
+    let mut encoded = Vec::with_capacity(bytes);
+    model.encode_raw(&mut encoded);
+    encode_key(GRAPH, WireType::LengthDelimited, &mut encoded);
+    encode_varint(graph_len as u64, &mut encoded);
+    graph.encode_raw(&mut encoded);
+    for constant in constants {
+        message::encode(INITIALIZER, &constant, &mut encoded);
+    }
+    Ok(encoded)
 }
 
 /// Fails when a model of this many bytes can't be written as one file.

@@ -10,7 +10,10 @@ impl Graph {
             values.len(),
             "`{name}` {shape:?}"
         );
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut raw = vec![0; 4 * values.len()];
+        for (bytes, value) in raw.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
         self.constant(name, DataType::Float, shape, raw)
     }
 
