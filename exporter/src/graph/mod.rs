@@ -19,13 +19,10 @@ use crate::{
 };
 use prost::{
     Message as _,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message},
+    encoding::{WireType, encode_key, encode_varint},
 };
 use stage1_core::artifact::Digest;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The oldest pair of versions that has everything used here (LayerNormalization came with 17): what TensorRT 10 and
 /// every ONNX Runtime of the last years read.
@@ -68,6 +65,8 @@ pub(crate) enum Attribute {
 /// A graph in the making.
 pub(crate) struct Graph {
     proto: GraphProto,
+    /// Its constants, encoded as fields of the graph: weights are large, and so are in memory once only.
+    constants: Vec<u8>,
     /// Every name that is taken: a second one would silently replace the first in some readers.
     names: BTreeSet<String>,
 }
@@ -80,6 +79,7 @@ impl Graph {
         };
         Self {
             proto,
+            constants: Vec::new(),
             names: BTreeSet::new(),
         }
     }
@@ -155,7 +155,7 @@ impl Graph {
             metadata_props: metadata.iter().map(entry).collect(),
             ..ModelProto::default()
         };
-        let model = encode(&model, self.proto)?;
+        let model = encode(&model, &self.proto, self.constants)?;
         Ok(Exported {
             digest: Digest::of_bytes(&model),
             model,
@@ -163,27 +163,17 @@ impl Graph {
     }
 }
 
-/// The model with its graph. Each constant is dropped once it is written: weights aren't held twice.
-fn encode(model: &ModelProto, mut graph: GraphProto) -> Result<Vec<u8>> {
-    /// The fields' numbers in `onnx.proto`.
+/// The model with its graph, whose constants are encoded already: the rest goes around them, where they are.
+fn encode(model: &ModelProto, graph: &GraphProto, mut constants: Vec<u8>) -> Result<Vec<u8>> {
+    /// The field's number in `onnx.proto`.
     const GRAPH: u32 = 7;
-    const INITIALIZER: u32 = 5;
-    let constants = mem::take(&mut graph.initializer);
-    let sizes = constants.iter();
-    let constants_len: usize = sizes.map(|c| message::encoded_len(INITIALIZER, c)).sum();
-    let graph_len = graph.encoded_len() + constants_len;
-    let prefix = key_len(GRAPH) + encoded_len_varint(graph_len as u64);
-    let bytes = model.encoded_len() + prefix + graph_len;
-    check_size(bytes)?;
-    let mut encoded = Vec::with_capacity(bytes);
-    model.encode_raw(&mut encoded);
-    encode_key(GRAPH, WireType::LengthDelimited, &mut encoded);
-    encode_varint(graph_len as u64, &mut encoded);
-    graph.encode_raw(&mut encoded);
-    for constant in constants {
-        message::encode(INITIALIZER, &constant, &mut encoded);
-    }
-    Ok(encoded)
+    graph.encode_raw(&mut constants);
+    let mut start = model.encode_to_vec();
+    encode_key(GRAPH, WireType::LengthDelimited, &mut start);
+    encode_varint(constants.len() as u64, &mut start);
+    check_size(start.len() + constants.len())?;
+    constants.splice(..0, start);
+    Ok(constants)
 }
 
 /// Fails when a model of this many bytes can't be written as one file.

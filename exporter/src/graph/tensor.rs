@@ -1,6 +1,7 @@
 //! Constants of a graph.
 
 use super::{DataType, Graph, TensorProto, Value};
+use prost::encoding::message;
 
 impl Graph {
     /// A float32 constant.
@@ -45,13 +46,16 @@ impl Graph {
     }
 
     fn constant(&mut self, name: &str, kind: DataType, shape: &[usize], raw: Vec<u8>) -> Value {
-        self.proto.initializer.push(TensorProto {
+        /// The field's number in a graph of `onnx.proto`.
+        const INITIALIZER: u32 = 5;
+        let tensor = TensorProto {
             name: Some(name.to_owned()),
             data_type: Some(kind.into()),
             dims: shape.iter().map(|n| *n as i64).collect(),
             raw_data: Some(raw),
             ..TensorProto::default()
-        });
+        };
+        message::encode(INITIALIZER, &tensor, &mut self.constants);
         self.claim(name)
     }
 }
