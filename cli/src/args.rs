@@ -100,12 +100,19 @@ pub(crate) struct ExportArgs {
     /// Merge this adapter (LoRA, rsLoRA, DoRA, as Hugging Face PEFT saves it) into the backbone
     #[arg(long, value_name = "DIR", requires = "backbone")]
     pub(crate) adapter: Option<PathBuf>,
+    /// Run this many blocks of the backbone, and leave those above out; all if not given
+    #[arg(long, value_name = "N", requires = "backbone")]
+    pub(crate) blocks: Option<usize>,
     /// Rounding of the periods of DINOv3's rotary positions; bf16 as in Meta's own checkpoints
     #[arg(long, value_enum, requires = "backbone", default_value_t = Periods::Fp32)]
     pub(crate) rope_periods: Periods,
     /// Input size of the embedding model, in pixels
     #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
+    /// Show nodes by type, parameters, FLOPs per image, bytes, and what was folded: of the export just made, or, with a path,
+    /// of an ONNX file or a bundle that is there
+    #[arg(long, value_name = "FILE|BUNDLE", num_args = 0..=1)]
+    pub(crate) inspect: Option<Option<PathBuf>>,
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,

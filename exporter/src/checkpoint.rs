@@ -32,7 +32,7 @@ pub fn export_classifier(
     let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
     let mut graph = Graph::new("stage1_classifier");
     let size = checkpoint.preprocess.output_size();
-    let backbone = Backbone::write(&mut graph, weights, size)?;
+    let backbone = Backbone::write(&mut graph, weights, size, checkpoint.head.features.into())?;
     let features = backbone.features(&mut graph, checkpoint.head.features);
     let logits = head.logits(&mut graph, &features);
     graph.output(
@@ -40,6 +40,7 @@ pub fn export_classifier(
         &[Axis::Batch, Axis::Fixed(checkpoint.head.classes)],
     );
     let mut properties = properties(checkpoint);
+    properties.extend([backbone.folded()]);
     properties.extend(metadata.clone());
     graph.finish(&properties)
 }

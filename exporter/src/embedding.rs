@@ -1,6 +1,6 @@
 use crate::{
     Exported, Result,
-    backbone::Backbone,
+    backbone::{Backbone, Reads},
     graph::{Axis, Graph, check_size},
 };
 use stage1_core::model::Weights;
@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 pub fn export_embedding(weights: &Weights, height: usize, width: usize) -> Result<Exported> {
     check_size(4 * weights.spec().parameter_count())?;
     let mut graph = Graph::new("stage1_embedding");
-    let backbone = Backbone::write(&mut graph, weights, (height, width))?;
+    let backbone = Backbone::write(&mut graph, weights, (height, width), Reads::Tokens)?;
     let tokens = backbone.tokens(&mut graph, "tokens");
     let features = graph.first("features", &tokens);
     let width = Axis::Fixed(backbone.hidden());
     let count = Axis::Fixed(backbone.token_count());
     graph.output(&tokens, &[Axis::Batch, count, width]);
     graph.output(&features, &[Axis::Batch, width]);
-    graph.finish(&BTreeMap::new())
+    graph.finish(&BTreeMap::from([backbone.folded()]))
 }

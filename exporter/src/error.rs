@@ -37,6 +37,12 @@ pub enum Error {
         /// What protobuf allows.
         limit: usize,
     },
+    /// The file to inspect is no model.
+    #[error("not an ONNX file: {reason}")]
+    NotOnnx {
+        /// What the parser says.
+        reason: String,
+    },
     /// The session that parity was asked of failed.
     #[error("the session failed on a batch of {batch} images: {source}")]
     Session {

@@ -3,6 +3,7 @@
 //! - [`export_classifier`]: backbone and head, `pixel_values` [N, 3, H, W] to `logits` [N, K];
 //! - [`export_embedding`]: the backbone, `pixel_values` to `tokens` [N, T, D] and `features` [N, D];
 //! - [`parity`]: the exported model's logits against those that the trainer recorded, alone and in batches;
+//! - [`inspect()`]: what a model file consists of and what it costs to run;
 //! - [`import()`]: backbones in other forms (Meta's `.pth`, timm's safetensors, a DINOv2 in ONNX) into a Hugging Face folder.
 //!
 //! N is dynamic, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
@@ -18,6 +19,7 @@ mod error;
 mod graph;
 mod head;
 mod import;
+mod inspect;
 mod linear;
 #[allow(
     missing_docs,
@@ -34,4 +36,5 @@ pub use embedding::export_embedding;
 pub use error::{Error, Result};
 pub use graph::Exported;
 pub use import::{ImportError, ImportReport, TorchError, import};
+pub use inspect::{Inspection, inspect};
 pub use parity::{Session, Tolerances, parity};

@@ -40,11 +40,16 @@ impl Linear {
 
     /// The weight as `[in, out]`.
     pub(crate) fn transposed(&self) -> Vec<f32> {
+        /// Rows that are written together, so that a cache line that was fetched is filled.
+        const TOGETHER: usize = 16;
         let outputs = self.outputs();
         let mut transposed = vec![0.0; self.weight.len()];
-        for (out, row) in self.weight.chunks_exact(self.inputs).enumerate() {
-            for (input, value) in row.iter().enumerate() {
-                transposed[input * outputs + out] = *value;
+        for (block, rows) in self.weight.chunks(TOGETHER * self.inputs).enumerate() {
+            let (first, count) = (block * TOGETHER, rows.len() / self.inputs);
+            for (input, line) in transposed.chunks_exact_mut(outputs).enumerate() {
+                for (out, value) in line[first..first + count].iter_mut().enumerate() {
+                    *value = rows[out * self.inputs + input];
+                }
             }
         }
         transposed

@@ -1,25 +1,38 @@
 use crate::{
     args::{ExportArgs, Periods},
+    commands::inspect,
     output::{Answer, Output},
     steps::{self, Run, export::Outcome},
 };
 use anyhow::{Context, bail};
 use serde_json::json;
-use stage1_core::{artifact::atomic, bundle::Parity, config::BackboneConfig, model::RopePeriods};
+use stage1_core::{
+    artifact::atomic,
+    bundle::Parity,
+    config::BackboneConfig,
+    model::{Blocks, RopePeriods},
+};
 use std::path::Path;
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
+    if let Some(path) = args.inspect.as_ref().and_then(Option::as_ref) {
+        if args.backbone.is_some() {
+            bail!("--inspect with a path looks at what is there; leave the path or --backbone out");
+        }
+        return inspect::run(path, output);
+    }
     match (&args.backbone, args.image_size, &args.out) {
         (Some(backbone), Some(size), Some(out)) => {
             let backbone = BackboneConfig {
                 path: backbone.clone(),
                 adapter: args.adapter.clone(),
+                blocks: args.blocks.map_or(Blocks::All, Blocks::First),
                 rope_periods: match args.rope_periods {
                     Periods::Fp32 => RopePeriods::Fp32,
                     Periods::Bf16 => RopePeriods::Bf16,
                 },
             };
-            embedding(&backbone, size, out, args.step.overwrite, output)
+            embedding(&backbone, size, out, args, output)
         }
         (Some(_), _, _) => bail!("--backbone needs --image-size H[xW] and --out FILE"),
         (None, ..) => classifier(args, output),
@@ -36,10 +49,11 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
         Outcome::Exported(bundle) => {
             let parity = bundle.parity(stage1_core::bundle::FP32)?;
             let text = format!("bundle {}\n{}", bundle.dir().display(), describe(&parity));
-            output.answer(
-                &json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity}),
-                &text,
-            )?;
+            let document =
+                json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity});
+            let found = args.inspect.as_ref().map(|_| inspect::bundle(&bundle));
+            let (document, text) = inspect::append(found.transpose()?, document, text);
+            output.answer(&document, &text)?;
             Ok(Answer::Yes)
         }
         Outcome::ParityFailed(parity) => parity_failed(&parity, output),
@@ -68,10 +82,10 @@ fn embedding(
     backbone: &BackboneConfig,
     (height, width): (usize, usize),
     out: &Path,
-    overwrite: bool,
+    args: &ExportArgs,
     output: &Output,
 ) -> anyhow::Result<Answer> {
-    if out.exists() && !overwrite {
+    if out.exists() && !args.step.overwrite {
         bail!(
             "{} exists; choose another name with --out, or replace it with --overwrite",
             out.display()
@@ -93,6 +107,11 @@ fn embedding(
         out.display(),
         exported.model.len() as f64 / 1e6,
     );
+    let found = args
+        .inspect
+        .as_ref()
+        .map(|_| inspect::model(&exported.model));
+    let (document, text) = inspect::append(found.transpose()?, document, text);
     output.answer(&document, &text)?;
     Ok(Answer::Yes)
 }

@@ -10,6 +10,7 @@ pub(crate) mod export;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod metrics;
 pub(crate) mod monitor;
 pub(crate) mod predict;

@@ -3,8 +3,7 @@
 use super::Run;
 use anyhow::{Context, bail};
 use stage1_core::{
-    checkpoint::Checkpoint, config::Config, events::TrainingEvent, model::BackboneSpec,
-    progress::Progress,
+    checkpoint::Checkpoint, config::Config, events::TrainingEvent, progress::Progress,
 };
 use std::{
     env,
@@ -18,7 +17,10 @@ const TRAINER: &str = "stage1-train";
 
 /// Fails when the backbone can't be used with the configured image size: before all images are read, not after.
 pub(crate) fn check_backbone(config: &Config) -> anyhow::Result<()> {
-    let spec = BackboneSpec::from_hf_config(&config.backbone.path.join("config.json"))?;
+    let spec = config
+        .backbone
+        .spec()
+        .context("`backbone` can't be used as configured")?;
     let (height, width) = config.preprocess.output_size();
     spec.grid(height, width)
         .context("`preprocess` doesn't go with the backbone")?;

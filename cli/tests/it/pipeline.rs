@@ -96,6 +96,14 @@ fn every_kind_of_backbone_goes_the_whole_way() {
     let cases = [
         ("convnext", vec![set("path", "dinov3-convnext")], "convnext"),
         (
+            "blocks",
+            vec![
+                set("path", "dinov3-vit-swiglu"),
+                "backbone.blocks=1".to_owned(),
+            ],
+            "\"layers\":1",
+        ),
+        (
             "adapter",
             vec![
                 format!("backbone.path={uneven}"),

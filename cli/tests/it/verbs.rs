@@ -1,6 +1,6 @@
 //! Verbs that need no run: config, completions, import; and how predict and bench fail.
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Outcome};
 use serde_json::Value;
 use std::path::Path;
 
@@ -164,6 +164,55 @@ fn import_reads_tensors_and_executes_nothing() {
     cli.refuses(
         &rounded,
         &["dinov3_convnext backbone has no rotary positions"],
+    );
+}
+
+#[test]
+fn an_export_can_be_cut_and_inspected() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/dinov3-vit-mlp");
+    let golden = golden.display().to_string();
+    let cli = Cli::new();
+    let export = |out: &str, more: &[&str]| {
+        let fixed = [
+            "export",
+            "--backbone",
+            &golden,
+            "--image-size",
+            "32",
+            "--out",
+            out,
+        ];
+        cli.run([&fixed[..], &["--json", "--inspect"], more].concat())
+    };
+    let (whole, cut) = (
+        export("whole.onnx", &[]),
+        export("cut.onnx", &["--blocks", "1"]),
+    );
+    assert_eq!((whole.code, cut.code), (0, 0), "{whole} {cut}");
+    let number = |outcome: &Outcome, key: &str| outcome.json()["inspection"][key].as_u64().unwrap();
+    for key in ["flops_per_image", "parameters", "bytes"] {
+        assert!(number(&cut, key) < number(&whole, key), "{key}: {cut}");
+    }
+    let again = cli.run(["export", "--inspect", "cut.onnx", "--json"]);
+    assert_eq!(
+        again.json()["inspection"],
+        cut.json()["inspection"],
+        "{again}"
+    );
+    let words = cli.run(["export", "--inspect", "cut.onnx"]);
+    for want in [
+        "FLOPs per image 0.0",
+        "1 Softmax",
+        "LayerScale into the layer before it",
+    ] {
+        assert!(words.stdout.contains(want), "{want}: {words}");
+    }
+    cli.write("notes.txt", "no model");
+    cli.refuses(&["export", "--inspect", "notes.txt"], &["not an ONNX file"]);
+    let too_many = export("x.onnx", &["--blocks", "99"]);
+    assert!(
+        too_many.code == 2 && too_many.stdout.contains("99 blocks"),
+        "{too_many}"
     );
 }
 

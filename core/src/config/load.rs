@@ -1,5 +1,5 @@
 use super::{Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, Result, VERSION, schema};
-use crate::certificate::Procedure;
+use crate::{certificate::Procedure, model::Blocks};
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
@@ -117,6 +117,12 @@ impl Config {
                 share(self.validate.gamma),
                 open,
                 self.validate.gamma.to_string(),
+            ),
+            (
+                "backbone.blocks",
+                self.backbone.blocks != Blocks::First(0),
+                "a number of blocks ≥ 1, or null for all",
+                "0".to_owned(),
             ),
             (
                 "export.parity_tolerance",
@@ -401,6 +407,16 @@ backbone: {path: weights}
                 "head: {hidden: 64}",
                 &[],
                 "at `head.hidden`: expected no value, since `head.kind` is `linear`",
+            ),
+            (
+                "",
+                &["backbone.blocks=0"],
+                "at `backbone.blocks`: expected a number of blocks ≥ 1, or null for all, got 0",
+            ),
+            (
+                "",
+                &["backbone.blocks=last"],
+                "at `backbone.blocks`: expected a number of blocks, or null for all",
             ),
             (
                 "phase: gate",

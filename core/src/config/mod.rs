@@ -16,7 +16,7 @@ use crate::{
     artifact::Digest,
     certificate::{Attempts, Constraint, GroupRisk, Procedure},
     data::DataOptions,
-    model::{self, Adapter, Features, HeadKind, RopePeriods, Weights},
+    model::{self, Adapter, BackboneSpec, Blocks, Features, HeadKind, RopePeriods, Weights},
     preprocess::PreprocessSpec,
     split::SplitOptions,
 };
@@ -107,6 +107,10 @@ pub struct BackboneConfig {
     /// A folder with an adapter as Hugging Face PEFT saves it (LoRA, rsLoRA, DoRA), which is merged into the weights.
     #[serde(default)]
     pub adapter: Option<PathBuf>,
+    /// How many blocks are run: the head reads what the last of them leaves, after the final norm; blocks above are
+    /// neither loaded nor exported. `null`: all. For vision transformers only.
+    #[serde(default)]
+    pub blocks: Blocks,
     /// Rounding of the periods of DINOv3's rotary positions: `fp32`, as transformers and timm, or `bf16`, as Meta's
     /// checkpoints hold them.
     #[serde(default)]
@@ -117,13 +121,26 @@ impl BackboneConfig {
     /// The weights as configured.
     ///
     /// # Errors
-    /// As [`Weights::open`], [`Adapter::open`] and [`Weights::merged`]; or there are no rotary positions to round.
+    /// As [`Weights::open_blocks`], [`Adapter::open`] and [`Weights::merged`]; or there are no rotary positions to round.
     pub fn open(&self) -> model::Result<Weights> {
-        let weights = Weights::open(&self.path)?.with_rope_periods(self.rope_periods)?;
-        match &self.adapter {
-            Some(adapter) => weights.merged(&Adapter::open(adapter)?),
-            None => Ok(weights),
-        }
+        let weights = match &self.adapter {
+            // An adapter of the whole backbone is checked against the whole.
+            Some(adapter) => Weights::open(&self.path)?
+                .merged(&Adapter::open(adapter)?)?
+                .with_blocks(self.blocks)?,
+            None => Weights::open_blocks(&self.path, self.blocks)?,
+        };
+        weights.with_rope_periods(self.rope_periods)
+    }
+
+    /// The architecture as configured, from `config.json` alone.
+    ///
+    /// # Errors
+    /// As [`BackboneSpec::from_hf_config`], [`BackboneSpec::with_blocks`] and [`BackboneSpec::with_rope_periods`].
+    pub fn spec(&self) -> model::Result<BackboneSpec> {
+        BackboneSpec::from_hf_config(&self.path.join("config.json"))?
+            .with_blocks(self.blocks)?
+            .with_rope_periods(self.rope_periods)
     }
 }
 

@@ -65,6 +65,24 @@ pub enum ModelError {
         /// The next size up.
         larger: (usize, usize),
     },
+    /// The backbone has fewer blocks than are to be run, or none was asked for.
+    #[error(
+        "{count} blocks are to be run (`blocks`), the backbone has {layers}; give a number from 1 to {layers}, or leave it out to run all"
+    )]
+    BlockCount {
+        /// Blocks asked for.
+        count: usize,
+        /// Blocks that there are.
+        layers: usize,
+    },
+    /// Only transformers have blocks that a head could read instead of the last.
+    #[error(
+        "a {model_type} backbone consists of stages of different widths: a head reads the last one; leave `blocks` out (null)"
+    )]
+    NoBlocks {
+        /// The backbone's `model_type`.
+        model_type: &'static str,
+    },
     /// There are no rotary positions whose periods could be rounded.
     #[error(
         "a {model_type} backbone has no rotary positions: `rope_periods` must be fp32 (the default) for it"
@@ -76,14 +94,13 @@ pub enum ModelError {
     /// An adapter can't be read or doesn't fit.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The weights are in several files.
-    #[error(
-        "{}: the weights are split over several files; merge them into one `model.safetensors` (Hugging Face `save_pretrained` with a large `max_shard_size` does)",
-        path.display()
-    )]
-    Sharded {
-        /// The index file that was found instead.
+    /// The index of weights in several files doesn't agree with the files.
+    #[error("{}: not a valid index of safetensors files: {reason}; fetch the folder's files again", path.display())]
+    ShardIndex {
+        /// The index file.
         path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The file holds no backbone of this family under any prefix.
     #[error("{}: no tensor is named `{name}`, alone or after a prefix; this is not a backbone as Hugging Face saves it", path.display())]

@@ -26,6 +26,6 @@ pub use head::{Features, HeadKind, HeadSpec};
 pub use positions::{position_embeddings, rope_tables};
 pub use presets::{PRESETS, preset};
 pub use role::{BlockRole, LayerRole, Role, StageRole, TensorSpec};
-pub use spec::BackboneSpec;
+pub use spec::{BackboneSpec, Blocks};
 pub use vit::{Ffn, Positions, RopePeriods, VitFamily, VitSpec};
 pub use weights::Weights;

@@ -1,9 +1,22 @@
 use super::{
     ConvNextSpec, ModelError, Positions, Result, RopePeriods, TensorSpec, VitSpec, hf_config,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{fmt, path::Path};
+
+/// How many blocks of a vision transformer are run, counted from the image. What reads the backbone reads the tokens that
+/// the last of them leaves, after the backbone's final norm (as `get_intermediate_layers(norm=True)` of DINOv2 and timm).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a number of blocks, or null for all")]
+pub enum Blocks {
+    /// All of them (`null`).
+    #[default]
+    All,
+    /// The first so many, at least 1.
+    First(usize),
+}
 
 /// The numbers that determine a backbone's forward pass. Nothing about where its weights lie.
 ///
@@ -117,6 +130,28 @@ impl BackboneSpec {
     pub fn token_count(&self, height: usize, width: usize) -> Result<usize> {
         let (rows, columns) = self.grid(height, width)?;
         Ok(self.prefix_tokens() + rows * columns)
+    }
+
+    /// The backbone that ends after so many blocks: those above don't exist for it.
+    ///
+    /// # Errors
+    /// [`ModelError::BlockCount`] when there aren't so many, [`ModelError::NoBlocks`] for a ConvNeXt.
+    pub fn with_blocks(mut self, blocks: Blocks) -> Result<Self> {
+        let Blocks::First(count) = blocks else {
+            return Ok(self);
+        };
+        let model_type = self.model_type();
+        match &mut self {
+            Self::Vit(vit) if (1..=vit.layers).contains(&count) => vit.layers = count,
+            Self::Vit(vit) => {
+                return Err(ModelError::BlockCount {
+                    count,
+                    layers: vit.layers,
+                });
+            }
+            Self::ConvNext(_) => return Err(ModelError::NoBlocks { model_type }),
+        }
+        Ok(self)
     }
 
     /// The same backbone with the periods of its rotary positions rounded so.

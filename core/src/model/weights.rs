@@ -1,11 +1,14 @@
-use super::{BackboneSpec, ModelError, Result, Role, RopePeriods, TensorSpec};
-use crate::artifact::{Digest, Hasher, tensors::TensorFile};
+mod stored;
+
+use super::{BackboneSpec, Blocks, ModelError, Result, Role, RopePeriods, TensorSpec};
+use crate::artifact::{Digest, Hasher};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::Write as _,
     path::{Path, PathBuf},
 };
+use stored::Stored;
 
 /// A backbone's tensors in float32, checked against its [`BackboneSpec`].
 #[derive(Clone)]
@@ -24,7 +27,8 @@ impl fmt::Debug for Weights {
 }
 
 impl Weights {
-    /// Reads `config.json` and `model.safetensors` of a Hugging Face folder.
+    /// Reads `config.json` and `model.safetensors` of a Hugging Face folder, or the files that
+    /// `model.safetensors.index.json` names in its place.
     ///
     /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks and stages may be nested in `model.`.
     /// Half-precision files are widened. The mask token, poolers and classifiers are left out.
@@ -33,18 +37,26 @@ impl Weights {
     /// As [`BackboneSpec::from_hf_config`]; or names the tensors that are missing, unknown, of another shape than the
     /// configuration says, or not finite.
     pub fn open(dir: &Path) -> Result<Self> {
-        let spec = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
-        let path = dir.join("model.safetensors");
-        refuse_shards(dir, &path)?;
-        let file = TensorFile::open(&path)?;
+        Self::open_blocks(dir, Blocks::All)
+    }
+
+    /// As [`Weights::open`], of the first blocks only: those above are neither read nor needed.
+    ///
+    /// # Errors
+    /// As [`Weights::open`] and [`BackboneSpec::with_blocks`].
+    pub fn open_blocks(dir: &Path, blocks: Blocks) -> Result<Self> {
+        let whole = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
+        let known = whole.tensors();
+        let spec = whole.with_blocks(blocks)?;
+        let stored = Stored::open(dir)?;
         let table = spec.tensors();
-        let names = NamesInFile::resolve(&file, &table)?;
-        names.check(&table)?;
+        let names = NamesInFile::resolve(&stored, &table)?;
+        names.check(&table, &known)?;
         let mut tensors = BTreeMap::new();
         for TensorSpec { role, name, shape } in table {
             let found = &names.by_hf_name[&name];
-            let values = file.f32_of_shape(found, &shape)?;
-            check_finite(&path, found, &values)?;
+            let values = stored.f32_of_shape(found, &shape)?;
+            check_finite(stored.path(), found, &values)?;
             tensors.insert(role, (shape, values));
         }
         Ok(Self { spec, tensors })
@@ -64,6 +76,18 @@ impl Weights {
             spec: self.spec.with_rope_periods(periods)?,
             tensors: self.tensors,
         })
+    }
+
+    /// The same weights without those of the blocks above the first so many.
+    ///
+    /// # Errors
+    /// As [`BackboneSpec::with_blocks`].
+    pub fn with_blocks(self, blocks: Blocks) -> Result<Self> {
+        let spec = self.spec.with_blocks(blocks)?;
+        let kept: BTreeSet<_> = spec.tensors().into_iter().map(|t| t.role).collect();
+        let mut tensors = self.tensors;
+        tensors.retain(|role, _| kept.contains(role));
+        Ok(Self { spec, tensors })
     }
 
     /// The values of a tensor, to be changed.
@@ -120,14 +144,6 @@ fn hash_values(hasher: &mut Hasher, values: &[f32]) {
     }
 }
 
-fn refuse_shards(dir: &Path, whole: &Path) -> Result<()> {
-    let index = dir.join("model.safetensors.index.json");
-    if whole.exists() || !index.exists() {
-        return Ok(());
-    }
-    Err(ModelError::Sharded { path: index })
-}
-
 fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
@@ -149,11 +165,11 @@ struct NamesInFile {
 }
 
 impl NamesInFile {
-    fn resolve(file: &TensorFile, table: &[TensorSpec]) -> Result<Self> {
-        let mut shapes = file.shapes()?;
+    fn resolve(stored: &Stored, table: &[TensorSpec]) -> Result<Self> {
+        let mut shapes = stored.shapes();
         // transformers saves "no registers" as a tensor without values.
         shapes.retain(|_, shape| !shape.contains(&0));
-        let prefix = prefix(&shapes, table, file.path())?;
+        let prefix = prefix(&shapes, table, stored.path())?;
         let (mut by_hf_name, mut outside) = (BTreeMap::new(), Vec::new());
         for found in shapes.keys() {
             let name = found.strip_prefix(&prefix).map(canonical);
@@ -166,14 +182,15 @@ impl NamesInFile {
             }
         }
         Ok(Self {
-            path: file.path().to_owned(),
+            path: stored.path().to_owned(),
             by_hf_name,
             shapes,
             outside,
         })
     }
 
-    fn check(&self, table: &[TensorSpec]) -> Result<()> {
+    /// The tensors of `table` must be there, and no others than those `known`.
+    fn check(&self, table: &[TensorSpec], known: &[TensorSpec]) -> Result<()> {
         let path = || self.path.clone();
         let missing = table
             .iter()
@@ -185,7 +202,7 @@ impl NamesInFile {
                 names,
             });
         }
-        let names = self.unknown(table);
+        let names = self.unknown(known);
         if !names.is_empty() {
             return Err(ModelError::UnknownTensors {
                 path: path(),
@@ -207,8 +224,8 @@ impl NamesInFile {
         Ok(())
     }
 
-    fn unknown(&self, table: &[TensorSpec]) -> Vec<String> {
-        let in_table = |name: &str| table.iter().any(|t| t.name == name);
+    fn unknown(&self, known: &[TensorSpec]) -> Vec<String> {
+        let in_table = |name: &str| known.iter().any(|t| t.name == name);
         let inside = self
             .by_hf_name
             .iter()

@@ -99,5 +99,8 @@ impl ConvNext<'_> {
     }
 }
 
+/// What is folded, for people.
+pub(super) const FOLDED: [&str; 1] = ["LayerScale into the layer before it"];
+
 const TO_CHANNELS_LAST: [i64; 4] = [0, 2, 3, 1];
 const TO_CHANNELS_FIRST: [i64; 4] = [0, 3, 1, 2];

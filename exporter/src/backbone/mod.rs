@@ -4,7 +4,10 @@
 mod convnext;
 mod vit;
 
-use crate::graph::{Axis, Graph, Value};
+use crate::{
+    graph::{Axis, Graph, Value},
+    inspect::FOLDED,
+};
 use stage1_core::model::{BackboneSpec, Features, Result, Role, Weights};
 
 /// A backbone that was written into a graph, up to its final norm.
@@ -13,14 +16,35 @@ pub(crate) struct Backbone<'a> {
     norm_eps: f64,
     tokens: usize,
     body: Body,
+    folded: Vec<&'static str>,
 }
 
 /// What the last layer leaves, not normed yet. D is the width of a token.
 enum Body {
     /// All tokens, [N, T, D].
     Sequence(Value),
+    /// The class token alone, [N, D].
+    Class(Value),
     /// The patches, [N, H, W, D]; the class token is their mean.
     Map(Value),
+}
+
+/// What is read of a backbone: nothing else of its last block needs to be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// All tokens.
+    Tokens,
+    /// The class token.
+    Class,
+}
+
+impl From<Features> for Reads {
+    fn from(features: Features) -> Self {
+        match features {
+            Features::Cls => Self::Class,
+            Features::ClsMeanPatch => Self::Tokens,
+        }
+    }
 }
 
 impl<'a> Backbone<'a> {
@@ -32,6 +56,7 @@ impl<'a> Backbone<'a> {
         graph: &mut Graph,
         weights: &'a Weights,
         (height, width): (usize, usize),
+        reads: Reads,
     ) -> Result<Self> {
         let spec = weights.spec();
         let grid = spec.grid(height, width)?;
@@ -42,14 +67,14 @@ impl<'a> Backbone<'a> {
             Axis::Fixed(width),
         ];
         let pixel_values = graph.input("pixel_values", &shape);
-        let (norm_eps, body) = match spec {
+        let (norm_eps, body, folded) = match spec {
             BackboneSpec::Vit(vit) => {
-                let tokens = vit::tokens(graph, vit, weights, grid, &pixel_values);
-                (vit.norm_eps, Body::Sequence(tokens))
+                let body = vit::body(graph, vit, weights, grid, &pixel_values, reads);
+                (vit.norm_eps, body, vit::folded(vit, reads))
             }
             BackboneSpec::ConvNext(convnext) => {
                 let map = convnext::map(graph, convnext, weights, &pixel_values);
-                (convnext.norm_eps, Body::Map(map))
+                (convnext.norm_eps, Body::Map(map), convnext::FOLDED.to_vec())
             }
         };
         Ok(Self {
@@ -57,7 +82,14 @@ impl<'a> Backbone<'a> {
             norm_eps,
             tokens: spec.token_count(height, width)?,
             body,
+            folded,
         })
+    }
+
+    /// What was folded into weights or left out, as a property of the model.
+    pub(crate) fn folded(&self) -> (String, String) {
+        let list = serde_json::to_string(&self.folded).expect("plain text has a JSON form");
+        (FOLDED.to_owned(), list)
     }
 
     /// Width D of a token.
@@ -71,9 +103,13 @@ impl<'a> Backbone<'a> {
     }
 
     /// All tokens after the final norm, [N, T, D].
+    ///
+    /// # Panics
+    /// When it was written to be read by the class token alone.
     pub(crate) fn tokens(&self, graph: &mut Graph, name: &str) -> Value {
         let tokens = match &self.body {
             Body::Sequence(tokens) => tokens.clone(),
+            Body::Class(_) => panic!("only the class token was computed"),
             Body::Map(map) => {
                 let shape = [0, (self.tokens - 1) as i64, self.hidden() as i64];
                 let patches = graph.reshape("patch_tokens.unnormed", map, &shape);
@@ -91,6 +127,7 @@ impl<'a> Backbone<'a> {
                 // The norm works token by token: that of the class token is enough.
                 let class = match &self.body {
                     Body::Sequence(tokens) => graph.first("class_token", tokens),
+                    Body::Class(class) => class.clone(),
                     Body::Map(map) => graph.mean_axes("class_token", map, &[1, 2], false),
                 };
                 self.norm(graph, "features", &class)

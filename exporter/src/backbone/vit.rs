@@ -4,7 +4,11 @@
 //! q, k and v are one product; the attention's 1/sqrt(head width) is in q; LayerScale is in the layer before it; class
 //! token, registers and learned positions are one table, added to the zero-padded patches; the rotary tables hold
 //! cos = 1, sin = 0 for the tokens that aren't rotated, and the sign of the rotation.
+//!
+//! Where only the class token is read, the last block computes only that token's query, projection and feed-forward
+//! network; keys and values are still those of all tokens.
 
+use super::{Body, Reads};
 use crate::{
     graph::{Conv, Graph, Value},
     linear::Linear,
@@ -13,14 +17,15 @@ use stage1_core::model::{
     BlockRole, Ffn, Positions, Role, VitSpec, Weights, position_embeddings, rope_tables,
 };
 
-/// The tokens after the last block, not normed: [N, T, D].
-pub(super) fn tokens(
+/// What the last block leaves, not normed.
+pub(super) fn body(
     graph: &mut Graph,
     spec: &VitSpec,
     weights: &Weights,
     grid: (usize, usize),
     pixel_values: &Value,
-) -> Value {
+    reads: Reads,
+) -> Body {
     let mut vit = Vit {
         spec,
         weights,
@@ -31,10 +36,39 @@ pub(super) fn tokens(
         vit.rope = Some(vit.rope_constants(graph));
     }
     let mut x = vit.embed(graph, pixel_values);
-    for index in 0..spec.layers {
+    let last = spec.layers - 1;
+    for index in 0..last {
         x = vit.block(graph, index, &x);
     }
-    x
+    match reads {
+        Reads::Tokens => Body::Sequence(vit.block(graph, last, &x)),
+        Reads::Class => Body::Class(vit.class_block(graph, last, &x)),
+    }
+}
+
+/// What is folded, for people.
+pub(super) fn folded(spec: &VitSpec, reads: Reads) -> Vec<&'static str> {
+    let mut folded = vec![
+        "q, k and v into one product",
+        "the attention's scale into q",
+        "LayerScale into the layer before it",
+    ];
+    if spec.ffn == Ffn::SwiGlu {
+        folded.push("gate and up into one product");
+    }
+    folded.push(match spec.positions {
+        Positions::Learned { .. } => {
+            "class token, registers and interpolated positions into one table"
+        }
+        Positions::Rope { .. } => "class token and registers into one table",
+    });
+    if let Positions::Rope { .. } = spec.positions {
+        folded.push("rotary positions into constant tables");
+    }
+    if reads == Reads::Class {
+        folded.push("left out: all tokens but the class token in the last block");
+    }
+    folded
 }
 
 struct Vit<'a> {
@@ -115,16 +149,32 @@ impl Vit<'_> {
     }
 
     fn block(&self, graph: &mut Graph, index: usize, x: &Value) -> Value {
-        let name = format!("blocks.{index}");
-        let role = |role| Role::Block(index, role);
-        let (weight, bias) = (role(BlockRole::Norm1Weight), role(BlockRole::Norm1Bias));
-        let normed = self.layer_norm(graph, &format!("{name}.norm1"), x, weight, bias);
+        let normed = self.norm1(graph, index, x);
         let attended = self.attention(graph, index, &normed);
-        let x = graph.add(&format!("{name}.attn.residual"), x, &attended);
-        let (weight, bias) = (role(BlockRole::Norm2Weight), role(BlockRole::Norm2Bias));
-        let normed = self.layer_norm(graph, &format!("{name}.norm2"), &x, weight, bias);
+        self.add_branches(graph, index, x, &attended)
+    }
+
+    /// The block's class token alone, [N, D].
+    fn class_block(&self, graph: &mut Graph, index: usize, x: &Value) -> Value {
+        let normed = self.norm1(graph, index, x);
+        let attended = self.class_attention(graph, index, &normed);
+        let class = graph.first(&format!("blocks.{index}.class_token"), x);
+        self.add_branches(graph, index, &class, &attended)
+    }
+
+    /// The attention's result added to `x`, then the feed-forward network's; for any number of tokens.
+    fn add_branches(&self, graph: &mut Graph, index: usize, x: &Value, attended: &Value) -> Value {
+        let name = format!("blocks.{index}");
+        let x = graph.add(&format!("{name}.attn.residual"), x, attended);
+        let norm = [BlockRole::Norm2Weight, BlockRole::Norm2Bias];
+        let normed = self.layer_norm(graph, &format!("{name}.norm2"), &x, index, norm);
         let fed = self.feed_forward(graph, index, &normed);
         graph.add(&name, &x, &fed)
+    }
+
+    fn norm1(&self, graph: &mut Graph, index: usize, x: &Value) -> Value {
+        let norm = [BlockRole::Norm1Weight, BlockRole::Norm1Bias];
+        self.layer_norm(graph, &format!("blocks.{index}.norm1"), x, index, norm)
     }
 
     fn layer_norm(
@@ -132,10 +182,10 @@ impl Vit<'_> {
         graph: &mut Graph,
         name: &str,
         x: &Value,
-        weight: Role,
-        bias: Role,
+        index: usize,
+        roles: [BlockRole; 2],
     ) -> Value {
-        let (weight, bias) = (self.weights.get(weight), self.weights.get(bias));
+        let [weight, bias] = roles.map(|role| self.weights.get(Role::Block(index, role)));
         graph.layer_norm(name, x, weight, bias, self.spec.norm_eps)
     }
 
@@ -169,6 +219,28 @@ impl Vit<'_> {
         graph.linear(&name("proj"), &joined, &self.projection(index))
     }
 
+    /// What the class token takes from all tokens, [N, D]. Its query isn't rotated: it has no place.
+    fn class_attention(&self, graph: &mut Graph, index: usize, x: &Value) -> Value {
+        let name = |part: &str| format!("blocks.{index}.attn.{part}");
+        let (heads, width) = (self.spec.heads, self.spec.head_dim());
+        let class = graph.first(&name("class_token"), x);
+        let q = graph.linear(&name("q"), &class, &self.query(index));
+        let q = graph.reshape(&name("q.heads"), &q, &[0, heads as i64, 1, width as i64]);
+        let packed = graph.linear(&name("kv"), x, &Linear::stacked(self.key_and_value(index)));
+        let shape = [0, self.token_count() as i64, 2 * heads as i64, width as i64];
+        let split = graph.reshape(&name("kv.heads"), &packed, &shape);
+        let by_head = graph.transpose(&name("kv.by_head"), &split, &[0, 2, 1, 3]);
+        let parts = [(&*name("k"), heads), (&*name("v"), heads)];
+        let [k, v] = graph.split(&by_head, 1, parts);
+        let k = self.rotate(graph, &name("k.rotated"), k);
+        let k = graph.transpose(&name("k.transposed"), &k, &[0, 1, 3, 2]);
+        let scores = graph.matmul(&name("scores"), &q, &k);
+        let probabilities = graph.softmax(&name("probabilities"), &scores);
+        let mixed = graph.matmul(&name("mixed"), &probabilities, &v);
+        let joined = graph.reshape(&name("mixed.joined"), &mixed, &[0, self.spec.hidden as i64]);
+        graph.linear(&name("proj"), &joined, &self.projection(index))
+    }
+
     fn rotate(&self, graph: &mut Graph, name: &str, x: Value) -> Value {
         let Some((cos, sin)) = &self.rope else {
             return x;
@@ -183,11 +255,22 @@ impl Vit<'_> {
     }
 
     fn qkv(&self, index: usize) -> Linear {
-        use BlockRole as R;
-        let layer = |weight, bias| self.linear(index, weight, bias);
+        let [k, v] = self.key_and_value(index);
+        Linear::stacked([self.query(index), k, v])
+    }
+
+    /// With the attention's scale.
+    fn query(&self, index: usize) -> Linear {
         let scale = (self.spec.head_dim() as f64).sqrt().recip() as f32;
-        let q = layer(R::QWeight, R::QBias).scaled(&vec![scale; self.spec.hidden]);
-        Linear::stacked([q, layer(R::KWeight, R::KBias), layer(R::VWeight, R::VBias)])
+        self.linear(index, BlockRole::QWeight, BlockRole::QBias)
+            .scaled(&vec![scale; self.spec.hidden])
+    }
+
+    fn key_and_value(&self, index: usize) -> [Linear; 2] {
+        [
+            self.linear(index, BlockRole::KWeight, BlockRole::KBias),
+            self.linear(index, BlockRole::VWeight, BlockRole::VBias),
+        ]
     }
 
     fn projection(&self, index: usize) -> Linear {
@@ -207,7 +290,7 @@ impl Vit<'_> {
                 let both = graph.linear(&name("gate_up"), x, &self.gate_and_up(index));
                 let width = self.spec.ffn_hidden;
                 let parts = [(&*name("gate"), width), (&*name("up"), width)];
-                let [gate, up] = graph.split(&both, 2, parts);
+                let [gate, up] = graph.split(&both, -1, parts);
                 let open = graph.silu(&name("silu"), &gate);
                 graph.mul(&name("gated"), &open, &up)
             }

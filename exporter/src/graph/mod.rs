@@ -17,7 +17,10 @@ use crate::{
         type_proto,
     },
 };
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use stage1_core::artifact::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +65,8 @@ pub(crate) enum Attribute {
 /// A graph in the making.
 pub(crate) struct Graph {
     proto: GraphProto,
+    /// Its constants, encoded as fields of the graph: weights are large, and so are in memory once only.
+    constants: Vec<u8>,
     /// Every name that is taken: a second one would silently replace the first in some readers.
     names: BTreeSet<String>,
 }
@@ -74,6 +79,7 @@ impl Graph {
         };
         Self {
             proto,
+            constants: Vec::new(),
             names: BTreeSet::new(),
         }
     }
@@ -146,17 +152,28 @@ impl Graph {
             }],
             producer_name: Some("stage1".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            graph: Some(self.proto),
             metadata_props: metadata.iter().map(entry).collect(),
             ..ModelProto::default()
         };
-        check_size(model.encoded_len())?;
-        let model = model.encode_to_vec();
+        let model = encode(&model, &self.proto, self.constants)?;
         Ok(Exported {
             digest: Digest::of_bytes(&model),
             model,
         })
     }
+}
+
+/// The model with its graph, whose constants are encoded already: the rest goes around them, where they are.
+fn encode(model: &ModelProto, graph: &GraphProto, mut constants: Vec<u8>) -> Result<Vec<u8>> {
+    /// The field's number in `onnx.proto`.
+    const GRAPH: u32 = 7;
+    graph.encode_raw(&mut constants);
+    let mut start = model.encode_to_vec();
+    encode_key(GRAPH, WireType::LengthDelimited, &mut start);
+    encode_varint(constants.len() as u64, &mut start);
+    check_size(start.len() + constants.len())?;
+    constants.splice(..0, start);
+    Ok(constants)
 }
 
 /// Fails when a model of this many bytes can't be written as one file.

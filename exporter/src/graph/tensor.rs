@@ -1,6 +1,7 @@
 //! Constants of a graph.
 
 use super::{DataType, Graph, TensorProto, Value};
+use prost::encoding::message;
 
 impl Graph {
     /// A float32 constant.
@@ -10,7 +11,10 @@ impl Graph {
             values.len(),
             "`{name}` {shape:?}"
         );
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut raw = vec![0; 4 * values.len()];
+        for (bytes, value) in raw.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
         self.constant(name, DataType::Float, shape, raw)
     }
 
@@ -42,13 +46,16 @@ impl Graph {
     }
 
     fn constant(&mut self, name: &str, kind: DataType, shape: &[usize], raw: Vec<u8>) -> Value {
-        self.proto.initializer.push(TensorProto {
+        /// The field's number in a graph of `onnx.proto`.
+        const INITIALIZER: u32 = 5;
+        let tensor = TensorProto {
             name: Some(name.to_owned()),
             data_type: Some(kind.into()),
             dims: shape.iter().map(|n| *n as i64).collect(),
             raw_data: Some(raw),
             ..TensorProto::default()
-        });
+        };
+        message::encode(INITIALIZER, &tensor, &mut self.constants);
         self.claim(name)
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::{
     goldens::Suite,
-    support::{Ort, golden_backbone, relative_error},
+    support::{Ort, golden_backbone, goldens, numbers, relative_error, with_still_blocks},
 };
 use stage1_core::{
     artifact::tensors::TensorFile,
-    model::{Adapter, BlockRole, Role, Weights},
+    model::{Adapter, BlockRole, Blocks, Role, Weights},
 };
 use stage1_exporter::export_embedding;
 use std::{collections::BTreeSet, path::Path};
@@ -125,6 +125,40 @@ fn merged_weight<'a>(weights: &'a Weights, golden: &str) -> &'a [f32] {
         other => panic!("{golden}: {other}"),
     };
     weights.get(Role::Block(layer.parse().expect(golden), role))
+}
+
+/// Blocks above the last that is run aren't in the file, and the others compute what the whole backbone would if those
+/// above changed nothing.
+#[test]
+fn a_backbone_can_end_after_any_block() {
+    let shape = [2, 3, 32, 64];
+    let pixels = numbers(shape.iter().product(), 5);
+    for name in [
+        "dinov2",
+        "dinov2-registers-swiglu",
+        "dinov3-vit-mlp",
+        "dinov3-vit-swiglu",
+    ] {
+        let run = |weights: &Weights| {
+            let exported = export_embedding(weights, shape[2], shape[3]).expect("exported");
+            let outputs =
+                Ort::new(&exported.model).outputs(&pixels, shape, &["tokens", "features"]);
+            (exported.model, outputs)
+        };
+        let first = Blocks::First(1);
+        let cut = Weights::open_blocks(&goldens().join(name), first).expect("one block");
+        let (model, got) = run(&cut);
+        let (_, want) = run(&with_still_blocks(name, 1));
+        for (got, want) in got.iter().zip(&want) {
+            let error = relative_error(got, want);
+            assert!(error <= 1e-6, "{name}: {error:e}");
+        }
+        let text = String::from_utf8_lossy(&model);
+        assert!(
+            text.contains("blocks.0.") && !text.contains("blocks.1"),
+            "{name}"
+        );
+    }
 }
 
 #[test]

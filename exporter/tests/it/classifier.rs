@@ -1,6 +1,6 @@
 //! Backbone and head as one model: the head's formula, the file's properties, and parity's verdicts.
 
-use crate::support::{Ort, golden_backbone, numbers, relative_error};
+use crate::support::{Ort, golden_backbone, goldens, numbers, relative_error};
 use stage1_core::{
     artifact::{
         self, Digest,
@@ -11,7 +11,7 @@ use stage1_core::{
     model::{Features, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
-use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, parity};
+use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, inspect, parity};
 use std::collections::BTreeMap;
 
 /// A multiple of every golden backbone's patch.
@@ -164,7 +164,7 @@ fn checkpoint(weights: &Weights, head: HeadSpec) -> Checkpoint {
 }
 
 /// All backbones and heads, once each.
-fn all() -> [Trained; 6] {
+fn all() -> [Trained; 8] {
     let mlp = HeadKind::Mlp { hidden: 7 };
     [
         Trained::new("dinov2", HeadKind::Linear, Features::Cls),
@@ -173,7 +173,9 @@ fn all() -> [Trained; 6] {
             HeadKind::Linear,
             Features::ClsMeanPatch,
         ),
+        Trained::new("dinov2-registers-swiglu", HeadKind::Linear, Features::Cls),
         Trained::new("dinov3-vit-mlp", mlp, Features::Cls),
+        Trained::new("dinov3-vit-swiglu", HeadKind::Linear, Features::Cls),
         Trained::new("dinov3-vit-swiglu", mlp, Features::ClsMeanPatch),
         Trained::new("dinov3-convnext", HeadKind::Linear, Features::Cls),
         Trained::new("dinov3-convnext", mlp, Features::ClsMeanPatch),
@@ -194,6 +196,69 @@ fn logits_are_the_heads_formula_and_parity_holds() {
             parity(&mut session, &trained.reference(), Tolerances::default()).expect("a verdict");
         assert!(parity.passed && parity.same_labels, "{name}: {parity:?}");
         assert_eq!(parity.images, IMAGES);
+    }
+}
+
+/// A head that hands the class token through: where nothing else is read, less is computed, and the same comes out.
+#[test]
+fn a_class_token_alone_is_the_references() {
+    for name in [
+        "dinov2",
+        "dinov2-registers-swiglu",
+        "dinov3-vit-mlp",
+        "dinov3-vit-swiglu",
+    ] {
+        let cases = TensorFile::open(&goldens().join(name).join("cases.safetensors"))
+            .expect("golden cases");
+        let shapes = cases.shapes().expect("golden cases");
+        for (tensor, shape) in shapes {
+            let Some(case) = tensor.strip_suffix(".pixel_values") else {
+                continue;
+            };
+            let mut trained = Trained::new(name, HeadKind::Linear, Features::Cls);
+            let width = trained.weights.spec().hidden();
+            let mut identity = vec![0.0; width * width];
+            identity
+                .iter_mut()
+                .step_by(width + 1)
+                .for_each(|x| *x = 1.0);
+            trained.checkpoint.head.classes = width;
+            trained.checkpoint.preprocess =
+                PreprocessSpec::dinov3(shape[2] as u32, shape[3] as u32);
+            trained.head = BTreeMap::from([
+                (
+                    "head.weight".to_owned(),
+                    Tensor::f32([width, width], identity),
+                ),
+                (
+                    "head.bias".to_owned(),
+                    Tensor::f32([width], vec![0.0; width]),
+                ),
+            ]);
+            let model = trained.export().expect("exported");
+            let (_, pixels) = cases.f32(&tensor).expect("pixels");
+            let shape = [shape[0], shape[1], shape[2], shape[3]];
+            let got = Ort::new(&model)
+                .outputs(&pixels, shape, &["logits"])
+                .remove(0);
+            let (_, want) = cases
+                .f32(&format!("{case}.pooler_output"))
+                .expect("a class token");
+            let error = relative_error(&got, &want);
+            assert!(error <= 1e-4, "{name} {case}: {error:e}");
+            let whole = export_embedding(&trained.weights, shape[2], shape[3]).expect("exported");
+            let flops = |model: &[u8]| inspect(model).expect("a model").flops_per_image;
+            let [one, all] = [&model, &whole.model].map(|model| flops(model).expect("known"));
+            assert!(
+                one - 2 * ((width * width) as u64) < all,
+                "{name}: {one} of {all}"
+            );
+            let text = String::from_utf8_lossy(&model);
+            assert!(
+                text.contains("blocks.1.attn.kv") && !text.contains("blocks.1.attn.qkv"),
+                "{name}: only the class token's query is computed in the last block"
+            );
+        }
     }
 }
 

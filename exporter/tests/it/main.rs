@@ -5,4 +5,5 @@ mod goldens;
 
 mod backbones;
 mod classifier;
+mod inspect;
 mod support;

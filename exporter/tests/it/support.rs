@@ -1,9 +1,17 @@
 //! What the tests share: sessions, golden backbones, deterministic numbers.
 
-use stage1_core::model::Weights;
+use stage1_core::{
+    artifact::tensors::{self, Tensor, TensorFile},
+    model::Weights,
+};
 use stage1_exporter::Session;
 use stage1_runtime::{OrtSession, SessionOptions};
-use std::{error::Error, path::Path};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A model on ONNX Runtime.
 pub(crate) struct Ort(OrtSession);
@@ -42,10 +50,39 @@ impl Session for Ort {
     }
 }
 
-/// A backbone of the repository's own goldens.
+/// The repository's own golden backbones.
+pub(crate) fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones")
+}
+
+/// One of them.
 pub(crate) fn golden_backbone(name: &str) -> Weights {
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
-    Weights::open(&goldens.join(name)).expect("a golden backbone")
+    Weights::open(&goldens().join(name)).expect("a golden backbone")
+}
+
+/// A golden vision transformer whose blocks from `first` on change nothing: LayerScale multiplies what they would add by 0.
+pub(crate) fn with_still_blocks(name: &str, first: usize) -> Weights {
+    let golden = goldens().join(name);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(golden.join("config.json"), dir.path().join("config.json")).expect("copied");
+    let file = TensorFile::open(&golden.join("model.safetensors")).expect("golden weights");
+    let is_still = |name: &str| {
+        let (_, place) = name.split_once("layer.").unwrap_or_default();
+        let (block, _) = place.split_once('.').unwrap_or_default();
+        name.contains("layer_scale") && block.parse().is_ok_and(|block: usize| block >= first)
+    };
+    let tensor = |name: String| {
+        let (shape, values) = file.f32(&name).expect("a golden tensor");
+        let values = match is_still(&name) {
+            true => vec![0.0; values.len()],
+            false => values,
+        };
+        (name, Tensor::f32(shape, values))
+    };
+    let names = file.shapes().expect("golden weights").into_keys();
+    let path = dir.path().join("model.safetensors");
+    tensors::save(&path, &names.map(tensor).collect(), &BTreeMap::new()).expect("saved");
+    Weights::open(dir.path()).expect("a valid backbone")
 }
 
 /// `count` numbers in -1..1, the same in every run.

@@ -2,14 +2,14 @@
 
 use crate::goldens::Suite;
 use stage1_core::{
-    artifact::tensors::TensorFile,
-    model::{Adapter, BackboneSpec, Features, Weights},
+    artifact::tensors::{self, Tensor as StoredTensor, TensorFile},
+    model::{Adapter, BackboneSpec, Blocks, Features, Weights},
 };
 use stage1_trainer::{
     backbone::{Backbone, Places, PooledFeatures},
     head::values,
 };
-use std::path::Path;
+use std::{collections::BTreeMap, fs, path::Path};
 use tch::{Device, Tensor, no_grad};
 
 /// Of the largest expected value: float32 sums in another order.
@@ -66,6 +66,61 @@ fn merged_adapters_reproduce_peft() {
         }
     }
     suite.finish();
+}
+
+/// What a head on block k reads is what the whole backbone gives when the blocks above change nothing.
+#[test]
+fn a_backbone_can_end_after_any_block() {
+    tch::set_num_threads(1);
+    for name in [
+        "dinov2",
+        "dinov2-registers-swiglu",
+        "dinov3-vit-mlp",
+        "dinov3-vit-swiglu",
+    ] {
+        let shape = [2, 3, 32, 64];
+        let pixels: Vec<_> = (0..2 * 3 * 32 * 64)
+            .map(|i| (i % 97) as f32 / 97.0)
+            .collect();
+        let whole = with_still_blocks(name, 1);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+        let cut = Weights::open_blocks(&golden.join(name), Blocks::First(1)).unwrap();
+        let run = |weights| {
+            let (tokens, features) = forward(weights, &shape, &pixels);
+            let features = features.select(Features::ClsMeanPatch);
+            [values(&tokens), values(&features)]
+        };
+        for (got, want) in run(&cut).iter().zip(run(&whole)) {
+            assert_close(got, &want, name);
+        }
+    }
+}
+
+/// A golden vision transformer whose blocks from `first` on change nothing: LayerScale multiplies what they would add by 0.
+fn with_still_blocks(name: &str, first: usize) -> Weights {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../goldens/backbones")
+        .join(name);
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(golden.join("config.json"), dir.path().join("config.json")).unwrap();
+    let file = TensorFile::open(&golden.join("model.safetensors")).unwrap();
+    let is_still = |name: &str| {
+        let (_, place) = name.split_once("layer.").unwrap_or_default();
+        let (block, _) = place.split_once('.').unwrap_or_default();
+        name.contains("layer_scale") && block.parse().is_ok_and(|block: usize| block >= first)
+    };
+    let tensor = |name: String| {
+        let (shape, values) = file.f32(&name).unwrap();
+        let values = match is_still(&name) {
+            true => vec![0.0; values.len()],
+            false => values,
+        };
+        (name, StoredTensor::f32(shape, values))
+    };
+    let names = file.shapes().unwrap().into_keys();
+    let path = dir.path().join("model.safetensors");
+    tensors::save(&path, &names.map(tensor).collect(), &BTreeMap::new()).unwrap();
+    Weights::open(dir.path()).unwrap()
 }
 
 /// Whether a path below `backbones` belongs to the goldens of adapters.

@@ -86,6 +86,40 @@ fn a_spec_survives_json() {
 }
 
 #[test]
+fn a_backbone_ends_after_any_of_its_blocks() {
+    let whole = BackboneSpec::Vit(dinov2(384, 6));
+    let with = |spec: &BackboneSpec, blocks| spec.clone().with_blocks(blocks);
+    for all in [Blocks::All, Blocks::First(12)] {
+        assert_eq!(with(&whole, all).unwrap(), whole);
+    }
+    let (six, all) = (with(&whole, Blocks::First(6)).unwrap(), whole.tensors());
+    let blocks: usize = all.iter().filter(|t| t.name.contains(".layer.6.")).count();
+    assert_eq!(six.tensors().len(), all.len() - 6 * blocks);
+    assert_eq!(six.tensors().last(), all.last(), "the final norm stays");
+    for (count, want) in [(0, "0 blocks are to be run"), (13, "the backbone has 12")] {
+        let error = with(&whole, Blocks::First(count)).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+    let convnext = BackboneSpec::ConvNext(convnext());
+    assert_eq!(with(&convnext, Blocks::All).unwrap(), convnext);
+    let error = with(&convnext, Blocks::First(1)).unwrap_err().to_string();
+    assert!(
+        error.contains("dinov3_convnext backbone consists of stages"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_number_of_blocks_is_a_number_or_null() {
+    for (json, want) in [("null", Blocks::All), ("6", Blocks::First(6))] {
+        assert_eq!(serde_json::from_str::<Blocks>(json).unwrap(), want);
+        assert_eq!(serde_json::to_string(&want).unwrap(), json);
+    }
+    let error = serde_json::from_str::<Blocks>("\"last\"").unwrap_err();
+    assert!(error.to_string().contains("null for all"), "{error}");
+}
+
+#[test]
 fn only_rotary_positions_have_periods_to_round() {
     let rotary = BackboneSpec::Vit(dinov3(384, 6, Ffn::Mlp));
     let rounded = rotary.clone().with_rope_periods(RopePeriods::Bf16).unwrap();

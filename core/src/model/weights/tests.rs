@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     artifact::tensors::{self, Tensor},
-    model::{ConvNextSpec, Ffn, VitSpec, spec::tests},
+    model::{BlockRole, ConvNextSpec, Ffn, VitSpec, spec::tests},
 };
 use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
@@ -210,10 +210,120 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
-fn shards_are_named_for_what_they_are() {
+fn blocks_above_are_neither_read_nor_needed() {
+    let is_above = |name: &String| name.starts_with("layer.1.");
+    let first = Blocks::First(1);
+    let whole = Weights::open(folder(&model()).path()).unwrap();
+    let cut = Weights::open_blocks(folder(&model()).path(), first).unwrap();
+    assert!(!cut.has(Role::Block(1, BlockRole::QWeight)));
+    assert_ne!(cut.digest(), whole.digest());
+    let mut without = model();
+    without.retain(|name, _| !is_above(name));
+    let mut broken = model();
+    for (_, tensor) in broken.iter_mut().filter(|(name, _)| is_above(name)) {
+        *tensor = Tensor::f32([1], vec![f32::NAN]);
+    }
+    // A model that was published with one block.
+    let mut small = config();
+    small["num_hidden_layers"] = 1.into();
+    let same = [
+        ("cut afterwards", whole.with_blocks(first).unwrap()),
+        (
+            "absent",
+            Weights::open_blocks(folder(&without).path(), first).unwrap(),
+        ),
+        (
+            "broken",
+            Weights::open_blocks(folder(&broken).path(), first).unwrap(),
+        ),
+        (
+            "one block",
+            Weights::open(folder_of(&small, &without).path()).unwrap(),
+        ),
+    ];
+    for (what, weights) in same {
+        assert_eq!(weights.digest(), cut.digest(), "{what}");
+    }
+    let unknown = with("layer.2.norm1.weight", Tensor::f32([8], vec![0.0; 8]));
+    let error = Weights::open_blocks(folder(&unknown).path(), first).unwrap_err();
+    assert!(
+        matches!(error, ModelError::UnknownTensors { .. }),
+        "{error}"
+    );
+}
+
+const SHARDS: [&str; 2] = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+];
+
+/// A model in two files, and the index of where its tensors lie.
+fn sharded() -> (tempfile::TempDir, BTreeMap<String, String>) {
     let dir = folder(&model());
-    let index = dir.path().join("model.safetensors.index.json");
-    fs::rename(dir.path().join("model.safetensors"), &index).unwrap();
-    let error = Weights::open(dir.path()).unwrap_err();
-    assert!(matches!(error, ModelError::Sharded { path } if path == index));
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let mut map = BTreeMap::new();
+    for (i, shard) in SHARDS.into_iter().enumerate() {
+        let part: Tensors = model().into_iter().skip(i).step_by(2).collect();
+        map.extend(part.keys().map(|name| (name.clone(), shard.to_owned())));
+        tensors::save(&dir.path().join(shard), &part, &BTreeMap::new()).unwrap();
+    }
+    (dir, map)
+}
+
+fn write_index(dir: &tempfile::TempDir, map: &BTreeMap<String, String>) {
+    let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+    let path = dir.path().join("model.safetensors.index.json");
+    fs::write(path, index.to_string()).unwrap();
+}
+
+#[test]
+fn shards_are_one_model() {
+    let (dir, map) = sharded();
+    write_index(&dir, &map);
+    let plain = Weights::open(folder(&model()).path()).unwrap();
+    assert_eq!(Weights::open(dir.path()).unwrap().digest(), plain.digest());
+}
+
+#[test]
+fn an_index_that_is_not_of_the_files_is_refused() {
+    type Change = fn(&mut BTreeMap<String, String>);
+    let cases: [(Change, &str); 6] = [
+        (BTreeMap::clear, "`weight_map` is empty"),
+        (
+            |map| _ = map.remove("norm.bias"),
+            "tensor `norm.bias` is not listed",
+        ),
+        (
+            |map| _ = map.insert("norm.gamma".to_owned(), SHARDS[0].to_owned()),
+            "tensor `norm.gamma` is not in model-00001",
+        ),
+        (
+            |map| {
+                let other = SHARDS.into_iter().find(|shard| *shard != map["norm.bias"]);
+                map.insert("norm.bias".to_owned(), other.unwrap().to_owned());
+            },
+            "tensor `norm.bias` is not in model-0000",
+        ),
+        (
+            |map| _ = map.insert("norm.bias".to_owned(), "../other.safetensors".to_owned()),
+            "is not the name of a file beside it",
+        ),
+        (
+            |map| _ = map.insert("norm.bias".to_owned(), "absent.safetensors".to_owned()),
+            "absent.safetensors: cannot read",
+        ),
+    ];
+    for (change, want) in cases {
+        let (dir, mut map) = sharded();
+        change(&mut map);
+        write_index(&dir, &map);
+        let error = Weights::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(want), "{want}: {error}");
+    }
+    let (dir, map) = sharded();
+    let twice: Tensors = model().into_iter().take(2).collect();
+    tensors::save(&dir.path().join(SHARDS[1]), &twice, &BTreeMap::new()).unwrap();
+    write_index(&dir, &map);
+    let error = Weights::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("is in model-00001"), "{error}");
 }
