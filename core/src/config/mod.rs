@@ -10,7 +10,7 @@ mod template;
 
 pub use error::{Error, Result};
 pub use schema::json_schema;
-pub use template::template;
+pub use template::{Published, template};
 
 use crate::{
     artifact::Digest,

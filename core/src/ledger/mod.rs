@@ -258,14 +258,6 @@ impl Ledger {
         })
     }
 
-    /// The recorded attempt of this model with this plan.
-    pub fn find(&self, model_digest: Digest, plan_digest: Digest) -> Option<&Attempt> {
-        let same = |attempt: &&Attempt| {
-            attempt.model_digest == model_digest && attempt.plan_digest == plan_digest
-        };
-        self.attempts().find(same)
-    }
-
     /// The openings of val_test.
     pub fn openings(&self) -> impl DoubleEndedIterator<Item = &Opening> {
         self.entries().filter_map(|entry| match entry {

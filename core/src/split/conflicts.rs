@@ -40,6 +40,17 @@ pub(super) fn settle_labels(
     })
 }
 
+/// The sets of near-duplicates (not copies, which [`settle_labels`] settles) with different labels. They stay: that
+/// images look alike doesn't say which label is wrong.
+pub(super) fn near_labels(rows: &[Row<'_>], labels: &[String]) -> Listing {
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let mut sets = sharing(rows, &all, |row| row.near, |row| row.sample.label);
+    sets.sort_unstable();
+    sets.iter()
+        .map(|set| told(rows, set, |row| &labels[row.sample.label]))
+        .collect()
+}
+
 /// Refuses, or leaves out, rows of a unit that a CSV gives to different splits: those in its most protected split stay.
 pub(super) fn settle_splits(
     rows: &[Row<'_>],

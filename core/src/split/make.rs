@@ -84,6 +84,11 @@ pub fn make_splits(
         rows: left_out,
         sets,
     }));
+    warnings.extend(
+        conflicts::near_labels(&rows, &dataset.labels)
+            .non_empty()
+            .map(|sets| Warning::NearLabels { sets }),
+    );
     let mut units = units(&rows);
     let LeftOut {
         rows: left_out,
@@ -131,10 +136,10 @@ fn near_duplicates(
     // Each content once, in the order of the digests, which nobody can choose.
     let mut order: Vec<usize> = (0..images.len()).collect();
     order.sort_unstable_by_key(|row| (images[*row].digest, *row));
-    let distinct: Vec<usize> = order
+    let (distinct, copies): (Vec<usize>, Vec<u64>) = order
         .chunk_by(|a, b| images[*a].digest == images[*b].digest)
-        .map(|copies| copies[0])
-        .collect();
+        .map(|copies| (copies[0], copies.len() as u64))
+        .unzip();
     let signatures: Vec<_> = distinct
         .iter()
         .filter_map(|row| images[*row].signature.as_ref())
@@ -144,13 +149,12 @@ fn near_duplicates(
         representative,
         crowded,
         ..
-    } = cluster(&signatures, options.correlation);
-    progress.advance(signatures.len() as u64);
+    } = cluster(&signatures, options.correlation, progress);
     progress.finish();
     if crowded > 0 {
         warnings.push(Warning::CrowdedHash { images: crowded });
     }
-    let large = large_cluster(&representative, options, |place| {
+    let large = large_cluster(&representative, &copies, options, |place| {
         samples[distinct[place]].id.clone()
     })?;
     warnings.extend(large);
@@ -168,16 +172,18 @@ fn near_duplicates(
 /// Three images that look alike are no sign of a search gone wrong, in however small a data set.
 const LARGE: u64 = 4;
 
-/// The verdict on the largest cluster: none, a warning, or a refusal.
+/// The verdict on the largest cluster, copies counted: none, a warning, or a refusal.
 fn large_cluster(
     representative: &[u32],
+    copies: &[u64],
     options: &NearOptions,
     id: impl Fn(usize) -> String,
 ) -> Result<Option<Warning>> {
     let mut sizes = vec![0u64; representative.len()];
     representative
         .iter()
-        .for_each(|place| sizes[*place as usize] += 1);
+        .zip(copies)
+        .for_each(|(place, copies)| sizes[*place as usize] += copies);
     let Some((place, images)) = sizes
         .into_iter()
         .enumerate()
@@ -185,7 +191,7 @@ fn large_cluster(
     else {
         return Ok(None);
     };
-    let share = images as f64 / representative.len() as f64;
+    let share = images as f64 / copies.iter().sum::<u64>() as f64;
     let example = id(place);
     if images < LARGE || share <= options.warn_share.min(options.refuse_share) {
         return Ok(None);

@@ -1,7 +1,4 @@
-use super::{
-    Ratios, Split, Warning,
-    order::{canonical_order, one_row_per_unit},
-};
+use super::{Ratios, Split, Warning};
 use crate::{
     artifact::{Digest, Document},
     data::Content,
@@ -105,21 +102,6 @@ impl SplitManifest {
             .map(|sample| sample.unit)
             .collect::<BTreeSet<_>>()
             .len() as u64
-    }
-
-    /// The images of one split in canonical order: by the hash of their paths, seeded with the manifest's seed.
-    pub fn canonical(&self, split: Split) -> Vec<&SplitSample> {
-        canonical_order(self.of(split), self.seed, |sample| &sample.path)
-    }
-
-    /// One image of each unit of one split, drawn by the hash of its path, in canonical order.
-    pub fn one_per_unit(&self, split: Split) -> Vec<&SplitSample> {
-        one_row_per_unit(
-            self.of(split),
-            self.seed,
-            |sample| &sample.path,
-            |sample| sample.unit,
-        )
     }
 
     /// Where the file of `sample` is.

@@ -16,7 +16,6 @@ pub use error::{Error, Result};
 pub use make::{inputs_digest, make_splits};
 pub use manifest::{SplitManifest, SplitSample};
 pub use options::{RatioError, Ratios, SplitOptions};
-pub use order::{Use, canonical_order, one_row_per_unit, seeded_hash};
 pub use warning::Warning;
 
 use schemars::JsonSchema;

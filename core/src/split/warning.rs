@@ -22,6 +22,11 @@ pub enum Warning {
         /// The copies of each image.
         sets: Listing,
     },
+    /// Near-duplicates have different labels: at least one of them is likely to be wrong.
+    NearLabels {
+        /// The near-duplicates of each image.
+        sets: Listing,
+    },
     /// Of images that belong together, those in the less protected splits were left out.
     SplitConflicts {
         /// Rows left out.
@@ -31,7 +36,7 @@ pub enum Warning {
     },
     /// Many images are near-duplicates of one.
     LargeCluster {
-        /// Images in the cluster, copies counted once.
+        /// Images in the cluster.
         images: u64,
         /// Their share.
         share: f64,
@@ -72,6 +77,11 @@ impl fmt::Display for Warning {
                     "{rows} row(s) were left out: copies with different labels: {sets}"
                 )
             }
+            Self::NearLabels { sets } => write!(
+                f,
+                "{} set(s) of near-duplicates have different labels; look at them: {sets}",
+                sets.count
+            ),
             Self::SplitConflicts { rows, sets } => write!(
                 f,
                 "{rows} row(s) were left out: they belong together with rows of a more protected split: {sets}"

@@ -79,12 +79,6 @@ fn attempts_are_counted_once_each_and_survive() {
             repeated: false
         }
     );
-    assert_eq!(
-        reopened
-            .find(digest("c"), digest("plan 3"))
-            .map(|a| a.number),
-        Some(3)
-    );
     assert_eq!(reopened.outcome(3).unwrap().policy_digest, None);
     assert!(reopened.outcome(1).is_none());
     let name = reopened

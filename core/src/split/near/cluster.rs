@@ -1,5 +1,5 @@
 use super::Signature;
-use crate::artifact::Digest;
+use crate::{artifact::Digest, progress::Progress};
 use std::collections::BTreeMap;
 
 /// A pair is looked at if at most this many of its first 64 signs differ: of pairs that correlate at .98 (each sign differs
@@ -31,13 +31,21 @@ pub(crate) struct Clusters {
 /// `correlation`; else it becomes a representative.
 ///
 /// The order must be one that nobody can choose, such as that of the content digests.
-pub(crate) fn cluster(signatures: &[&Signature], correlation: f64) -> Clusters {
+pub(crate) fn cluster(
+    signatures: &[&Signature],
+    correlation: f64,
+    progress: &dyn Progress,
+) -> Clusters {
     let mut search = Search::new(signatures, correlation);
     let mut flat: BTreeMap<Digest, u32> = BTreeMap::new();
     let places = 0..signatures.len() as u32;
-    let representative = places.map(|place| match signatures[place as usize].flat {
-        Some(colours) => *flat.entry(colours).or_insert(place),
-        None => search.place(place),
+    let representative = places.map(|place| {
+        let found = match signatures[place as usize].flat {
+            Some(colours) => *flat.entry(colours).or_insert(place),
+            None => search.place(place),
+        };
+        progress.advance(1);
+        found
     });
     Clusters {
         representative: representative.collect(),
@@ -150,11 +158,12 @@ fn bucket(signs: u64, band: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{super::signature::tests::picture, *};
+    use crate::progress::Silent;
     use image::RgbImage;
 
     fn cluster_of(images: &[RgbImage]) -> Clusters {
         let signatures: Vec<_> = images.iter().map(Signature::of).collect();
-        cluster(&signatures.iter().collect::<Vec<_>>(), 0.98)
+        cluster(&signatures.iter().collect::<Vec<_>>(), 0.98, &Silent)
     }
 
     #[test]
@@ -184,7 +193,7 @@ mod tests {
             .windows(2)
             .all(|pair| pair[0].correlation(&pair[1]) > 0.98);
         assert!(neighbours);
-        let found = cluster(&signatures.iter().collect::<Vec<_>>(), 0.98);
+        let found = cluster(&signatures.iter().collect::<Vec<_>>(), 0.98, &Silent);
         for (signature, leader) in signatures.iter().zip(&found.representative) {
             assert!(signature.correlation(&signatures[*leader as usize]) >= 0.98);
         }
@@ -201,7 +210,7 @@ mod tests {
             signature.signs = signs;
             signature.signs[0] ^= 1 << (i % 64);
         }
-        let found = cluster(&signatures.iter().collect::<Vec<_>>(), 0.98);
+        let found = cluster(&signatures.iter().collect::<Vec<_>>(), 0.98, &Silent);
         assert!(found.comparisons <= 7000 * COMPARISONS as u64);
         assert!(found.crowded > 6000, "{}", found.crowded);
         assert!(
