@@ -25,8 +25,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Divide the images into train, val_select, val_calib and val_test
     Split(StepArgs),
-    /// Train the head
-    Train(StepArgs),
+    /// Train the head, and adapters if the phase says so
+    Train(TrainArgs),
     /// Write the checkpoint as ONNX and check it against libtorch; or a plain embedding model with --backbone
     Export(ExportArgs),
     /// Turn an ONNX file with DINOv2 weights into a Hugging Face folder
@@ -65,13 +65,25 @@ pub(crate) struct ConfigSource {
     pub(crate) overrides: Vec<String>,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StepArgs {
     #[command(flatten)]
     pub(crate) source: ConfigSource,
     /// Replace results that were made from other inputs
     #[arg(long)]
     pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+    /// Continue an interrupted training; none is an error (without this, one is continued if there is one)
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Start anew from the weights in the folder of a checkpoint: `--set train.init_from=DIR`
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(crate) init_from: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

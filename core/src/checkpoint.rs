@@ -3,15 +3,18 @@
 //!
 //! A folder of `checkpoint.json` (this module's [`Checkpoint`]), `head.safetensors` (the tensors of
 //! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K]:
-//! libtorch's outputs). The backbone's weights are not copied; its digest says which they are.
+//! libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase `peft` adds the folder
+//! `adapter` as Hugging Face PEFT saves it, which is merged into those weights.
 
 use crate::{
     artifact::{
         self, Digest, Document, json,
         tensors::{self, Tensor, TensorFile},
     },
-    config::Phase,
-    model::{BackboneSpec, HeadSpec},
+    config::{BackboneConfig, Phase},
+    model::{
+        self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, HeadSpec, NewAdapter, Weights,
+    },
     preprocess::PreprocessSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use std::{
 const DOCUMENT: &str = "checkpoint.json";
 const HEAD: &str = "head.safetensors";
 const REFERENCE: &str = "reference.safetensors";
+const ADAPTER: &str = "adapter";
 
 /// A trained classifier, without its backbone's weights.
 ///
@@ -37,7 +41,7 @@ pub struct Checkpoint {
     pub phase: Phase,
     /// The backbone's architecture.
     pub backbone: BackboneSpec,
-    /// The digest of the backbone's architecture and weights.
+    /// The digest of the backbone's architecture and weights, after the adapter was merged into them.
     pub backbone_digest: Digest,
     /// The head's architecture.
     pub head: HeadSpec,
@@ -86,11 +90,13 @@ impl Document for Checkpoint {
                 self.epoch, self.epochs_run
             ));
         }
-        let files: Vec<_> = self.files.keys().map(String::as_str).collect();
-        if files != [HEAD, REFERENCE] {
-            return Err(format!(
-                "lists the files {files:?}, expected {HEAD} and {REFERENCE}"
-            ));
+        let files: Vec<_> = self.files.keys().cloned().collect();
+        let mut want = vec![HEAD.to_owned(), REFERENCE.to_owned()];
+        if self.has_adapter() {
+            want.splice(0..0, [ADAPTER_CONFIG, ADAPTER_TENSORS].map(in_adapter));
+        }
+        if files != want {
+            return Err(format!("lists the files {files:?}, expected {want:?}"));
         }
         Ok(())
     }
@@ -109,7 +115,40 @@ impl Checkpoint {
             finite(&head, &name, &head.f32_of_shape(&name, &shape)?)?;
         }
         checkpoint.check_reference(&checkpoint.reference_file(dir)?)?;
+        for (name, want) in &checkpoint.files {
+            let (path, want) = (dir.join(name), *want);
+            let got = Digest::of_file(&path)?;
+            if got != want {
+                return Err(artifact::Error::DigestMismatch { path, want, got });
+            }
+        }
         Ok(checkpoint)
+    }
+
+    /// Whether an adapter belongs to it.
+    pub fn has_adapter(&self) -> bool {
+        self.phase == Phase::Peft
+    }
+
+    /// The backbone that the head reads: `backbone`'s weights, with the checkpoint's adapter merged into them if it has one.
+    ///
+    /// # Errors
+    /// As [`BackboneConfig::open`], [`Adapter::open`] and [`Weights::merged`].
+    pub fn weights(&self, dir: &Path, backbone: &BackboneConfig) -> model::Result<Weights> {
+        let weights = backbone.open()?;
+        match self.has_adapter() {
+            true => weights.merged(&Adapter::open(&dir.join(ADAPTER))?),
+            false => Ok(weights),
+        }
+    }
+
+    /// The checkpoint's adapter, if it has one.
+    ///
+    /// # Errors
+    /// As [`Adapter::open`].
+    pub fn adapter(&self, dir: &Path) -> model::Result<Option<Adapter>> {
+        let open = || Adapter::open(&dir.join(ADAPTER));
+        self.has_adapter().then(open).transpose()
     }
 
     /// The head's tensors, of the recorded digest.
@@ -148,6 +187,7 @@ impl Checkpoint {
         dir: &Path,
         head: &BTreeMap<String, Tensor>,
         reference: &BTreeMap<String, Tensor>,
+        adapter: Option<&NewAdapter>,
     ) -> artifact::Result<()> {
         let staged = sibling(dir, "partial");
         remove(&staged)?;
@@ -162,6 +202,12 @@ impl Checkpoint {
                 tensors::save(&staged.join(REFERENCE), reference, &none)?,
             ),
         ]);
+        if let Some(adapter) = adapter {
+            let files = adapter.save(&staged.join(ADAPTER))?;
+            let files = files.into_iter();
+            self.files
+                .extend(files.map(|(name, digest)| (in_adapter(&name), digest)));
+        }
         json::save(self, &staged.join(DOCUMENT))?;
         Self::load(&staged)?;
         replace(dir, &staged)
@@ -186,6 +232,10 @@ impl Checkpoint {
             &file.f32_of_shape("logits", &[n, self.head.classes])?,
         )
     }
+}
+
+fn in_adapter(name: &str) -> String {
+    format!("{ADAPTER}/{name}")
 }
 
 fn finite(file: &TensorFile, name: &str, values: &[f32]) -> artifact::Result<()> {

@@ -29,6 +29,11 @@ pub enum TrainingEvent {
         /// In words.
         message: String,
     },
+    /// Something that the user may like to know.
+    Note {
+        /// In words.
+        message: String,
+    },
     /// The training has ended well.
     Done {
         /// The checkpoint's folder.
@@ -55,6 +60,12 @@ pub struct EpochRecord {
     pub val_select: Metrics,
     /// Whether this is the best epoch so far.
     pub best: bool,
+    /// Optimiser steps since the training began.
+    pub steps: usize,
+    /// How long the epoch's training took, without the judging; for an epoch that was interrupted, all parts together.
+    pub seconds: f64,
+    /// Images that were trained on per second of it.
+    pub images_per_second: f64,
 }
 
 #[cfg(test)]
@@ -70,6 +81,9 @@ mod tests {
             max_grad_norm: 2.0,
             val_select: Metrics::from([("mcc".to_owned(), 1.0)]),
             best: true,
+            steps: 10,
+            seconds: 2.0,
+            images_per_second: 5.5,
         };
         let events = [
             TrainingEvent::Stage {

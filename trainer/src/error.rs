@@ -122,6 +122,66 @@ pub enum Error {
         /// The configured peak rate.
         learning_rate: f64,
     },
+    /// A training was interrupted here, and another one is asked for.
+    #[error("{}: a training with {difference} was interrupted here; give --overwrite to start anew, or another run_dir", path.display())]
+    StateOfAnother {
+        /// The state's file.
+        path: PathBuf,
+        /// In what they differ.
+        difference: &'static str,
+    },
+    /// A saved state can't be used.
+    #[error("{source}; give --overwrite to start anew")]
+    StateDamaged {
+        /// What is wrong with it.
+        source: artifact::Error,
+    },
+    /// A saved state is of another shape than the training.
+    #[error(
+        "the saved state's `{name}` has {got} values, the training has {want}; give --overwrite to start anew"
+    )]
+    StateShape {
+        /// The tensor.
+        name: &'static str,
+        /// Its values.
+        got: usize,
+        /// The training's.
+        want: usize,
+    },
+    /// The state can't be saved.
+    #[error(
+        "cannot save the state of the training: {source}; what was saved before is as it was: make room and run again, it continues from there"
+    )]
+    SaveState {
+        /// The system's reason.
+        source: artifact::Error,
+    },
+    /// There is nothing to continue.
+    #[error("{}: no interrupted training to continue (--resume); leave out --resume to start one", path.display())]
+    NothingToResume {
+        /// Where a state would be.
+        path: PathBuf,
+    },
+    /// The weights to start from are of another architecture.
+    #[error("{}: cannot start from this checkpoint (train.init_from): its {what} is {got}, this training's is {want}", path.display())]
+    OtherStart {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// The checkpoint's.
+        got: String,
+        /// The configuration's.
+        want: String,
+    },
+    /// `peft.target_modules` and its kin don't name layers of this backbone.
+    #[error("{key}: {reason}")]
+    Targets {
+        /// The configuration's key.
+        key: &'static str,
+        /// What is wrong, with the names that there are.
+        reason: String,
+    },
     /// The metrics file can't be written.
     #[error("{}: cannot write: {source}", path.display())]
     MetricsFile {

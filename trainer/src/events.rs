@@ -10,9 +10,12 @@ pub trait Events: Progress {
     fn epoch(&self, record: &EpochRecord);
     /// Something that the user should know, and that doesn't stop the run.
     fn warning(&self, message: &str);
+    /// Something that the user may like to know.
+    fn note(&self, message: &str);
 }
 
 impl Events for Silent {
     fn epoch(&self, _: &EpochRecord) {}
     fn warning(&self, _: &str) {}
+    fn note(&self, _: &str) {}
 }

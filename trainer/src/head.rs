@@ -3,7 +3,10 @@
 
 use crate::random::Draw;
 use stage1_core::{
-    artifact::tensors::Tensor as StoredTensor,
+    artifact::{
+        self,
+        tensors::{Tensor as StoredTensor, TensorFile},
+    },
     model::{HeadKind, HeadSpec},
 };
 use std::collections::BTreeMap;
@@ -108,6 +111,39 @@ impl Head {
             let flat: Vec<_> = views.iter().map(|view| view.flatten(0, -1)).collect();
             Tensor::cat(&flat, 0).to_kind(Kind::Float)
         })
+    }
+
+    /// What [`Head::fold`] gives `parameters` for: the way back.
+    pub fn unfold(&self, parameters: &Tensor, standard: &Standardisation) -> Tensor {
+        no_grad(|| {
+            let mut views = self.views(&parameters.to_kind(Kind::Double));
+            let bias = &views[1] + views[0].matmul(&standard.mean);
+            let weight = &views[0] * &standard.deviation;
+            views[0] = weight;
+            views[1] = bias;
+            let flat: Vec<_> = views.iter().map(|view| view.flatten(0, -1)).collect();
+            Tensor::cat(&flat, 0).to_kind(Kind::Float)
+        })
+    }
+
+    /// The number of parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// The parameters that [`Head::stored`] gave.
+    ///
+    /// # Errors
+    /// [`artifact::Error`] when a tensor is missing or of another shape.
+    pub fn load(&self, file: &TensorFile) -> artifact::Result<Tensor> {
+        let mut flat = Vec::with_capacity(self.parameter_count());
+        for (name, shape) in &self.tensors {
+            flat.extend(file.f32_of_shape(name, shape)?);
+        }
+        Ok(Tensor::from_slice(&flat))
     }
 
     /// The parameters by name, as they are stored.
@@ -219,6 +255,9 @@ mod tests {
                 .into_iter()
                 .fold(0.0_f32, |e, x| e.max(x.abs()));
             assert!(error < 1e-3, "{kind:?}: {error}");
+            let back = head.unfold(&folded, &standard) - &parameters;
+            let error = back.abs().max().double_value(&[]);
+            assert!(error < 1e-3, "{kind:?} and back: {error}");
         }
     }
 

@@ -3,28 +3,35 @@
 //!
 //! ```no_run
 //! use stage1_core::{config::Config, progress::Silent};
-//! use stage1_trainer::{Existing, train};
+//! use stage1_trainer::{Begin, Existing, train};
 //!
 //! let config = Config::load("stage1.yaml".as_ref(), &[])?;
-//! let trained = train(&config, Existing::Keep, &Silent)?;
+//! let trained = train(&config, Existing::Keep, Begin::Anywhere, &Silent)?;
 //! println!("{}", trained.checkpoint.display());
 //! # Ok::<(), stage1_trainer::Error>(())
 //! ```
 //!
 //! Phase `baseline`: the backbone is frozen, its features are computed once and kept on disk ([`features`]), and a
-//! [`head`] is [fitted](fit) to them. Only images of `train` and `val_select` are ever opened. The same inputs, seed and
-//! number of threads give the same bytes.
+//! [`head`] is [fitted](fit) to them. Phase `peft`: [adapters](peft) are trained with it, through the backbone, on images that
+//! are [varied](augment) each time. Only images of `train` and `val_select` are ever opened. The same inputs, seed and number
+//! of threads give the same bytes, however often the training was killed in between.
 
+pub mod augment;
 pub mod backbone;
 mod error;
 pub mod events;
 pub mod features;
 pub mod fit;
 pub mod head;
+mod log;
+pub mod loss;
 pub mod optimiser;
+pub mod peft;
 pub mod random;
+pub mod sampling;
 pub mod selection;
+pub mod tensorboard;
 mod train;
 
 pub use error::{Error, Result};
-pub use train::{Existing, Trained, train};
+pub use train::{Begin, Existing, Trained, train};

@@ -7,7 +7,7 @@ use about::About;
 use clap::Parser;
 use report::{JsonLines, Story};
 use stage1_core::config::Config;
-use stage1_trainer::{Error, Existing, Result, events::Events, train};
+use stage1_trainer::{Begin, Error, Existing, Result, events::Events, train};
 use std::{
     io::{self, Write as _},
     panic,
@@ -38,6 +38,12 @@ struct Args {
     /// Replace a checkpoint of other inputs
     #[arg(long)]
     overwrite: bool,
+    /// Continue an interrupted training; none is an error (without this, one is continued if there is one)
+    #[arg(long)]
+    resume: bool,
+    /// Start anew from the weights of this checkpoint's folder: `--set train.init_from=DIR`
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    init_from: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -50,7 +56,7 @@ fn main() -> ExitCode {
         Ok(Err(error)) => fail(&error.to_string()),
         // libtorch's failures (memory, above all) arrive as panics; the message was printed by then.
         Err(_) => fail(
-            "libtorch failed (see above); if memory ran out, try a smaller `train.feature_batch_size`",
+            "libtorch failed (see above); if memory ran out, try a smaller `train.feature_batch_size`, or `train.micro_batch_size`",
         ),
     }
 }
@@ -73,16 +79,24 @@ fn run(args: &Args) -> Result<()> {
     let Some(config) = &args.config else {
         return tell_about();
     };
-    let config = Config::load(config, &args.set)?;
+    let init = args.init_from.iter();
+    let init = init.map(|dir| format!("train.init_from={}", serde_json::Value::from(dir.as_str())));
+    let overrides: Vec<_> = args.set.iter().cloned().chain(init).collect();
+    let config = Config::load(config, &overrides)?;
     start_threads(config.thread_count())?;
     let existing = if args.overwrite {
         Existing::Overwrite
     } else {
         Existing::Keep
     };
+    let begin = if args.resume {
+        Begin::Resume
+    } else {
+        Begin::Anywhere
+    };
     let (json, story) = (JsonLines::default(), Story::default());
     let events: &dyn Events = if args.events { &json } else { &story };
-    let trained = train(&config, existing, events)?;
+    let trained = train(&config, existing, begin, events)?;
     if args.events {
         json.done(&trained);
     } else {

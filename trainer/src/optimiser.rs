@@ -10,37 +10,72 @@ const EPSILON: f64 = 1e-8;
 pub struct AdamW {
     /// Weight decay per value of the buffer: 0 for biases.
     decay: Tensor,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    steps: i32,
+    /// What the learning rate is multiplied with, per value; none: 1.
+    scale: Option<Tensor>,
+    moments: Moments,
+}
+
+/// The memory of an optimiser.
+pub struct Moments {
+    /// The moving average of the gradients.
+    pub first: Tensor,
+    /// The moving average of their squares.
+    pub second: Tensor,
+    /// Updates so far.
+    pub steps: usize,
 }
 
 impl AdamW {
-    /// An optimiser for a buffer of the shape of `decay`, which holds each value's weight decay.
-    pub fn new(decay: Tensor) -> Self {
-        Self {
-            first_moment: decay.zeros_like(),
-            second_moment: decay.zeros_like(),
-            decay,
+    /// An optimiser for a buffer of the shape of `decay`, which holds each value's weight decay; the learning rate of each
+    /// is multiplied with `scale`.
+    pub fn new(decay: Tensor, scale: Option<Tensor>) -> Self {
+        let moments = Moments {
+            first: decay.zeros_like(),
+            second: decay.zeros_like(),
             steps: 0,
+        };
+        Self {
+            decay,
+            scale,
+            moments,
         }
+    }
+
+    /// What it remembers.
+    pub fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Goes on from what another remembered.
+    pub fn restore(&mut self, moments: Moments) {
+        self.moments = moments;
     }
 
     /// Updates `parameters` in place by their gradient.
     pub fn step(&mut self, parameters: &mut Tensor, gradient: &Tensor, learning_rate: f64) {
         no_grad(|| {
-            self.steps += 1;
-            let _ = self.first_moment.lerp_(gradient, 1.0 - BETA1);
-            self.second_moment *= BETA2;
-            let _ = self
-                .second_moment
-                .addcmul_(gradient, &(gradient * (1.0 - BETA2)));
-            let scale = (1.0 - BETA2.powi(self.steps)).sqrt();
-            let denominator = self.second_moment.sqrt() / scale + EPSILON;
-            let rate = learning_rate / (1.0 - BETA1.powi(self.steps));
+            let Moments {
+                first,
+                second,
+                steps,
+            } = &mut self.moments;
+            *steps += 1;
+            let power = i32::try_from(*steps).unwrap_or(i32::MAX);
+            let _ = first.lerp_(gradient, 1.0 - BETA1);
+            *second *= BETA2;
+            let _ = second.addcmul_(gradient, &(gradient * (1.0 - BETA2)));
+            let scale = (1.0 - BETA2.powi(power)).sqrt();
+            let denominator = second.sqrt() / scale + EPSILON;
+            let rate = learning_rate / (1.0 - BETA1.powi(power));
+            let mut decay = &*parameters * &self.decay * learning_rate;
+            let mut change = &*first / denominator * rate;
+            if let Some(scale) = &self.scale {
+                decay *= scale;
+                change *= scale;
+            }
             // Decay first, then the step: the order of the paper's algorithm 2.
-            *parameters -= &*parameters * &self.decay * learning_rate;
-            *parameters -= &self.first_moment / denominator * rate;
+            *parameters -= decay;
+            *parameters -= change;
         });
     }
 }
@@ -83,7 +118,7 @@ impl Schedule {
 pub struct Ema {
     decay: f64,
     average: Tensor,
-    steps: u32,
+    steps: usize,
 }
 
 impl Ema {
@@ -99,7 +134,7 @@ impl Ema {
     /// Takes in the parameters after a step. The decay warms up as min(d, (1+t)/(10+t)), so that the first values are
     /// soon forgotten.
     pub fn update(&mut self, parameters: &Tensor) {
-        let t = f64::from(self.steps);
+        let t = self.steps as f64;
         self.steps += 1;
         let decay = self.decay.min((1.0 + t) / (10.0 + t));
         let _ = no_grad(|| self.average.lerp_(&parameters.detach(), 1.0 - decay));
@@ -108,6 +143,12 @@ impl Ema {
     /// The averaged parameters.
     pub fn average(&self) -> &Tensor {
         &self.average
+    }
+
+    /// Goes on from another's average after so many updates.
+    pub fn restore(&mut self, average: Tensor, steps: usize) {
+        self.average = average;
+        self.steps = steps;
     }
 }
 
@@ -132,9 +173,12 @@ mod tests {
     #[test]
     fn adamw_follows_the_textbook_in_double_precision() {
         let gradients = [[0.5, -2.0], [0.25, 0.0], [-1.0, 3.0]];
-        let (decay, rates) = ([0.1, 0.0], [0.01, 0.02, 0.005]);
+        let (decay, scales, rates) = ([0.1, 0.0], [1.0, 16.0], [0.01, 0.02, 0.005]);
         let mut parameters = Tensor::from_slice(&[1.0_f64, -1.0]);
-        let mut optimiser = AdamW::new(Tensor::from_slice(&decay));
+        let mut optimiser = AdamW::new(
+            Tensor::from_slice(&decay),
+            Some(Tensor::from_slice(&scales)),
+        );
         let (mut want, mut m, mut v) = ([1.0, -1.0], [0.0; 2], [0.0; 2]);
         for (t, (gradient, rate)) in gradients.iter().zip(rates).enumerate() {
             optimiser.step(&mut parameters, &Tensor::from_slice(gradient), rate);
@@ -146,6 +190,7 @@ mod tests {
                     m[i] / (1.0 - 0.9_f64.powi(t)),
                     v[i] / (1.0 - 0.999_f64.powi(t)),
                 );
+                let rate = rate * scales[i];
                 want[i] = want[i] * (1.0 - rate * decay[i]) - rate * mh / (vh.sqrt() + 1e-8);
             }
             assert_close(&values(&parameters), &want, &format!("step {t}"));

@@ -67,6 +67,12 @@ impl Events for JsonLines {
             message: message.to_owned(),
         });
     }
+
+    fn note(&self, message: &str) {
+        self.print(&TrainingEvent::Note {
+            message: message.to_owned(),
+        });
+    }
 }
 
 /// Lines for people on standard error.
@@ -142,6 +148,10 @@ impl Events for Story {
 
     fn warning(&self, message: &str) {
         tell(&format!("warning: {message}"));
+    }
+
+    fn note(&self, message: &str) {
+        tell(message);
     }
 }
 

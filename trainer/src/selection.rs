@@ -1,6 +1,7 @@
 //! Judging an epoch on val_select: metrics, the best one, and when to stop.
 
 use crate::{events::Metrics, head::values};
+use serde::{Deserialize, Serialize};
 use stage1_core::{
     config::{EarlyStop, SelectionMetric},
     metrics::Confusion,
@@ -44,9 +45,17 @@ fn nll(logits: &Tensor, labels: &[usize]) -> f64 {
 /// Which epoch is the best, and whether another is worth its time.
 pub struct Selection {
     rule: EarlyStop,
-    best: Option<Metrics>,
-    /// The value that an improvement is measured from.
-    reference: f64,
+    standing: Standing,
+}
+
+/// What the epochs so far amount to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The metrics of the best one.
+    pub best: Option<Metrics>,
+    /// The value that an improvement is measured from; none before the first epoch.
+    reference: Option<f64>,
+    /// Epochs since the last improvement.
     stale: usize,
 }
 
@@ -55,10 +64,18 @@ impl Selection {
     pub fn new(rule: EarlyStop) -> Self {
         Self {
             rule,
-            best: None,
-            reference: f64::NEG_INFINITY,
-            stale: 0,
+            standing: Standing::default(),
         }
+    }
+
+    /// What the epochs so far amount to.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Goes on from there.
+    pub fn restore(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// Takes in an epoch's metrics; whether it is the best so far. Of equal epochs the one with the lower NLL is better,
@@ -66,26 +83,28 @@ impl Selection {
     pub fn judge(&mut self, metrics: &Metrics) -> bool {
         let score = self.score(metrics);
         // Strictly: with `min_delta` 0, standing still isn't an improvement.
-        if score > self.reference + self.rule.min_delta {
-            self.reference = score;
-            self.stale = 0;
+        let reference = self.standing.reference;
+        if reference.is_none_or(|reference| score > reference + self.rule.min_delta) {
+            self.standing.reference = Some(score);
+            self.standing.stale = 0;
         } else {
-            self.stale += 1;
+            self.standing.stale += 1;
         }
         let rank = |m: &Metrics| (self.score(m), -m["nll"]);
         let is_best = self
+            .standing
             .best
             .as_ref()
             .is_none_or(|best| rank(metrics) > rank(best));
         if is_best {
-            self.best = Some(metrics.clone());
+            self.standing.best = Some(metrics.clone());
         }
         is_best
     }
 
     /// Whether the patience is used up.
     pub fn should_stop(&self) -> bool {
-        self.stale >= self.rule.patience
+        self.standing.stale >= self.rule.patience
     }
 
     /// The selection metric, turned so that higher is better.

@@ -2,33 +2,37 @@
 
 use crate::{
     Error, Result,
+    augment::Augmenter,
     backbone::{Backbone, Places},
     events::{EpochRecord, Events},
-    features::{Extractor, FeatureCache, Image, ImageReader},
-    fit::{Fitted, Labelled, fit},
-    head::{Head, Mode, values},
+    features::{Batches, Extractor, FeatureCache, Image, ImageReader},
+    fit::{self, Fitted, Keeper, Labelled, Origin, Start, State, fit},
+    head::{Head, Mode, Standardisation, values},
+    log::{Log, Unit},
+    peft::{Adapters, Adapting, Parts},
+    sampling::Order,
 };
 use rayon::prelude::*;
 use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
-    config::{Config, HeadConfig, Phase, TrainConfig},
+    config::{AugmentConfig, Config, HeadConfig, PeftConfig, Phase, Precision, TrainConfig},
     data::OnBadImage,
-    model::HeadSpec,
+    model::{Adapter, HeadSpec, NewAdapter, Weights},
     preprocess::Limits,
     split::{Split, SplitManifest, SplitSample},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Write as _},
+    fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tch::{Device, Tensor, no_grad};
 
 /// Raised whenever the same inputs train another head than before: it is part of [`Checkpoint::inputs_digest`].
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 /// Images of val_select that the checkpoint carries with libtorch's outputs.
 const REFERENCES: usize = 8;
 
@@ -55,26 +59,55 @@ pub struct Trained {
     pub features_computed: usize,
 }
 
+/// How a training begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Where an interrupted one stopped, if there is one.
+    Anywhere,
+    /// Where an interrupted one stopped; none is an error.
+    Resume,
+}
+
 /// Trains as `config` says, on the splits in its run directory.
 ///
 /// Sets the number of libtorch's threads for the process.
 ///
 /// # Errors
 /// [`Error`]; the checkpoint's folder then holds what it held before.
-pub fn train(config: &Config, existing: Existing, events: &dyn Events) -> Result<Trained> {
-    let Phase::Baseline = config.phase;
+pub fn train(
+    config: &Config,
+    existing: Existing,
+    begin: Begin,
+    events: &dyn Events,
+) -> Result<Trained> {
     tch::set_num_threads(config.thread_count() as i32);
     let job = Job::open(config, events)?;
     let _alone = Lock::take(&config.run_dir.join(".train.lock"), PATIENCE)?;
     let dir = config.checkpoint_dir();
+    // What a training that was killed left half-written.
+    if let Some(folder) = dir.parent() {
+        atomic::sweep(folder)?;
+    }
+    let mut keeper = job.keeper();
     if job.is_done(&dir, existing)? {
+        // Killed between the last two renames.
+        keeper.remove()?;
         return Ok(Trained {
             checkpoint: dir,
             reused: true,
             features_computed: 0,
         });
     }
-    let features_computed = job.run(&dir)?;
+    let state = job.state(&mut keeper, existing, begin)?;
+    let features_computed = match job.run(&dir, &mut keeper, state) {
+        // The same inputs would diverge again.
+        Err(error @ Error::Diverged { .. }) => {
+            keeper.remove()?;
+            return Err(error);
+        }
+        done => done?,
+    };
+    keeper.remove()?;
     Ok(Trained {
         checkpoint: dir,
         reused: false,
@@ -83,16 +116,21 @@ pub fn train(config: &Config, existing: Existing, events: &dyn Events) -> Result
 }
 
 /// Everything that a training depends on, opened and checked.
-struct Job<'a> {
+pub(crate) struct Job<'a> {
     config: &'a Config,
     events: &'a dyn Events,
     splits: SplitManifest,
     splits_digest: Digest,
+    weights: Weights,
     backbone: Backbone,
     places: Places,
     backbone_digest: Digest,
-    reader: ImageReader,
+    reader: Arc<ImageReader>,
     head: HeadSpec,
+    /// For `peft`.
+    adapters: Option<Adapters>,
+    /// The checkpoint to start from.
+    init: Option<(PathBuf, Checkpoint)>,
 }
 
 /// The images of a split.
@@ -101,8 +139,17 @@ struct Part {
     labels: Vec<usize>,
 }
 
+/// What a training has made.
+struct Made {
+    fitted: Fitted,
+    /// The head for raw features.
+    head: Tensor,
+    /// The backbone that the head reads, if it isn't the configured one.
+    adapted: Option<(NewAdapter, Weights)>,
+}
+
 impl<'a> Job<'a> {
-    fn open(config: &'a Config, events: &'a dyn Events) -> Result<Self> {
+    pub(crate) fn open(config: &'a Config, events: &'a dyn Events) -> Result<Self> {
         let (splits, splits_digest): (SplitManifest, _) = json::load(&config.splits_path())?;
         check_classes(&splits, &config.splits_path(), events)?;
         let limits = Limits {
@@ -112,21 +159,125 @@ impl<'a> Job<'a> {
         let reader = ImageReader::new(&config.preprocess, limits)?;
         let weights = config.backbone.open()?;
         let device = Device::Cpu;
-        Ok(Self {
+        let mut backbone = Backbone::new(&weights, device);
+        if let (Precision::Bf16, Some(vit)) = (config.train.precision, backbone.vit_mut()) {
+            vit.keep_half();
+        }
+        let adapters = (config.phase == Phase::Peft)
+            .then(|| Adapters::choose(weights.spec(), &config.peft))
+            .transpose()?;
+        let job = Self {
             backbone_digest: weights.digest(),
-            backbone: Backbone::new(&weights, device),
+            backbone,
             places: Places::new(&weights, reader.size(), device)?,
             head: HeadSpec {
                 kind: config.head.architecture(),
                 features: config.head.features,
                 classes: splits.labels.len(),
             },
+            init: config
+                .train
+                .init_from
+                .as_ref()
+                .map(|dir| Ok::<_, Error>((dir.clone(), Checkpoint::load(dir)?)))
+                .transpose()?,
+            weights,
+            adapters,
             config,
             events,
             splits,
             splits_digest,
-            reader,
-        })
+            reader: Arc::new(reader),
+        };
+        job.check_init()?;
+        Ok(job)
+    }
+
+    /// The checkpoint to start from must be of the same architecture.
+    fn check_init(&self) -> Result<()> {
+        let Some((path, init)) = &self.init else {
+            return Ok(());
+        };
+        let other = |what, got: String, want: String| Error::OtherStart {
+            path: path.clone(),
+            what,
+            got,
+            want,
+        };
+        if init.head != self.head {
+            let (got, want) = (format!("{:?}", init.head), format!("{:?}", self.head));
+            return Err(other("head", got, want));
+        }
+        if init.labels != self.splits.labels {
+            let (got, want) = (init.labels.join(", "), self.splits.labels.join(", "));
+            return Err(other("list of classes", got, want));
+        }
+        if init.backbone != *self.weights.spec() {
+            let (got, want) = (init.backbone.to_string(), self.weights.spec().to_string());
+            return Err(other("backbone", got, want));
+        }
+        let digest = init.weights(path, &self.config.backbone)?.digest();
+        if digest != init.backbone_digest {
+            let (got, want) = (init.backbone_digest.short(), digest.short());
+            return Err(other("backbone", got, want));
+        }
+        if self.config.phase == Phase::Baseline && init.has_adapter() {
+            let (got, want) = ("of phase peft".to_owned(), "of phase baseline".to_owned());
+            return Err(other("adapter", got, want));
+        }
+        Ok(())
+    }
+
+    fn keeper(&self) -> Keeper {
+        let origin = Origin {
+            inputs: self.inputs_digest(),
+            backbone: self.backbone_digest,
+            splits: self.splits_digest,
+            preprocess: self.config.preprocess.digest(),
+        };
+        let every = Duration::from_secs(self.config.train.save_every_seconds);
+        let threads = self.config.thread_count();
+        Keeper::new(self.config.state_path(), origin, threads, every)
+    }
+
+    /// What an interrupted training left.
+    fn state(
+        &self,
+        keeper: &mut Keeper,
+        existing: Existing,
+        begin: Begin,
+    ) -> Result<Option<State>> {
+        let state = match keeper.load() {
+            Err(Error::StateOfAnother { .. } | Error::StateDamaged { .. })
+                if existing == Existing::Overwrite && begin == Begin::Anywhere =>
+            {
+                keeper.remove()?;
+                None
+            }
+            found => found?,
+        };
+        let Some(state) = state else {
+            return match begin {
+                Begin::Anywhere => Ok(None),
+                Begin::Resume => Err(Error::NothingToResume {
+                    path: self.config.state_path(),
+                }),
+            };
+        };
+        let (threads, now) = (state.threads, self.config.thread_count());
+        if threads != now {
+            self.events.warning(&format!(
+                "the interrupted training computed with {threads} threads, which decide the last bits of its sums: it goes on with                  {threads}, not {now}"
+            ));
+            tch::set_num_threads(threads as i32);
+            keeper.set_threads(threads);
+        }
+        let (epoch, step) = state.position();
+        self.events.note(&format!(
+            "training goes on at epoch {epoch}, step {}",
+            step + 1
+        ));
+        Ok(Some(state))
     }
 
     /// Whether `dir` holds the result of the same inputs.
@@ -145,7 +296,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn run(&self, dir: &Path) -> Result<usize> {
+    fn run(&self, dir: &Path, keeper: &mut Keeper, state: Option<State>) -> Result<usize> {
         let (train, select) = (self.part(Split::Train)?, self.part(Split::ValSelect)?);
         let cache_dir = self.config.cache_dir();
         // Other runs may fill the same cache: what they write must not be swept.
@@ -153,16 +304,24 @@ impl<'a> Job<'a> {
         let (cache, computed, bad) = self.features(&train, &select)?;
         let (train, select) = (train.without(&bad), select.without(&bad));
         self.check_left(&train, &select)?;
-        let head = Head::new(
-            self.head,
-            self.backbone.spec().hidden(),
-            self.config.head.dropout,
-        );
-        let fitted = self.fit(&head, &cache, &train, &select)?;
-        let reference = self.reference(&head, &fitted, &select)?;
-        self.checkpoint(&fitted)
-            .save(dir, &head.stored(&fitted.parameters), &reference)?;
+        let threads = state
+            .as_ref()
+            .map_or(self.config.thread_count(), |state| state.threads);
+        let made = match &self.adapters {
+            None => self.baseline(&cache, &train, &select, keeper, state)?,
+            Some(adapters) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
+        };
+        let head = self.head();
+        let reference = self.reference(&head, &made, &select)?;
+        let adapter = made.adapted.as_ref().map(|(adapter, _)| adapter);
+        let mut checkpoint = self.checkpoint(&made, threads);
+        checkpoint.save(dir, &head.stored(&made.head), &reference, adapter)?;
         Ok(computed)
+    }
+
+    fn head(&self) -> Head {
+        let hidden = self.backbone.spec().hidden();
+        Head::new(self.head, hidden, self.config.head.dropout)
     }
 
     fn part(&self, split: Split) -> Result<Part> {
@@ -206,31 +365,190 @@ impl<'a> Job<'a> {
         check_labels(&self.splits.labels, &train.labels, &select.labels, &splits)
     }
 
-    fn fit(
+    fn log(&self, state: Option<&State>, unit: Unit) -> Result<Log<'a>> {
+        let ended = state.map_or(&[][..], State::records);
+        let (metrics, board) = (self.config.metrics_path(), self.config.tensorboard_dir());
+        Log::create(metrics, &board, ended, unit, self.events)
+    }
+
+    /// Phase `baseline`: a head on the frozen backbone's features.
+    fn baseline(
         &self,
-        head: &Head,
         cache: &FeatureCache,
         train: &Part,
         select: &Part,
-    ) -> Result<Fitted> {
+        keeper: &mut Keeper,
+        state: Option<State>,
+    ) -> Result<Made> {
         let config = &self.config.train;
         let (train, select) = (self.labelled(cache, train)?, self.labelled(cache, select)?);
-        let mut log = MetricsFile::create(self.config.metrics_path())?;
+        let mut log = self.log(state.as_ref(), Unit::Epochs)?;
         self.events.start("epochs", config.epochs as u64);
+        self.events.advance(
+            state
+                .as_ref()
+                .map_or(0, |state| state.records().len() as u64),
+        );
+        let start = Start {
+            parameters: self.initial_head()?,
+            state,
+        };
+        let (head, seed) = (self.head(), self.config.seed);
         let fitted = fit(
-            head,
+            &head,
             &train,
             &select,
             config,
-            self.config.seed,
-            &mut |record| {
-                self.events.epoch(record);
-                self.events.advance(1);
-                log.append(record)
-            },
+            seed,
+            start,
+            Some(keeper),
+            &mut log,
         )?;
         self.events.finish();
-        Ok(fitted)
+        Ok(Made {
+            head: fitted.parameters.shallow_clone(),
+            fitted,
+            adapted: None,
+        })
+    }
+
+    /// The head of the checkpoint to start from, for raw features.
+    fn initial_head(&self) -> Result<Option<Tensor>> {
+        let Some((dir, init)) = &self.init else {
+            return Ok(None);
+        };
+        Ok(Some(self.head().load(&init.head_file(dir)?)?))
+    }
+
+    /// Phase `peft`: adapters and a head, through the backbone.
+    fn peft(
+        &self,
+        adapters: &Adapters,
+        cache: &FeatureCache,
+        train: &Part,
+        select: &Part,
+        keeper: &mut Keeper,
+        state: Option<State>,
+    ) -> Result<Made> {
+        let config = self.config;
+        let head = self.head();
+        let base = self.labelled(cache, train)?;
+        let standard = Standardisation::of(&base.features);
+        let start = match &state {
+            // What it goes on from replaces the start; only the shape matters.
+            Some(_) => self.start(adapters, &head, &standard, self.initial_head()?)?,
+            None => {
+                let warm = self.warm_up(&head, &base, cache, select)?;
+                self.start(adapters, &head, &standard, warm)?
+            }
+        };
+        drop(base);
+        let batches = |part: &Part, varied| Batches {
+            reader: Arc::clone(&self.reader),
+            images: Arc::new(part.images.clone()),
+            varied,
+        };
+        let varied = Augmenter::new(&config.augment, &config.preprocess)?;
+        let mut objective = Adapting::new(Parts {
+            config,
+            backbone: &self.backbone,
+            places: &self.places,
+            adapters,
+            head: &head,
+            features: self.head.features,
+            standard: &standard,
+            size: self.reader.size(),
+            train: batches(train, Some((varied, config.seed))),
+            train_labels: &train.labels,
+            select: batches(select, None),
+            select_labels: &select.labels,
+            start,
+        });
+        let classes = self.splits.labels.len();
+        let order = Order::new(config.train.sampling, config.seed, &train.labels, classes);
+        let mut log = self.log(state.as_ref(), Unit::Images)?;
+        let images = train.labels.len();
+        self.events
+            .start("images", (images * config.train.epochs) as u64);
+        let done = |state: &State| state.records().len() * images + state.images_seen();
+        self.events.advance(state.as_ref().map_or(0, done) as u64);
+        let (settings, keeper) = (&config.train, Some(keeper));
+        let fitted = fit::train(&mut objective, &order, settings, state, keeper, &mut log)?;
+        self.events.finish();
+        let count = adapters.parameter_count() as i64;
+        let adapter = adapters.to_files(&fitted.parameters.slice(0, 0, count, 1));
+        let weights = self.weights.clone().merged(&as_adapter(&adapter)?)?;
+        Ok(Made {
+            head: head.fold(&fitted.parameters.slice(0, count, None, 1), &standard),
+            fitted,
+            adapted: Some((adapter, weights)),
+        })
+    }
+
+    /// The head after the epochs in which it is trained alone, for raw features; none without such epochs and without a
+    /// checkpoint to start from.
+    fn warm_up(
+        &self,
+        head: &Head,
+        base: &Labelled,
+        cache: &FeatureCache,
+        select: &Part,
+    ) -> Result<Option<Tensor>> {
+        let (epochs, from) = (self.config.peft.head_warmup_epochs, self.initial_head()?);
+        if epochs == 0 {
+            return Ok(from);
+        }
+        let config = TrainConfig {
+            epochs,
+            warmup_epochs: self.config.train.warmup_epochs.min(epochs as f64),
+            ..self.config.train.clone()
+        };
+        let select = self.labelled(cache, select)?;
+        self.events.start("head alone: epochs", epochs as u64);
+        let mut watch = |_: &EpochRecord| -> Result<()> {
+            self.events.advance(1);
+            Ok(())
+        };
+        let start = Start {
+            parameters: from,
+            state: None,
+        };
+        let seed = self.config.seed;
+        let warm = fit(head, base, &select, &config, seed, start, None, &mut watch)?;
+        self.events.finish();
+        Ok(Some(warm.parameters))
+    }
+
+    /// The first parameters: the adapters', then the head's for standardised features.
+    fn start(
+        &self,
+        adapters: &Adapters,
+        head: &Head,
+        standard: &Standardisation,
+        raw_head: Option<Tensor>,
+    ) -> Result<Tensor> {
+        let device = self.backbone.device();
+        let head = match raw_head {
+            Some(raw) => head.unfold(&raw, standard),
+            None => head.initialise(self.config.seed, device),
+        };
+        let saved = match &self.init {
+            Some((dir, init)) => init.adapter(dir)?.map(|adapter| (dir, adapter)),
+            None => None,
+        };
+        let adapters = match saved {
+            None => adapters.initial(&self.weights, self.config.seed),
+            Some((dir, adapter)) => adapters.load(&adapter).ok_or_else(|| Error::OtherStart {
+                path: dir.clone(),
+                what: "adapter",
+                got: "of other layers, ranks or scales".to_owned(),
+                want: "as `peft` says".to_owned(),
+            })?,
+        };
+        Ok(Tensor::cat(
+            &[adapters.to_device(device), head.to_device(device)],
+            0,
+        ))
     }
 
     fn labelled(&self, cache: &FeatureCache, part: &Part) -> Result<Labelled> {
@@ -249,7 +567,7 @@ impl<'a> Job<'a> {
     fn reference(
         &self,
         head: &Head,
-        fitted: &Fitted,
+        made: &Made,
         select: &Part,
     ) -> Result<BTreeMap<String, StoredTensor>> {
         let count = select.images.len().min(REFERENCES);
@@ -257,10 +575,13 @@ impl<'a> Job<'a> {
             .map(|i| select.images[i * select.images.len() / count].clone())
             .collect();
         let pixels = self.extractor().pixel_values(&images)?;
+        let adapted = made.adapted.as_ref();
+        let merged = adapted.map(|(_, weights)| Backbone::new(weights, self.backbone.device()));
+        let backbone = merged.as_ref().unwrap_or(&self.backbone);
         let (features, logits) = no_grad(|| {
-            let features = self.backbone.features(&pixels, &self.places);
+            let features = backbone.features(&pixels, &self.places);
             let features = features.select(self.head.features);
-            let logits = head.logits(&fitted.parameters, &features, Mode::Evaluate);
+            let logits = head.logits(&made.head, &features, Mode::Evaluate);
             (features, logits)
         });
         let named = [
@@ -273,20 +594,21 @@ impl<'a> Job<'a> {
             .into())
     }
 
-    fn checkpoint(&self, fitted: &Fitted) -> Checkpoint {
+    fn checkpoint(&self, made: &Made, threads: usize) -> Checkpoint {
+        let adapted = made.adapted.as_ref();
         Checkpoint {
             schema_version: <Checkpoint as artifact::Document>::SCHEMA_VERSION,
             phase: self.config.phase,
             backbone: self.backbone.spec().clone(),
-            backbone_digest: self.backbone_digest,
+            backbone_digest: adapted.map_or(self.backbone_digest, |(_, weights)| weights.digest()),
             head: self.head,
             labels: self.splits.labels.clone(),
             preprocess: self.config.preprocess.clone(),
             seed: self.config.seed,
-            threads: self.config.thread_count(),
-            epoch: fitted.epoch,
-            epochs_run: fitted.epochs_run,
-            metrics: fitted.metrics.clone(),
+            threads,
+            epoch: made.fitted.epoch,
+            epochs_run: made.fitted.epochs_run,
+            metrics: made.fitted.metrics.clone(),
             splits_digest: self.splits_digest,
             inputs_digest: self.inputs_digest(),
             files: BTreeMap::new(),
@@ -307,6 +629,9 @@ impl<'a> Job<'a> {
             backbone: Digest,
             head: &'a HeadConfig,
             train: TrainConfig,
+            peft: &'a PeftConfig,
+            augment: &'a AugmentConfig,
+            init: Option<Digest>,
             on_bad_image: OnBadImage,
         }
         Digest::of_json(&Inputs {
@@ -320,11 +645,27 @@ impl<'a> Job<'a> {
             head: &self.config.head,
             train: TrainConfig {
                 cache_dir: None,
+                init_from: None,
+                save_every_seconds: 0,
                 ..self.config.train.clone()
             },
+            peft: &self.config.peft,
+            augment: &self.config.augment,
+            init: self.init.as_ref().map(|(_, init)| init.digest()),
             on_bad_image: self.config.data.options.on_bad_image,
         })
     }
+}
+
+/// The adapter as it will be read: what is merged and measured is what the files hold.
+fn as_adapter(adapter: &NewAdapter) -> Result<Adapter> {
+    let dir = tempfile::tempdir().map_err(|source| artifact::Error::Io {
+        action: "create a temporary folder in",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    adapter.save(dir.path())?;
+    Ok(Adapter::open(dir.path())?)
 }
 
 impl Part {
@@ -446,36 +787,4 @@ fn stored(tensor: &Tensor) -> StoredTensor {
         .map(|&n| n.unsigned_abs() as usize)
         .collect();
     StoredTensor::f32(shape, values(tensor))
-}
-
-/// `metrics.jsonl`: one line per epoch, as it ends.
-struct MetricsFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl MetricsFile {
-    fn create(path: PathBuf) -> Result<Self> {
-        let open = || -> io::Result<File> {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
-            // Appending, from the start: what two processes write must never leave a gap.
-            File::create(&path)?;
-            File::options().append(true).open(&path)
-        };
-        match open() {
-            Ok(file) => Ok(Self { path, file }),
-            Err(source) => Err(Error::MetricsFile { path, source }),
-        }
-    }
-
-    fn append(&mut self, record: &EpochRecord) -> Result<()> {
-        let mut line = serde_json::to_vec(record).expect("a record has a JSON form");
-        line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .map_err(|source| Error::MetricsFile {
-                path: self.path.clone(),
-                source,
-            })
-    }
 }

@@ -19,10 +19,26 @@ pub(crate) struct Options {
     /// Read the golden files from this folder instead of the copies in `goldens/` (same layout).
     #[arg(long, value_name = "DIR")]
     goldens: Option<PathBuf>,
+    /// Also check what is saved with the libraries that define the formats, in this Python (it needs transformers and PEFT).
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<String>,
     /// Arguments for `cargo test`, such as `-p stage1-core` or part of a test's name.
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
+
+/// The tests that call Python, which are ignored elsewhere.
+const PYTHON_TESTS: [&str; 9] = [
+    "test",
+    "--release",
+    "--package",
+    "stage1-trainer",
+    "--test",
+    "it",
+    "--",
+    "--ignored",
+    "python::",
+];
 
 /// Sets up, builds everything, and runs the tests of all packages.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -40,7 +56,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     if let Some(folder) = &goldens {
         command.env("STAGE1_GOLDENS", folder);
     }
-    let (summary, finished) = watch(&mut command)?;
+    let (mut summary, mut finished) = watch(&mut command)?;
+    if let (Some(python), Ok(())) = (&options.python, &finished) {
+        let mut command = workspace.cargo(PYTHON_TESTS);
+        command.env("STAGE1_PYTHON", python);
+        native::name_compiler(&mut command);
+        let (more, ended) = watch(&mut command)?;
+        summary.passed += more.passed;
+        summary.failed += more.failed;
+        finished = ended;
+    }
     if let Err(error) = &finished {
         say(format!("error: {error:#}"));
     }

@@ -1,16 +1,22 @@
 use crate::{
-    args::StepArgs,
+    args::{StepArgs, TrainArgs},
     output::{Answer, Output},
-    steps::{self, Run},
+    steps::{self, Run, train::Begin},
 };
+use anyhow::Context as _;
 use serde_json::json;
 use std::fmt::Write;
 
-pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
-    let run = Run::open(args, *output)?;
+pub(crate) fn run(args: &TrainArgs, output: &Output) -> anyhow::Result<Answer> {
+    let run = Run::open(&step(args)?, *output)?;
     steps::train::find_trainer()?;
     steps::split::ensure(&run)?;
-    let checkpoint = steps::train::ensure(&run)?;
+    let begin = if args.resume {
+        Begin::Resume
+    } else {
+        Begin::Anywhere
+    };
+    let checkpoint = steps::train::ensure_from(&run, begin)?;
     run.record()?;
     let dir = run.config.checkpoint_dir();
     let mut text = format!(
@@ -31,4 +37,14 @@ pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     });
     output.answer(&document, &text)?;
     Ok(Answer::Yes)
+}
+
+/// The arguments with `--init-from` as the key that it stands for.
+fn step(args: &TrainArgs) -> anyhow::Result<StepArgs> {
+    let mut step = args.step.clone();
+    if let Some(dir) = &args.init_from {
+        let dir = serde_json::to_string(dir).context("--init-from")?;
+        step.source.overrides.push(format!("train.init_from={dir}"));
+    }
+    Ok(step)
 }

@@ -70,6 +70,8 @@ fn config_digest(config: &Config) -> Digest {
     config.data.options.root = None;
     config.backbone.path = PathBuf::new();
     config.train.cache_dir = None;
+    config.train.save_every_seconds = 0;
+    config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
     config.calibrate = CalibrateConfig::default();
     config.validate = ValidateConfig::default();
     Digest::of_json(&config)
@@ -138,7 +140,7 @@ fn create(
 }
 
 fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
-    let weights = run.config.backbone.open()?;
+    let weights = checkpoint.weights(&run.config.checkpoint_dir(), &run.config.backbone)?;
     let metadata = BTreeMap::from([
         (
             "stage1.labels".to_owned(),

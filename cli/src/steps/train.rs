@@ -27,8 +27,22 @@ pub(crate) fn check_backbone(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How a training begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Where an interrupted one stopped, if there is one.
+    Anywhere,
+    /// Where an interrupted one stopped; none is an error.
+    Resume,
+}
+
 /// The checkpoint for the run's configuration: the one that is there, or a new one.
 pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
+    ensure_from(run, Begin::Anywhere)
+}
+
+/// As [`ensure`], saying how a training begins.
+pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint> {
     let program = find_trainer()?;
     let mut command = Command::new(&program);
     command
@@ -40,6 +54,9 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
     }
     if run.overwrite {
         command.arg("--overwrite");
+    }
+    if begin == Begin::Resume {
+        command.arg("--resume");
     }
     let child = command
         .stdin(Stdio::piped())
@@ -116,6 +133,7 @@ fn tell(run: &Run, event: TrainingEvent) {
             ));
         }
         TrainingEvent::Warning { message } => run.progress.warn(&message),
+        TrainingEvent::Note { message } => run.progress.say(&format!("  {message}")),
         TrainingEvent::Done { reused: true, .. } => run.reused("train"),
         TrainingEvent::Done { .. } => {}
     }

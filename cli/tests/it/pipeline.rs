@@ -130,6 +130,42 @@ fn every_kind_of_backbone_goes_the_whole_way() {
     }
 }
 
+/// Each phase's example configuration, on tiny data and a tiny backbone.
+#[test]
+fn every_example_configuration_goes_the_whole_way() {
+    let project = Project::new();
+    let configs = workspace().join("configs");
+    let tiny = [
+        "preprocess.resize={exact: {height: 32, width: 32}}",
+        "split.ratios={train: 0.3, val_select: 0.2, val_calib: 0.2, val_test: 0.3}",
+        "train.epochs=2",
+        "train.batch_size=8",
+        "train.learning_rate=0.05",
+        "calibrate.alpha=0.3",
+        "calibrate.delta=0.2",
+    ];
+    let cases = [(
+        "peft",
+        vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
+    )];
+    for (name, keys) in cases {
+        let config = configs.join(format!("{name}.yaml")).display().to_string();
+        let mut arguments = project.arguments("run", name, &["--json"]);
+        arguments[2] = config;
+        for key in tiny.iter().chain(&keys) {
+            arguments.extend(["--set".to_owned(), (*key).to_owned()]);
+        }
+        let outcome = project.cli.run(&arguments);
+        assert!([0, 1].contains(&outcome.code), "{name}: {outcome}");
+        let manifest: Value =
+            serde_json::from_slice(&project.read(&format!("{name}/bundle/bundle.json"))).unwrap();
+        assert_eq!(manifest["provenance"]["phase"], name);
+        let parity = project.read(&format!("{name}/bundle/variants/fp32/parity.json"));
+        let parity: Value = serde_json::from_slice(&parity).unwrap();
+        assert_eq!(parity["passed"], true, "{parity}");
+    }
+}
+
 #[test]
 fn one_command_makes_a_certified_bundle_that_answers() {
     let project = Project::new();

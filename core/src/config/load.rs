@@ -1,4 +1,7 @@
-use super::{Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, Result, VERSION, schema};
+use super::{
+    AugmentConfig, Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase,
+    Precision, Result, Sampling, VERSION, schema,
+};
 use crate::{certificate::Procedure, model::Blocks};
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
@@ -215,6 +218,12 @@ impl Config {
                 "0".to_owned(),
             ),
         ];
+        let rules = rules
+            .into_iter()
+            .chain(self.loss_rules())
+            .chain(self.backbone_training_rules())
+            .chain(self.peft_rules())
+            .chain(self.augment_rules());
         for (key, holds, expected, got) in rules {
             if !holds {
                 return Err(Error::Value {
@@ -238,6 +247,210 @@ impl Config {
         self.preprocess
             .validate()
             .map_err(|error| type_error("preprocess", error.to_string()))
+    }
+}
+
+/// A key, whether its value is allowed, what is allowed, and the value.
+type Rule = (&'static str, bool, &'static str, String);
+
+/// Rules of the training's parts.
+impl Config {
+    fn loss_rules(&self) -> Vec<Rule> {
+        let train = &self.train;
+        let zero_up = |x: f64| x.is_finite() && x >= 0.0;
+        vec![
+            (
+                "train.effective_number_beta",
+                (0.0..1.0).contains(&train.effective_number_beta),
+                "a number in [0, 1)",
+                train.effective_number_beta.to_string(),
+            ),
+            (
+                "train.focal_gamma",
+                zero_up(train.focal_gamma),
+                "a number ≥ 0",
+                train.focal_gamma.to_string(),
+            ),
+            (
+                "train.logit_adjustment",
+                zero_up(train.logit_adjustment),
+                "a number ≥ 0",
+                train.logit_adjustment.to_string(),
+            ),
+            (
+                "train.logit_adjustment",
+                train.logit_adjustment == 0.0 || train.sampling == Sampling::Natural,
+                "0, since `train.sampling: balanced` leaves no imbalance to adjust for",
+                train.logit_adjustment.to_string(),
+            ),
+        ]
+    }
+
+    fn backbone_training_rules(&self) -> Vec<Rule> {
+        let (train, trains_backbone) = (&self.train, self.phase != Phase::Baseline);
+        vec![
+            (
+                "train.micro_batch_size",
+                train.micro_batch_size != Some(0),
+                "a whole number ≥ 1, or null",
+                "0".to_owned(),
+            ),
+            (
+                "train.micro_batch_size",
+                trains_backbone || train.micro_batch_size.is_none(),
+                "null, since `phase: baseline` trains on features that are computed once",
+                format!("{:?}", train.micro_batch_size.unwrap_or_default()),
+            ),
+            (
+                "train.precision",
+                trains_backbone || train.precision == Precision::Fp32,
+                "fp32, since `phase: baseline` doesn't train through the backbone",
+                "bf16".to_owned(),
+            ),
+            (
+                "augment",
+                trains_backbone || self.augment == AugmentConfig::default(),
+                "its defaults, since `phase: baseline` trains on features that are computed once; use `phase: peft`",
+                "other values".to_owned(),
+            ),
+        ]
+    }
+
+    fn peft_rules(&self) -> Vec<Rule> {
+        let peft = &self.peft;
+        let is_peft = self.phase == Phase::Peft;
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let layers = peft.layers_to_transform.as_deref();
+        vec![
+            (
+                "peft",
+                is_peft || *peft == PeftConfig::default(),
+                "its defaults, since `phase` isn't `peft`",
+                format!("other values with `phase: {}`", self.phase),
+            ),
+            (
+                "peft.target_modules",
+                !is_peft || !peft.target_modules.is_empty(),
+                "the names of the linear layers to adapt (DINOv3: [q_proj, v_proj]; DINOv2: [query, value]), or all-linear",
+                "nothing".to_owned(),
+            ),
+            (
+                "peft.layers_to_transform",
+                layers != Some(&[]),
+                "null, or a list of blocks",
+                "[]".to_owned(),
+            ),
+            ("peft.r", peft.r > 0, "a whole number ≥ 1", "0".to_owned()),
+            (
+                "peft.rank_pattern",
+                peft.rank_pattern.values().all(|&r| r > 0),
+                "whole numbers ≥ 1",
+                "0".to_owned(),
+            ),
+            (
+                "peft.lora_alpha",
+                positive(peft.lora_alpha),
+                "a number > 0",
+                peft.lora_alpha.to_string(),
+            ),
+            (
+                "peft.alpha_pattern",
+                peft.alpha_pattern.values().all(|&alpha| positive(alpha)),
+                "numbers > 0",
+                format!("{:?}", peft.alpha_pattern),
+            ),
+            (
+                "peft.lora_dropout",
+                (0.0..1.0).contains(&peft.lora_dropout),
+                "a number in [0, 1)",
+                peft.lora_dropout.to_string(),
+            ),
+            (
+                "peft.learning_rate",
+                positive(peft.learning_rate),
+                "a number > 0",
+                peft.learning_rate.to_string(),
+            ),
+            (
+                "peft.lora_plus_ratio",
+                positive(peft.lora_plus_ratio),
+                "a number > 0",
+                peft.lora_plus_ratio.to_string(),
+            ),
+            (
+                "peft.weight_decay",
+                peft.weight_decay.is_finite() && peft.weight_decay >= 0.0,
+                "a number ≥ 0",
+                peft.weight_decay.to_string(),
+            ),
+        ]
+    }
+
+    fn augment_rules(&self) -> Vec<Rule> {
+        let augment = &self.augment;
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let ordered = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
+        let crop = augment.crop.clone().unwrap_or_default();
+        let colour = &augment.colour;
+        let strengths = [colour.brightness, colour.contrast, colour.saturation];
+        let probabilities = [
+            ("augment.flip", augment.flip),
+            ("augment.grey", augment.grey),
+            ("augment.colour.probability", colour.probability),
+            ("augment.blur.probability", augment.blur.probability),
+            ("augment.solarise.probability", augment.solarise.probability),
+        ];
+        let probabilities = probabilities
+            .into_iter()
+            .map(|(key, p)| (key, share(p), "a number from 0 to 1", p.to_string()));
+        let others = [
+            (
+                "augment.crop.area",
+                ordered(crop.area) && crop.area[1] <= 1.0,
+                "two rising numbers above 0, at most 1",
+                format!("{:?}", crop.area),
+            ),
+            (
+                "augment.crop.ratio",
+                ordered(crop.ratio),
+                "two rising numbers above 0",
+                format!("{:?}", crop.ratio),
+            ),
+            (
+                "augment.colour",
+                strengths.into_iter().all(share) && (0.0..=0.5).contains(&colour.hue),
+                "brightness, contrast and saturation from 0 to 1, hue from 0 to 0.5",
+                format!("{strengths:?} and {}", colour.hue),
+            ),
+            (
+                "augment.blur.sigma",
+                ordered(augment.blur.sigma),
+                "two rising numbers above 0",
+                format!("{:?}", augment.blur.sigma),
+            ),
+            (
+                "augment.policy",
+                augment.policy.operations <= 16 && (0.0..=10.0).contains(&augment.policy.magnitude),
+                "at most 16 operations of magnitude 0 to 10",
+                format!(
+                    "{} of {}",
+                    augment.policy.operations, augment.policy.magnitude
+                ),
+            ),
+            (
+                "augment.mixup",
+                augment.mixup.is_finite() && augment.mixup >= 0.0,
+                "a number ≥ 0",
+                augment.mixup.to_string(),
+            ),
+            (
+                "augment.cutmix",
+                augment.cutmix.is_finite() && augment.cutmix >= 0.0,
+                "a number ≥ 0",
+                augment.cutmix.to_string(),
+            ),
+        ];
+        probabilities.chain(others).collect()
     }
 }
 
@@ -421,7 +634,7 @@ backbone: {path: weights}
             (
                 "phase: gate",
                 &[],
-                "at `phase`: unknown variant `gate`, expected `baseline`",
+                "at `phase`: unknown variant `gate`, expected `baseline` or `peft`",
             ),
             ("train: {learning_rate: .nan}", &[], "non-finite float"),
             ("seed: [", &[], "not valid YAML"),

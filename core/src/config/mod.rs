@@ -7,10 +7,15 @@ mod error;
 mod load;
 mod schema;
 mod template;
+mod training;
 
 pub use error::{Error, Result};
 pub use schema::json_schema;
 pub use template::{Published, template};
+pub use training::{
+    AugmentConfig, AugmentPolicy, Blur, ClassWeights, ColourJitter, PeftConfig, Precision,
+    RandomCrop, Sampling, Solarise, TargetModules,
+};
 
 use crate::{
     artifact::Digest,
@@ -36,7 +41,7 @@ pub const MAX_THREADS: usize = 1024;
 pub struct Config {
     /// The version of this format: 1.
     pub version: u32,
-    /// What is trained: `baseline` is a head on a frozen backbone.
+    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone.
     #[serde(default)]
     pub phase: Phase,
     /// Where all results of the run go.
@@ -66,6 +71,12 @@ pub struct Config {
     /// How it is trained.
     #[serde(default)]
     pub train: TrainConfig,
+    /// How the backbone is adapted, for `phase: peft`.
+    #[serde(default)]
+    pub peft: PeftConfig,
+    /// How training images are varied, for phases that train through the backbone.
+    #[serde(default)]
+    pub augment: AugmentConfig,
     /// The checks on the exported model.
     #[serde(default)]
     pub export: ExportConfig,
@@ -84,6 +95,18 @@ pub enum Phase {
     /// A head on a frozen backbone.
     #[default]
     Baseline,
+    /// A head, and low-rank adapters of the backbone's linear layers.
+    Peft,
+}
+
+/// As it is written in a configuration.
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Baseline => "baseline",
+            Self::Peft => "peft",
+        })
+    }
 }
 
 /// The labelled images.
@@ -208,8 +231,27 @@ pub struct TrainConfig {
     pub warmup_epochs: f64,
     /// Mass moved from the label to the uniform distribution, in [0, 1).
     pub label_smoothing: f64,
-    /// `none`, or `balanced`: n / (K · n_k).
+    /// `none`, `balanced` (n / (K · n_k)) or `effective_number`.
     pub class_weights: ClassWeights,
+    /// β of `class_weights: effective_number`.
+    pub effective_number_beta: f64,
+    /// γ of the focal loss (Lin et al., arXiv 1708.02002); 0 is cross-entropy.
+    pub focal_gamma: f64,
+    /// τ of the logit-adjusted loss (Menon et al., arXiv 2007.07314): τ ln π_k is added to the logits in training; 0 turns
+    /// it off.
+    pub logit_adjustment: f64,
+    /// `natural`: an epoch is each image once; `balanced`: each class equally often.
+    pub sampling: Sampling,
+    /// Images per forward and backward pass of a step, whose gradients are added up; `null` means the whole batch. For
+    /// phases that train through the backbone.
+    pub micro_batch_size: Option<usize>,
+    /// `fp32` or `bf16`, for phases that train through the backbone.
+    pub precision: Precision,
+    /// Seconds between saves of the state that an interrupted training continues from; 0 saves after every step.
+    pub save_every_seconds: u64,
+    /// A checkpoint's folder, whose weights the training starts from, with everything else anew; its head (and adapters)
+    /// must be of the same architecture.
+    pub init_from: Option<PathBuf>,
     /// Decay of the weights' moving average, updated each step; 0 turns it off.
     pub ema_decay: f64,
     /// Largest norm of the gradient over all trained parameters.
@@ -232,6 +274,14 @@ impl Default for TrainConfig {
             warmup_epochs: 1.0,
             label_smoothing: 0.0,
             class_weights: ClassWeights::None,
+            effective_number_beta: 0.999,
+            focal_gamma: 0.0,
+            logit_adjustment: 0.0,
+            sampling: Sampling::Natural,
+            micro_batch_size: None,
+            precision: Precision::Fp32,
+            save_every_seconds: 60,
+            init_from: None,
             ema_decay: 0.999,
             max_grad_norm: 1.0,
             early_stop: EarlyStop::default(),
@@ -239,17 +289,6 @@ impl Default for TrainConfig {
             cache_dir: None,
         }
     }
-}
-
-/// Weights of the classes in the loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClassWeights {
-    /// Every image counts the same.
-    #[default]
-    None,
-    /// Every class counts the same: n / (K · n_k).
-    Balanced,
 }
 
 /// When to stop and which epoch to keep, judged on val_select.
@@ -480,6 +519,16 @@ impl Config {
         self.run_dir.join("checkpoints/best")
     }
 
+    /// What an interrupted training continues from.
+    pub fn state_path(&self) -> PathBuf {
+        self.run_dir.join("checkpoints/last.safetensors")
+    }
+
+    /// The folder of TensorBoard's events.
+    pub fn tensorboard_dir(&self) -> PathBuf {
+        self.run_dir.join("tensorboard")
+    }
+
     /// One line per epoch.
     pub fn metrics_path(&self) -> PathBuf {
         self.run_dir.join("metrics.jsonl")
@@ -518,6 +567,8 @@ impl Config {
         same.backbone.path = PathBuf::new();
         same.backbone.adapter = same.backbone.adapter.map(|_| PathBuf::new());
         same.train.cache_dir = None;
+        same.train.save_every_seconds = 0;
+        same.train.init_from = same.train.init_from.map(|_| PathBuf::new());
         Digest::of_json(&same)
     }
 }

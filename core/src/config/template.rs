@@ -92,6 +92,8 @@ mod tests {
             "preprocess",
             "head",
             "train",
+            "peft",
+            "augment",
             "export",
             "calibrate",
             "validate",

@@ -10,10 +10,12 @@
 
 mod config;
 mod error;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 pub use error::AdapterError;
+pub use layout::{ADAPTER_CONFIG, ADAPTER_TENSORS, AdaptableLayer, Naming, NewAdapter, NewLayer};
 
 use super::{BackboneSpec, BlockRole, Result, Role, VitFamily, VitSpec, Weights};
 use crate::artifact::tensors::TensorFile;
@@ -49,6 +51,21 @@ struct Change {
     magnitude: Option<Vec<f32>>,
 }
 
+/// The change of one linear layer, as an adapter holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterChange<'a> {
+    /// What B A is multiplied with.
+    pub scale: f64,
+    /// The inner width.
+    pub rank: usize,
+    /// A: `[rank, in]`.
+    pub down: &'a [f32],
+    /// B: `[out, rank]`.
+    pub up: &'a [f32],
+    /// DoRA's length of each row, `[out]`.
+    pub magnitude: Option<&'a [f32]>,
+}
+
 impl Adapter {
     /// Reads the folder `dir`.
     ///
@@ -56,8 +73,8 @@ impl Adapter {
     /// [`AdapterError`] names the configuration key or the tensor that isn't understood, is missing, or has another shape
     /// than the others imply.
     pub fn open(dir: &Path) -> Result<Self> {
-        let config = Config::read(&dir.join("adapter_config.json"))?;
-        let file = TensorFile::open(&dir.join("adapter_model.safetensors"))?;
+        let config = Config::read(&dir.join(ADAPTER_CONFIG))?;
+        let file = TensorFile::open(&dir.join(ADAPTER_TENSORS))?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         for name in file.shapes()?.into_keys() {
             let Some(inside) = name.strip_prefix(WRAPPER) else {
@@ -89,6 +106,18 @@ impl Adapter {
         Ok(Self {
             path: file.path().to_owned(),
             changes,
+        })
+    }
+
+    /// The change of the layer `module`, if it is adapted.
+    pub fn change(&self, module: &str) -> Option<AdapterChange<'_>> {
+        let change = self.changes.get(module)?;
+        Some(AdapterChange {
+            scale: change.scale,
+            rank: change.rank,
+            down: &change.down,
+            up: &change.up,
+            magnitude: change.magnitude.as_deref(),
         })
     }
 

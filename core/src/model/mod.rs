@@ -19,7 +19,10 @@ mod spec;
 mod vit;
 mod weights;
 
-pub use adapter::{Adapter, AdapterError};
+pub use adapter::{
+    ADAPTER_CONFIG, ADAPTER_TENSORS, AdaptableLayer, Adapter, AdapterChange, AdapterError, Naming,
+    NewAdapter, NewLayer,
+};
 pub use convnext::ConvNextSpec;
 pub use error::{ModelError, Result};
 pub use head::{Features, HeadKind, HeadSpec};

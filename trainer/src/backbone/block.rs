@@ -1,6 +1,7 @@
 //! A pre-norm transformer block with LayerScale on both branches.
 
 use super::{
+    change::{Pass, single},
     layers::{LayerNorm, Linear, Tensors},
     rotary::Rotary,
 };
@@ -30,13 +31,25 @@ impl Block {
         }
     }
 
-    /// `[B, T, D]` → `[B, T, D]`.
-    pub(super) fn forward(&self, x: &Tensor, rotary: Option<&Rotary>) -> Tensor {
-        let x = x.addcmul(
-            &self.attention.forward(&self.norm1.forward(x), rotary),
-            &self.scale1,
-        );
-        x.addcmul(&self.ffn.forward(&self.norm2.forward(&x)), &self.scale2)
+    /// `[B, T, D]` → `[B, T, D]`, in float32 whatever the inside computes in.
+    pub(super) fn forward(&self, x: &Tensor, rotary: Option<&Rotary>, pass: Pass<'_>) -> Tensor {
+        let mixed = self.attention.forward(&self.norm1.forward(x), rotary, pass);
+        let x = x.addcmul(&single(&mixed), &self.scale1);
+        let inner = self.ffn.forward(&self.norm2.forward(&x), pass);
+        x.addcmul(&single(&inner), &self.scale2)
+    }
+
+    /// Makes copies of the linear layers in bfloat16.
+    pub(super) fn keep_half(&mut self) {
+        let attention = &mut self.attention;
+        let layers = [
+            &mut attention.query,
+            &mut attention.key,
+            &mut attention.value,
+            &mut attention.output,
+        ];
+        layers.into_iter().for_each(Linear::keep_half);
+        self.ffn.layers().into_iter().for_each(Linear::keep_half);
     }
 }
 
@@ -62,19 +75,23 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: &Tensor, rotary: Option<&Rotary>) -> Tensor {
+    fn forward(&self, x: &Tensor, rotary: Option<&Rotary>, pass: Pass<'_>) -> Tensor {
+        use BlockRole as R;
         let (batch, tokens, width) = x.size3().expect("[B, T, D]");
-        let split = |linear: &Linear| {
-            linear
-                .forward(x)
+        let split = |linear: &Linear, role| {
+            pass.linear(linear, role, x)
                 .view([batch, tokens, self.heads, -1])
                 .transpose(1, 2)
         };
-        let (mut query, mut key, value) =
-            (split(&self.query), split(&self.key), split(&self.value));
+        let (mut query, mut key, value) = (
+            split(&self.query, R::QWeight),
+            split(&self.key, R::KWeight),
+            split(&self.value, R::VWeight),
+        );
         if let Some(rotary) = rotary {
-            query = rotary.turn(&query);
-            key = rotary.turn(&key);
+            // In float32, as the positions are, and back.
+            query = rotary.turn(&query).to_kind(value.kind());
+            key = rotary.turn(&key).to_kind(value.kind());
         }
         let mixed = Tensor::scaled_dot_product_attention(
             &query,
@@ -86,8 +103,8 @@ impl Attention {
             None,
             false,
         );
-        self.output
-            .forward(&mixed.transpose(1, 2).reshape([batch, tokens, width]))
+        let mixed = mixed.transpose(1, 2).reshape([batch, tokens, width]);
+        pass.linear(&self.output, R::ProjWeight, &mixed)
     }
 }
 
@@ -123,16 +140,28 @@ impl FeedForward {
         Self::Mlp { up, down }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        use BlockRole as R;
+        let inner = match self {
+            Self::Mlp { up, .. } => pass.linear(up, R::UpWeight, x).gelu("none"),
+            Self::SwiGlu { gate, up, .. } => {
+                pass.linear(gate, R::GateWeight, x).silu() * pass.linear(up, R::UpWeight, x)
+            }
+            Self::PackedSwiGlu { gate_and_up, .. } => {
+                let halves = pass.linear(gate_and_up, R::GateUpWeight, x).chunk(2, -1);
+                halves[0].silu() * &halves[1]
+            }
+        };
+        let (Self::Mlp { down, .. } | Self::SwiGlu { down, .. } | Self::PackedSwiGlu { down, .. }) =
+            self;
+        pass.linear(down, R::DownWeight, &inner)
+    }
+
+    fn layers(&mut self) -> Vec<&mut Linear> {
         match self {
-            Self::Mlp { up, down } => down.forward(&up.forward(x).gelu("none")),
-            Self::SwiGlu { gate, up, down } => {
-                down.forward(&(gate.forward(x).silu() * up.forward(x)))
-            }
-            Self::PackedSwiGlu { gate_and_up, down } => {
-                let halves = gate_and_up.forward(x).chunk(2, -1);
-                down.forward(&(halves[0].silu() * &halves[1]))
-            }
+            Self::Mlp { up, down } => vec![up, down],
+            Self::SwiGlu { gate, up, down } => vec![gate, up, down],
+            Self::PackedSwiGlu { gate_and_up, down } => vec![gate_and_up, down],
         }
     }
 }

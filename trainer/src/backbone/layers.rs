@@ -1,7 +1,10 @@
 //! Tensors by role, and the two layers that everything is made of.
 
-use stage1_core::model::{Role, Weights};
-use tch::{Device, Tensor};
+use stage1_core::{
+    config::Precision,
+    model::{Role, Weights},
+};
+use tch::{Device, Kind, Tensor};
 
 /// Weights as libtorch tensors on one device.
 pub(super) struct Tensors<'a> {
@@ -44,6 +47,7 @@ impl<'a> Tensors<'a> {
         Linear {
             weight: self.get(weight),
             bias: self.find(bias),
+            half: None,
         }
     }
 }
@@ -51,13 +55,38 @@ impl<'a> Tensors<'a> {
 /// `x Wᵀ + b`.
 pub(super) struct Linear {
     /// `[out, in]`.
-    weight: Tensor,
-    bias: Option<Tensor>,
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
+    /// Both in bfloat16, for training in it.
+    half: Option<(Tensor, Option<Tensor>)>,
 }
 
 impl Linear {
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
+    }
+
+    /// In this precision; bfloat16 only once [`Linear::keep_half`] was called.
+    pub(super) fn forward_in(&self, x: &Tensor, precision: Precision) -> Tensor {
+        match (precision, &self.half) {
+            (Precision::Fp32, _) => self.forward(x),
+            (Precision::Bf16, Some((weight, bias))) => {
+                x.to_kind(Kind::BFloat16).linear(weight, bias.as_ref())
+            }
+            (Precision::Bf16, None) => {
+                unreachable!("the copies are made before a training in bf16")
+            }
+        }
+    }
+
+    /// Makes copies in bfloat16, so that frozen weights aren't cast in each step.
+    pub(super) fn keep_half(&mut self) {
+        let half = |tensor: &Tensor| tensor.to_kind(Kind::BFloat16);
+        self.half = Some((half(&self.weight), self.bias.as_ref().map(half)));
+    }
+
+    pub(super) fn outputs(&self) -> i64 {
+        self.weight.size()[0]
     }
 }
 

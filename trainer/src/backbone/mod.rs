@@ -2,19 +2,21 @@
 //! [`stage1_core::model`].
 
 mod block;
+mod change;
 mod convnext;
 mod layers;
 mod places;
 mod rotary;
 mod vit;
 
+pub use change::{BlockChanges, Change, Pass};
 pub use places::Places;
+pub use vit::Vit;
 
 use convnext::ConvNext;
 use layers::Tensors;
 use stage1_core::model::{BackboneSpec, Features, Weights};
 use tch::{Device, Kind, Tensor};
-use vit::Vit;
 
 /// A backbone in libtorch, in float32, in evaluation mode: no dropout, no drawn rescaling of positions.
 pub struct Backbone {
@@ -64,9 +66,29 @@ impl Backbone {
         }
     }
 
+    /// The transformer, block by block; none for a ConvNeXt.
+    pub fn vit(&self) -> Option<&Vit> {
+        match &self.network {
+            Network::Vit(vit) => Some(vit),
+            Network::ConvNext(_) => None,
+        }
+    }
+
+    /// As [`Backbone::vit`].
+    pub fn vit_mut(&mut self) -> Option<&mut Vit> {
+        match &mut self.network {
+            Network::Vit(vit) => Some(vit),
+            Network::ConvNext(_) => None,
+        }
+    }
+
     /// The class token and the mean of the patch tokens, `[B, D]` each, both after the final norm.
     pub fn features(&self, pixel_values: &Tensor, places: &Places) -> PooledFeatures {
-        let tokens = self.tokens(pixel_values, places);
+        self.pool(&self.tokens(pixel_values, places))
+    }
+
+    /// The same, of tokens after the final norm.
+    pub fn pool(&self, tokens: &Tensor) -> PooledFeatures {
         let first_patch = self.spec.prefix_tokens() as i64;
         PooledFeatures {
             class: tokens.select(1, 0),

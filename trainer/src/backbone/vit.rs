@@ -1,5 +1,6 @@
 use super::{
     block::Block,
+    change::Pass,
     layers::{LayerNorm, Tensors},
     places::Places,
 };
@@ -7,7 +8,7 @@ use stage1_core::model::{Role, VitSpec};
 use tch::Tensor;
 
 /// DINOv2 (with and without registers) and DINOv3.
-pub(super) struct Vit {
+pub struct Vit {
     patch: i64,
     class_token: Tensor,
     registers: Option<Tensor>,
@@ -35,14 +36,34 @@ impl Vit {
     /// `[B, 3, H, W]` to all tokens after the final norm, `[B, 1 + registers + HW, D]`.
     pub(super) fn tokens(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
         let mut tokens = self.embed(pixel_values, places);
-        for block in &self.blocks {
-            tokens = block.forward(&tokens, places.rotary());
+        for block in 0..self.blocks.len() {
+            tokens = self.block(block, &tokens, places, Pass::PLAIN);
         }
-        self.norm.forward(&tokens)
+        self.finish(&tokens)
     }
 
-    /// Tokens before the first block.
-    fn embed(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
+    /// The number of blocks.
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Tokens after one block, `[B, T, D]`, of those before it.
+    pub fn block(&self, index: usize, tokens: &Tensor, places: &Places, pass: Pass<'_>) -> Tensor {
+        self.blocks[index].forward(tokens, places.rotary(), pass)
+    }
+
+    /// Tokens after the final norm, of those after the last block.
+    pub fn finish(&self, tokens: &Tensor) -> Tensor {
+        self.norm.forward(tokens)
+    }
+
+    /// Makes copies of the blocks' linear layers in bfloat16, for passes in it.
+    pub fn keep_half(&mut self) {
+        self.blocks.iter_mut().for_each(Block::keep_half);
+    }
+
+    /// Tokens before the first block, `[B, T, D]`, of `pixel_values` `[B, 3, H, W]`.
+    pub fn embed(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
         let batch = pixel_values.size()[0];
         let (weight, bias) = (&self.patch_weight, Some(&self.patch_bias));
         let patches = pixel_values.conv2d(weight, bias, self.patch, 0, 1, 1);

@@ -1,10 +1,10 @@
 //! From a file to the backbone's input, with a check that it is the file that the splits were made with.
 
-use crate::{Error, Result};
+use crate::{Error, Result, augment::Augmenter, random::Draw};
 use rayon::prelude::*;
 use stage1_core::{
     artifact::Digest,
-    preprocess::{self, Limits, PreprocessSpec, Preprocessor},
+    preprocess::{self, Limits, PreprocessSpec, Preprocessor, RgbImage},
 };
 use std::{fs, path::PathBuf};
 
@@ -50,7 +50,40 @@ impl ImageReader {
         images.par_iter().map_init(one_per_thread, read).collect()
     }
 
+    /// As [`ImageReader::read`], each varied as seed, epoch (from 1) and its place in the epoch's order say; the first has
+    /// the place `first`.
+    pub fn read_varied(
+        &self,
+        images: &[Image],
+        augmenter: &Augmenter,
+        seed: u64,
+        epoch: usize,
+        first: usize,
+    ) -> Vec<Result<Vec<f32>>> {
+        let one_per_thread = || augmenter.clone();
+        let read = |augmenter: &mut Augmenter, (i, image): (usize, &Image)| {
+            let place = first + i;
+            let mut numbers = Draw::Picture { epoch, place }.numbers(seed);
+            let varied = augmenter.run(&self.decode(image)?, &mut numbers);
+            varied.map_err(|source| Error::PreprocessImage {
+                path: image.path.clone(),
+                source,
+            })
+        };
+        let images = images.par_iter().enumerate();
+        images.map_init(one_per_thread, read).collect()
+    }
+
     fn read_one(&self, preprocessor: &mut Preprocessor, image: &Image) -> Result<Vec<f32>> {
+        let values = preprocessor.run(&self.decode(image)?);
+        values.map_err(|source| Error::PreprocessImage {
+            path: image.path.clone(),
+            source,
+        })
+    }
+
+    /// The picture in a file that is the one of the splits.
+    fn decode(&self, image: &Image) -> Result<RgbImage> {
         let path = || image.path.clone();
         let bytes = fs::read(&image.path).map_err(|source| Error::ReadImage {
             path: path(),
@@ -61,16 +94,9 @@ impl ImageReader {
             let (path, want) = (path(), image.digest);
             return Err(Error::ImageChanged { path, want, got });
         }
-        let picture =
-            preprocess::decode(&bytes, self.limits).map_err(|source| Error::DecodeImage {
-                path: path(),
-                source,
-            })?;
-        preprocessor
-            .run(&picture)
-            .map_err(|source| Error::PreprocessImage {
-                path: path(),
-                source,
-            })
+        preprocess::decode(&bytes, self.limits).map_err(|source| Error::DecodeImage {
+            path: path(),
+            source,
+        })
     }
 }

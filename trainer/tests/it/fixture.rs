@@ -119,9 +119,12 @@ impl Fixture {
             "head.safetensors",
             "reference.safetensors",
         ];
+        let adapter = dir.join("adapter/adapter_model.safetensors");
         names
             .iter()
-            .map(|name| fs::read(dir.join(name)).unwrap())
+            .map(|name| dir.join(name))
+            .chain(adapter.exists().then_some(adapter))
+            .map(|path| fs::read(path).unwrap())
             .collect()
     }
 

@@ -10,4 +10,7 @@ mod goldens;
 mod backbones;
 mod baseline;
 mod fixture;
+mod peft;
+mod python;
 mod refusals;
+mod resume;

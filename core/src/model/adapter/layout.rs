@@ -1,0 +1,219 @@
+//! Which layers can be adapted and what PEFT calls them, and adapters as PEFT saves them.
+
+use super::{Part, WRAPPER, targets};
+use crate::{
+    artifact::{self, Digest, atomic, tensors},
+    model::{BackboneSpec, BlockRole, Ffn, Role, VitFamily, VitSpec},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::Path};
+
+/// A linear layer of a block that can be adapted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdaptableLayer {
+    /// Its module in the model that PEFT wraps.
+    pub module: String,
+    /// The block that it belongs to, from 0.
+    pub block: usize,
+    /// The weight that holds it.
+    pub role: BlockRole,
+    /// Its first row in that weight.
+    pub first_row: usize,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+}
+
+/// What transformers calls modules: it depends on its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// transformers 5.
+    Transformers5,
+    /// transformers 4.
+    Transformers4,
+}
+
+impl BackboneSpec {
+    /// The linear layers of the blocks in the order of use; none for a backbone that isn't a vision transformer.
+    pub fn adaptable_layers(&self, naming: Naming) -> Vec<AdaptableLayer> {
+        let Self::Vit(vit) = self else {
+            return Vec::new();
+        };
+        let known = targets(self);
+        let layers = (0..vit.layers).flat_map(|block| {
+            modules(vit, naming)
+                .into_iter()
+                .map(move |module| (block, module))
+        });
+        let layer = |(block, module): (usize, String)| {
+            let module = format!("{}.{block}.{module}", prefix(vit.family, naming));
+            // The table of what an adapter may name knows the file's own names, which have no outer module.
+            let target = known
+                .get(module.strip_prefix("model.").unwrap_or(&module))
+                .or_else(|| known.get(module.strip_prefix("encoder.").unwrap_or(&module)))
+                .expect("the module is one of the backbone's");
+            let Role::Block(_, role) = target.role else {
+                unreachable!("a module of a block");
+            };
+            AdaptableLayer {
+                block,
+                role,
+                first_row: target.first_row,
+                shape: target.shape,
+                module,
+            }
+        };
+        layers.map(layer).collect()
+    }
+}
+
+fn prefix(family: VitFamily, naming: Naming) -> &'static str {
+    match (family, naming) {
+        (VitFamily::Dinov3Vit, Naming::Transformers5) => "model.layer",
+        (VitFamily::Dinov3Vit, Naming::Transformers4) => "layer",
+        (VitFamily::Dinov2 | VitFamily::Dinov2WithRegisters, _) => "encoder.layer",
+    }
+}
+
+/// The linear layers of a block.
+fn modules(spec: &VitSpec, naming: Naming) -> Vec<String> {
+    let renamed = spec.family == VitFamily::Dinov3Vit || naming == Naming::Transformers5;
+    let attention: &[&str] = match renamed {
+        true => &[
+            "attention.q_proj",
+            "attention.k_proj",
+            "attention.v_proj",
+            "attention.o_proj",
+        ],
+        false => &[
+            "attention.attention.query",
+            "attention.attention.key",
+            "attention.attention.value",
+            "attention.output.dense",
+        ],
+    };
+    let ffn: &[&str] = match (spec.ffn, spec.family) {
+        (Ffn::Mlp, VitFamily::Dinov3Vit) => &["mlp.up_proj", "mlp.down_proj"],
+        (Ffn::Mlp, _) => &["mlp.fc1", "mlp.fc2"],
+        (Ffn::SwiGlu, _) if renamed => &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+        (Ffn::SwiGlu, _) => &["mlp.weights_in", "mlp.weights_out"],
+    };
+    [attention, ffn]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// An adapter to be saved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewAdapter {
+    /// `target_modules`: names, or what names end in.
+    pub target_modules: Vec<String>,
+    /// `r` of the layers that don't say otherwise.
+    pub rank: usize,
+    /// `lora_alpha` of the layers that don't say otherwise.
+    pub alpha: f64,
+    /// `use_rslora`.
+    pub rank_stabilised: bool,
+    /// `use_dora`.
+    pub dora: bool,
+    /// `lora_dropout`, which matters only when the adapter is trained further.
+    pub dropout: f64,
+    /// The changes, by module.
+    pub layers: BTreeMap<String, NewLayer>,
+}
+
+/// The change of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewLayer {
+    /// Its rank.
+    pub rank: usize,
+    /// Its alpha.
+    pub alpha: f64,
+    /// `[rank, in]`.
+    pub down: tensors::Tensor,
+    /// `[out, rank]`.
+    pub up: tensors::Tensor,
+    /// `[out]`, for DoRA.
+    pub magnitude: Option<tensors::Tensor>,
+}
+
+/// The name of PEFT's configuration in an adapter's folder.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The name of the tensors in an adapter's folder.
+pub const ADAPTER_TENSORS: &str = "adapter_model.safetensors";
+
+impl NewAdapter {
+    /// Writes PEFT's two files into the folder `dir`; returns their digests by name.
+    ///
+    /// # Errors
+    /// [`artifact::Error::Io`].
+    pub fn save(&self, dir: &Path) -> artifact::Result<BTreeMap<String, Digest>> {
+        let mut config = serde_json::to_vec_pretty(&self.config()).expect("a JSON value");
+        config.push(b'\n');
+        atomic::write_bytes(&dir.join(ADAPTER_CONFIG), &config)?;
+        let tensors = tensors::save(
+            &dir.join(ADAPTER_TENSORS),
+            &self.tensors(),
+            &BTreeMap::new(),
+        )?;
+        Ok(BTreeMap::from([
+            (ADAPTER_CONFIG.to_owned(), Digest::of_bytes(&config)),
+            (ADAPTER_TENSORS.to_owned(), tensors),
+        ]))
+    }
+
+    fn config(&self) -> Value {
+        json!({
+            "alpha_pattern": self.pattern(|layer| (layer.alpha.to_bits() != self.alpha.to_bits()).then(|| number(layer.alpha))),
+            "base_model_name_or_path": null,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "layers_pattern": null,
+            "layers_to_transform": null,
+            "lora_alpha": number(self.alpha),
+            "lora_dropout": self.dropout,
+            "modules_to_save": null,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "rank_pattern": self.pattern(|layer| (layer.rank != self.rank).then(|| layer.rank.into())),
+            "revision": null,
+            "target_modules": self.target_modules,
+            "task_type": null,
+            "use_dora": self.dora,
+            "use_rslora": self.rank_stabilised,
+        })
+    }
+
+    /// The layers whose value differs from the general one, by their whole names: no pattern can name another one as well.
+    fn pattern(&self, differs: impl Fn(&NewLayer) -> Option<Value>) -> Value {
+        let layers = self.layers.iter();
+        layers
+            .filter_map(|(module, layer)| Some((module.clone(), differs(layer)?)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    fn tensors(&self) -> BTreeMap<String, tensors::Tensor> {
+        let mut tensors = BTreeMap::new();
+        for (module, layer) in &self.layers {
+            let name = |part: Part| format!("{WRAPPER}{module}.{}", part.name());
+            tensors.insert(name(Part::Down), layer.down.clone());
+            tensors.insert(name(Part::Up), layer.up.clone());
+            if let Some(magnitude) = &layer.magnitude {
+                tensors.insert(name(Part::Magnitude), magnitude.clone());
+            }
+        }
+        tensors
+    }
+}
+
+/// A whole number without a point, as PEFT writes it.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        return json!(value as i64);
+    }
+    json!(value)
+}

@@ -1,0 +1,344 @@
+//! The gradient of a batch through the adapted blocks.
+
+use super::Adapters;
+use crate::{
+    Result,
+    augment::Mixer,
+    backbone::{Backbone, BlockChanges, Pass, Places, Vit},
+    events::Metrics,
+    features::{Batches, Wanted},
+    fit::{Gradient, Objective, Step},
+    head::{Head, Mode, Standardisation},
+    loss::{Loss, Targets},
+    random::Draw,
+    selection,
+};
+use stage1_core::{
+    config::{Config, Precision},
+    model::Features,
+};
+use std::sync::mpsc::Receiver;
+use tch::{Device, Tensor, no_grad};
+
+/// What a training through the backbone is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) backbone: &'a Backbone,
+    pub(crate) places: &'a Places,
+    pub(crate) adapters: &'a Adapters,
+    pub(crate) head: &'a Head,
+    pub(crate) features: Features,
+    /// Of the frozen backbone's features: it keeps the head's inputs at a scale that trains well.
+    pub(crate) standard: &'a Standardisation,
+    pub(crate) size: (usize, usize),
+    pub(crate) train: Batches,
+    pub(crate) train_labels: &'a [usize],
+    pub(crate) select: Batches,
+    pub(crate) select_labels: &'a [usize],
+    /// Adapters', then the head's for standardised features.
+    pub(crate) start: Tensor,
+}
+
+/// Adapters and a head, trained through the backbone. Its parameters are the adapters', then the head's.
+pub(crate) struct Adapting<'a> {
+    parts: Parts<'a>,
+    vit: &'a Vit,
+    loss: Loss,
+    mixer: Option<Mixer>,
+    incoming: Option<Receiver<Result<Vec<f32>>>>,
+}
+
+/// One part of a batch, forward and back.
+struct Portion<'a> {
+    pixels: &'a Tensor,
+    targets: &'a Targets,
+    /// The weight of the whole batch.
+    weight: f64,
+    epoch: usize,
+    step: usize,
+    part: usize,
+}
+
+impl<'a> Adapting<'a> {
+    /// # Panics
+    /// When the backbone isn't a transformer: [`Adapters::choose`] refuses that.
+    pub(crate) fn new(parts: Parts<'a>) -> Self {
+        let config = parts.config;
+        let classes = parts.head.classes();
+        Self {
+            vit: parts.backbone.vit().expect("adapters are for transformers"),
+            loss: Loss::new(
+                &config.train,
+                parts.train_labels,
+                classes,
+                parts.backbone.device(),
+            ),
+            mixer: Mixer::new(&config.augment, config.seed, parts.size, classes),
+            parts,
+            incoming: None,
+        }
+    }
+
+    fn split(&self, parameters: &Tensor) -> (Tensor, Tensor) {
+        let adapters = self.parts.adapters.parameter_count() as i64;
+        let mut parts =
+            parameters.split_with_sizes([adapters, parameters.numel() as i64 - adapters], 0);
+        let head = parts.pop().expect("two parts");
+        (parts.remove(0), head)
+    }
+
+    fn device(&self) -> Device {
+        self.parts.backbone.device()
+    }
+
+    fn tensor(&self, pixels: &[f32]) -> Tensor {
+        let (height, width) = self.parts.size;
+        let flat = Tensor::from_slice(pixels);
+        flat.reshape([-1, 3, height as i64, width as i64])
+            .to_device(self.device())
+    }
+
+    /// Tokens before the first adapted block, without a graph.
+    fn frozen(&self, pixels: &Tensor, precision: Precision) -> Tensor {
+        let pass = Pass {
+            changes: None,
+            precision,
+            dropout: 0.0,
+        };
+        no_grad(|| {
+            let mut tokens = self.vit.embed(pixels, self.parts.places);
+            for block in 0..self.parts.adapters.first_block() {
+                tokens = self.vit.block(block, &tokens, self.parts.places, pass);
+            }
+            tokens
+        })
+    }
+
+    /// Logits of tokens after the last block.
+    fn logits(&self, tokens: &Tensor, head: &Tensor, mode: Mode) -> Tensor {
+        let pooled = self.parts.backbone.pool(&self.vit.finish(tokens));
+        let features = pooled.select(self.parts.features);
+        let features = self.parts.standard.apply(&features);
+        self.parts.head.logits(head, &features, mode)
+    }
+
+    /// One block in training, whose draws are its own, so that it can be run again.
+    fn block(
+        &self,
+        index: usize,
+        tokens: &Tensor,
+        changes: &BlockChanges,
+        at: &Portion<'_>,
+    ) -> Tensor {
+        let dropout = self.parts.config.peft.lora_dropout;
+        if dropout > 0.0 {
+            let draw = Draw::Block {
+                epoch: at.epoch,
+                step: at.step,
+                part: at.part,
+                block: index,
+            };
+            draw.seed_libtorch(self.parts.config.seed);
+        }
+        let pass = Pass {
+            changes: Some(changes),
+            precision: self.parts.config.train.precision,
+            dropout,
+        };
+        self.vit.block(index, tokens, self.parts.places, pass)
+    }
+
+    /// The share of the batch's loss that a portion adds: a scalar with a graph from `tokens` on.
+    fn loss(&self, tokens: &Tensor, head: &Tensor, at: &Portion<'_>) -> Tensor {
+        let (epoch, step) = (at.epoch, at.step);
+        // Another draw for each portion: they would drop the same units.
+        let draw = match at.part {
+            0 => Draw::Step { epoch, step },
+            part => Draw::Block {
+                epoch,
+                step,
+                part,
+                block: self.vit.depth(),
+            },
+        };
+        draw.seed_libtorch(self.parts.config.seed);
+        let logits = self.logits(tokens, head, Mode::Train);
+        self.loss.sum(&logits, at.targets) / at.weight
+    }
+
+    /// The portion's loss and gradient with the whole graph in memory.
+    fn at_once(&self, parameters: &Tensor, at: &Portion<'_>) -> (f64, Tensor) {
+        let (adapters, head) = self.split(parameters);
+        let changes = self.parts.adapters.changes(&adapters);
+        let mut tokens = self.frozen(at.pixels, self.parts.config.train.precision);
+        let first = self.parts.adapters.first_block();
+        for (index, changes) in changes.iter().enumerate().skip(first) {
+            tokens = self.block(index, &tokens, changes, at);
+        }
+        let loss = self.loss(&tokens, &head, at);
+        let gradient = Tensor::run_backward(&[&loss], &[parameters], false, false).remove(0);
+        (loss.double_value(&[]), gradient)
+    }
+
+    /// The same, block by block: only what goes into each block is kept, and each block's graph is made when its gradient is
+    /// due. A block's gradient is that of the sum of its outputs times theirs, which is the same to the last bit.
+    fn by_block(&self, parameters: &Tensor, at: &Portion<'_>) -> (f64, Tensor) {
+        let first = self.parts.adapters.first_block();
+        let mut inputs = vec![self.frozen(at.pixels, self.parts.config.train.precision)];
+        no_grad(|| {
+            let (adapters, _) = self.split(parameters);
+            let changes = self.parts.adapters.changes(&adapters);
+            for index in first..self.vit.depth() {
+                let tokens = self.block(index, &inputs[index - first], &changes[index], at);
+                inputs.push(tokens);
+            }
+        });
+        let leaf = |tokens: Tensor| tokens.detach().set_requires_grad(true);
+        let last = leaf(inputs.pop().expect("at least one block"));
+        let (_, head) = self.split(parameters);
+        let loss = self.loss(&last, &head, at);
+        let mut gradients = Tensor::run_backward(&[&loss], &[&last, parameters], false, false);
+        let mut total = gradients.pop().expect("two gradients");
+        let mut outer = gradients.remove(0);
+        for index in (first..self.vit.depth()).rev() {
+            let input = leaf(inputs.pop().expect("one input to each block"));
+            let (adapters, _) = self.split(parameters);
+            let changes = self.parts.adapters.changes(&adapters);
+            let output = self.block(index, &input, &changes[index], at);
+            let product = (output * outer.detach()).sum(tch::Kind::Float);
+            if changes[index].is_empty() {
+                outer = Tensor::run_backward(&[&product], &[&input], false, false).remove(0);
+                continue;
+            }
+            let mut gradients =
+                Tensor::run_backward(&[&product], &[&input, parameters], false, false);
+            total += gradients.pop().expect("two gradients");
+            outer = gradients.remove(0);
+        }
+        (loss.double_value(&[]), total)
+    }
+
+    fn next_pixels(&self) -> Result<Vec<f32>> {
+        let incoming = self.incoming.as_ref().expect("an epoch has begun");
+        let received = incoming.recv();
+        // The reading thread ends only after its last batch, or by a panic of its own.
+        received.unwrap_or_else(|_| panic!("the thread that reads images has ended"))
+    }
+}
+
+impl Objective for Adapting<'_> {
+    fn initial(&mut self) -> Tensor {
+        self.parts.start.copy().to_device(self.device())
+    }
+
+    fn decay(&self) -> Tensor {
+        let head = self
+            .parts
+            .head
+            .on_weights(self.parts.config.train.weight_decay, Device::Cpu);
+        Tensor::cat(&[self.parts.adapters.decay(), head], 0).to_device(self.device())
+    }
+
+    fn rates(&self) -> Option<Tensor> {
+        let config = self.parts.config;
+        let base = config.peft.learning_rate / config.train.learning_rate;
+        let count = self.parts.head.parameter_count() as i64;
+        let head = Tensor::ones([count], (tch::Kind::Float, Device::Cpu));
+        let rates = Tensor::cat(&[self.parts.adapters.rates(base), head], 0);
+        Some(rates.to_device(self.device()))
+    }
+
+    fn begin(&mut self, epoch: usize, first: usize, batches: &[&[i64]]) {
+        let size = self.parts.config.train.batch_size;
+        let wanted = batches.iter().enumerate().map(|(i, rows)| Wanted {
+            rows: rows.to_vec(),
+            first: (first + i) * size,
+        });
+        self.incoming = Some(self.parts.train.start(epoch, wanted.collect()));
+    }
+
+    fn step(&mut self, parameters: &Tensor, at: Step<'_>) -> Result<Gradient> {
+        let Step { epoch, step, rows } = at;
+        let mut pixels = self.next_pixels()?;
+        let labels: Vec<_> = rows
+            .iter()
+            .map(|&row| self.parts.train_labels[row as usize])
+            .collect();
+        let targets = match &self.mixer {
+            None => Targets::classes(&labels, self.device()),
+            Some(mixer) => {
+                let mixed = mixer.mix(epoch, step, &pixels, &labels);
+                pixels = mixed.pixels;
+                let shares = Tensor::from_slice(&mixed.shares).reshape([labels.len() as i64, -1]);
+                Targets::Shares(shares.to_device(self.device()))
+            }
+        };
+        let (pixels, weight) = (self.tensor(&pixels), self.loss.weight(&targets));
+        let size = self
+            .parts
+            .config
+            .train
+            .micro_batch_size
+            .unwrap_or(rows.len()) as i64;
+        let (mut loss, mut gradient) = (0.0, Tensor::zeros_like(parameters));
+        for (part, first) in (0..rows.len() as i64).step_by(size as usize).enumerate() {
+            let portion = Portion {
+                pixels: &pixels.slice(0, first, first + size, 1),
+                targets: &targets.slice(first, first + size),
+                weight,
+                epoch,
+                step,
+                part,
+            };
+            let (share, change) = match self.parts.config.peft.checkpoint_blocks {
+                true => self.by_block(parameters, &portion),
+                false => self.at_once(parameters, &portion),
+            };
+            loss += share;
+            gradient += change;
+        }
+        Ok(Gradient { loss, gradient })
+    }
+
+    fn evaluate(&mut self, parameters: &Tensor) -> Result<Metrics> {
+        let count = self.parts.select_labels.len();
+        let rows: Vec<i64> = (0..count as i64).collect();
+        let size = self.parts.config.train.feature_batch_size;
+        let wanted = rows.chunks(size).map(|rows| Wanted {
+            rows: rows.to_vec(),
+            first: 0,
+        });
+        let incoming = self.parts.select.start(1, wanted.collect());
+        let mut logits = Vec::new();
+        for pixels in incoming {
+            let pixels = self.tensor(&pixels?);
+            logits.push(no_grad(|| self.answer(parameters, &pixels)));
+        }
+        Ok(selection::metrics(
+            &Tensor::cat(&logits, 0),
+            self.parts.select_labels,
+        ))
+    }
+}
+
+impl Adapting<'_> {
+    /// Logits `[n, K]` as the exported model computes them: in float32, nothing dropped.
+    pub(crate) fn answer(&self, parameters: &Tensor, pixels: &Tensor) -> Tensor {
+        let (adapters, head) = self.split(parameters);
+        let changes = self.parts.adapters.changes(&adapters);
+        let mut tokens = self.frozen(pixels, Precision::Fp32);
+        for (index, changes) in changes
+            .iter()
+            .enumerate()
+            .skip(self.parts.adapters.first_block())
+        {
+            let pass = Pass {
+                changes: Some(changes),
+                precision: Precision::Fp32,
+                dropout: 0.0,
+            };
+            tokens = self.vit.block(index, &tokens, self.parts.places, pass);
+        }
+        self.logits(&tokens, &head, Mode::Evaluate)
+    }
+}

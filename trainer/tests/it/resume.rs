@@ -1,0 +1,291 @@
+//! A training that is killed goes on, to the same bytes.
+
+use crate::fixture::Fixture;
+use serde_json::Value;
+use stage1_core::data::Content;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+/// Long enough to be killed in the middle; a state after every step.
+const SLOWLY: [&str; 8] = [
+    "--set",
+    "train.save_every_seconds=0",
+    "--set",
+    "train.epochs=20",
+    "--set",
+    "train.early_stop.patience=20",
+    "--set",
+    "head.dropout=0.2",
+];
+
+/// Through the backbone, with everything that draws.
+const PEFT: [&str; 18] = [
+    "--set",
+    "train.save_every_seconds=0",
+    "--set",
+    "phase=peft",
+    "--set",
+    "peft.target_modules=[query, value]",
+    "--set",
+    "peft.lora_dropout=0.1",
+    "--set",
+    "peft.head_warmup_epochs=1",
+    "--set",
+    "augment={flip: 0.5, crop: {area: [0.5, 1.0]}, mixup: 0.2}",
+    "--set",
+    "train.micro_batch_size=5",
+    "--set",
+    "train.sampling=balanced",
+    "--set",
+    "threads=2",
+];
+
+/// Kills the program again and again, each time a little after it said something about its training, until it ends by
+/// itself; how often it went on in the middle.
+fn with_kills(
+    fixture: &Fixture,
+    arguments: &[&str],
+    mut waits: impl FnMut(usize) -> Duration,
+) -> usize {
+    let mut continued = 0;
+    for attempt in 0.. {
+        assert!(attempt < 200, "it never ends");
+        let mut child = fixture
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let wait = waits(attempt);
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut events = stdout
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let started = events.by_ref().any(|event| {
+            continued += usize::from(event["event"] == "note");
+            event["event"] == "stage"
+                && ["epochs", "images"].contains(&event["name"].as_str().unwrap())
+        });
+        if started {
+            thread::sleep(wait);
+        }
+        // It may have ended by then; killing it does no harm.
+        let ended = child
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if ended
+            || fixture
+                .path("run/checkpoints/best/checkpoint.json")
+                .exists()
+        {
+            break;
+        }
+    }
+    // Whatever it was killed in the middle of.
+    fixture.train(arguments);
+    continued
+}
+
+#[test]
+fn killed_at_random_points_it_ends_at_the_same_bytes() {
+    for (name, arguments) in [("baseline", &SLOWLY[..]), ("peft", &PEFT[..])] {
+        let whole = Fixture::new(Content::Digest);
+        whole.train(arguments);
+        let killed = Fixture::new(Content::Digest);
+        let mut state = 0x2545_F491_4F6C_DD1D_u64;
+        let continued = with_kills(&killed, arguments, |_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            Duration::from_millis((state >> 33) % 60)
+        });
+        assert!(continued >= 2, "{name}: it went on {continued} times only");
+        assert_eq!(
+            killed.checkpoint_bytes(),
+            whole.checkpoint_bytes(),
+            "{name}"
+        );
+        let log = |fixture: &Fixture| {
+            let text = fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap();
+            let lines = text.lines().map(|line| {
+                let mut record: Value = serde_json::from_str(line).unwrap();
+                for timed in ["seconds", "images_per_second"] {
+                    record.as_object_mut().unwrap().remove(timed);
+                }
+                record
+            });
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(log(&killed), log(&whole), "{name}");
+        assert!(!killed.path("run/checkpoints/last.safetensors").exists());
+    }
+}
+
+/// Stops a training after some epochs by a kill; its state is on disk.
+fn interrupted() -> Fixture {
+    let fixture = Fixture::new(Content::Digest);
+    let endless = [
+        "--set",
+        "train.epochs=1000000",
+        "--set",
+        "train.early_stop.patience=1000000",
+    ];
+    let arguments = [&SLOWLY[..2], &endless].concat();
+    let mut child = fixture
+        .command(&arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let epochs = lines
+        .map_while(Result::ok)
+        .filter(|line| line.contains("\"epoch\""));
+    assert_eq!(epochs.take(3).count(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(fixture.path("run/checkpoints/last.safetensors").exists());
+    fixture
+}
+
+#[test]
+fn a_state_goes_on_only_with_the_training_that_it_is_of() {
+    let fixture = interrupted();
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+    let backbone = format!("backbone.path={}", goldens.join("dinov3-vit-mlp").display());
+    let sixteen = "preprocess.resize={exact: {height: 28, width: 28}}";
+    let cases = [
+        (vec!["--set", "train.epochs=3"], "other settings"),
+        (
+            vec![
+                "--set",
+                &backbone,
+                "--set",
+                "preprocess.resize={exact: {height: 32, width: 32}}",
+            ],
+            "another backbone",
+        ),
+        (vec!["--set", sixteen], "another preprocessing"),
+    ];
+    for (arguments, want) in cases {
+        let message = fixture.refusal(&arguments);
+        assert!(
+            message.contains(want)
+                && message.contains("--overwrite")
+                && message.contains("last.safetensors"),
+            "{message}"
+        );
+    }
+    fixture.edit_splits(|samples| {
+        let last = samples
+            .iter()
+            .rposition(|s| s.split == stage1_core::split::Split::Train);
+        samples.remove(last.unwrap());
+    });
+    let message = fixture.refusal(&[]);
+    assert!(message.contains("other splits"), "{message}");
+    // Asked to, it starts anew.
+    fixture.train(&["--overwrite"]);
+}
+
+#[test]
+fn a_damaged_state_is_refused() {
+    let fixture = interrupted();
+    let path = fixture.path("run/checkpoints/last.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let arguments = [&SLOWLY[..2], &["--set", "train.epochs=3"]].concat();
+    let message = fixture.refusal(&arguments);
+    assert!(
+        message.contains("content isn't what was written") && message.contains("--overwrite"),
+        "{message}"
+    );
+    fixture.train(&["--overwrite", "--set", "train.epochs=2"]);
+}
+
+#[test]
+fn resuming_needs_something_to_resume() {
+    let fixture = Fixture::new(Content::Digest);
+    let message = fixture.refusal(&["--resume"]);
+    assert!(
+        message.contains("no interrupted training to continue"),
+        "{message}"
+    );
+    // What is done is done.
+    fixture.train(&[]);
+    let events = fixture.train(&["--resume"]);
+    assert_eq!(events.last().unwrap()["reused"], true);
+}
+
+#[test]
+fn a_full_disk_leaves_the_state_before_as_it_was() {
+    let fixture = interrupted();
+    let path = fixture.path("run/checkpoints/last.safetensors");
+    let before = fs::read(&path).unwrap();
+    let arguments = [
+        "--set",
+        "train.epochs=1000000",
+        "--set",
+        "train.early_stop.patience=1000000",
+    ];
+    // No file may grow beyond 512 bytes, less than a state; the signal that says so is ignored, as on a full disk.
+    let program = env!("CARGO_BIN_EXE_stage1-train");
+    let config = fixture.path("stage1.yaml");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1; exec {program} --config {} --set train.save_every_seconds=0 {}",
+        config.display(),
+        arguments.map(|a| format!("'{a}'")).join(" ")
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(fixture.path(""))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("cannot save the state") || stderr.contains("cannot write"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let left = fs::read_dir(fixture.path("run/checkpoints"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 1, "nothing half-written is left");
+}
+
+#[test]
+fn a_training_can_start_from_another_ones_weights() {
+    let first = Fixture::new(Content::Digest);
+    first.train(&[]);
+    let start = first.path("run/checkpoints/best").display().to_string();
+    let second = Fixture::new(Content::Digest);
+    // A rate that changes nothing: what comes out is what it started from.
+    let still = [
+        "--init-from",
+        &start,
+        "--set",
+        "train.learning_rate=1e-12",
+        "--set",
+        "train.ema_decay=0",
+    ];
+    second.train(&still);
+    let weights = |fixture: &Fixture| {
+        let path = fixture.path("run/checkpoints/best/head.safetensors");
+        let file = stage1_core::artifact::tensors::TensorFile::open(&path).unwrap();
+        file.f32("head.weight").unwrap().1
+    };
+    for (a, b) in weights(&first).iter().zip(weights(&second)) {
+        assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+    }
+    let message = second.refusal(&["--init-from", &start, "--set", "head.kind=mlp"]);
+    assert!(message.contains("its head is"), "{message}");
+}
