@@ -81,6 +81,9 @@ pub(crate) struct TrainArgs {
     /// Continue an interrupted training; none is an error (without this, one is continued if there is one)
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Say what would be trained (parameters, steps, memory), and train nothing; the splits are made if need be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Start anew from the weights in the folder of a checkpoint: `--set train.init_from=DIR`
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) init_from: Option<PathBuf>,

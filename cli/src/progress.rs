@@ -112,11 +112,30 @@ impl Step {
         match self.total {
             0 => format!("  {}: {}", self.name, self.done),
             total => format!(
-                "  {}: {} of {total} ({} %)",
+                "  {}: {} of {total} ({} %), {:.1}/s, {} left",
                 self.name,
                 self.done,
-                100 * self.done / total
+                100 * self.done / total,
+                self.rate(),
+                self.rest()
             ),
+        }
+    }
+
+    /// Items per second.
+    fn rate(&self) -> f64 {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        self.done as f64 / seconds
+    }
+
+    /// The time that the rest takes at this rate.
+    fn rest(&self) -> String {
+        let seconds = self.total.saturating_sub(self.done) as f64 / self.rate().max(1e-9);
+        let seconds = seconds.min(1e9) as u64;
+        match (seconds / 3600, seconds / 60 % 60) {
+            (0, 0) => format!("{seconds} s"),
+            (0, minutes) => format!("{minutes} min {} s", seconds % 60),
+            (hours, minutes) => format!("{hours} h {minutes} min"),
         }
     }
 
@@ -132,7 +151,7 @@ impl Step {
 fn style(total: u64) -> ProgressStyle {
     let template = match total {
         0 => "  {spinner} {msg} {pos}",
-        _ => "  {msg:<28} {bar:30} {pos}/{len} {eta}",
+        _ => "  {msg:<28} {bar:30} {pos}/{len} {per_sec} {eta}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

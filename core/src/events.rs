@@ -34,6 +34,8 @@ pub enum TrainingEvent {
         /// In words.
         message: String,
     },
+    /// What a training would do.
+    Plan(Plan),
     /// The training has ended well.
     Done {
         /// The checkpoint's folder.
@@ -43,6 +45,105 @@ pub enum TrainingEvent {
         /// Images whose features were computed.
         features_computed: usize,
     },
+}
+
+/// What a training would do, without doing it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The phase.
+    pub phase: String,
+    /// The backbone, in words.
+    pub backbone: String,
+    /// Parameters by module.
+    pub modules: Vec<PlannedModule>,
+    /// Images that are trained on.
+    pub train_images: usize,
+    /// Images that choose the epoch.
+    pub select_images: usize,
+    /// Epochs, at most.
+    pub epochs: usize,
+    /// Optimiser steps of an epoch.
+    pub steps_per_epoch: usize,
+    /// Images of a step.
+    pub batch_size: usize,
+    /// Images of one pass through the network.
+    pub micro_batch_size: usize,
+    /// Estimated memory in bytes, by what it is for; rough.
+    pub memory: BTreeMap<String, u64>,
+    /// The epoch and the step (from 1) where an interrupted training would go on.
+    pub continues_at: Option<(usize, usize)>,
+    /// Whether the result is there already.
+    pub done: bool,
+}
+
+/// A part of the network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedModule {
+    /// Its name.
+    pub name: String,
+    /// Its parameters.
+    pub parameters: usize,
+    /// Whether they are trained.
+    pub trainable: bool,
+}
+
+impl Plan {
+    /// Parameters that are trained, or not.
+    pub fn parameters(&self, trainable: bool) -> usize {
+        let modules = self
+            .modules
+            .iter()
+            .filter(|module| module.trainable == trainable);
+        modules.map(|module| module.parameters).sum()
+    }
+
+    /// In words, for people.
+    pub fn text(&self) -> String {
+        let mut lines = vec![
+            format!("phase {} on {}", self.phase, self.backbone),
+            format!("  {:<42} {:>14}", "module", "parameters"),
+        ];
+        lines.extend(self.modules.iter().map(|module| {
+            let trained = if module.trainable { "  trained" } else { "" };
+            format!("  {:<42} {:>14}{trained}", module.name, module.parameters)
+        }));
+        let (trained, frozen) = (self.parameters(true), self.parameters(false));
+        let share = 100.0 * trained as f64 / (trained + frozen).max(1) as f64;
+        lines.push(format!(
+            "  trained {trained} ({share:.2} %), frozen {frozen}"
+        ));
+        lines.push(format!(
+            "  {} images of train, {} of val_select",
+            self.train_images, self.select_images
+        ));
+        lines.push(format!(
+            "  {} epochs of {} steps at most ({} in all), {} images each, {} at a time",
+            self.epochs,
+            self.steps_per_epoch,
+            self.epochs * self.steps_per_epoch,
+            self.batch_size,
+            self.micro_batch_size
+        ));
+        let mega = |bytes: u64| bytes.div_ceil(1 << 20);
+        let parts: Vec<_> = self
+            .memory
+            .iter()
+            .map(|(name, bytes)| format!("{name} {}", mega(*bytes)))
+            .collect();
+        let sum = mega(self.memory.values().sum());
+        lines.push(format!(
+            "  memory, roughly: {sum} MiB ({})",
+            parts.join(", ")
+        ));
+        lines.push(match (self.done, self.continues_at) {
+            (true, _) => "  the result is there already: nothing would be trained".to_owned(),
+            (false, Some((epoch, step))) => {
+                format!("  it would go on at epoch {epoch}, step {step}")
+            }
+            (false, None) => "  it would start anew".to_owned(),
+        });
+        lines.join("\n") + "\n"
+    }
 }
 
 /// An epoch's line in `metrics.jsonl`.

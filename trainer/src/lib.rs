@@ -27,6 +27,7 @@ mod log;
 pub mod loss;
 pub mod optimiser;
 pub mod peft;
+mod plan;
 pub mod random;
 pub mod sampling;
 pub mod selection;
@@ -34,4 +35,4 @@ pub mod tensorboard;
 mod train;
 
 pub use error::{Error, Result};
-pub use train::{Begin, Existing, Trained, train};
+pub use train::{Begin, Existing, Trained, plan, train};

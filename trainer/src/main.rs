@@ -7,7 +7,7 @@ use about::About;
 use clap::Parser;
 use report::{JsonLines, Story};
 use stage1_core::config::Config;
-use stage1_trainer::{Begin, Error, Existing, Result, events::Events, train};
+use stage1_trainer::{Begin, Error, Existing, Result, events::Events, plan, train};
 use std::{
     io::{self, Write as _},
     panic,
@@ -41,6 +41,9 @@ struct Args {
     /// Continue an interrupted training; none is an error (without this, one is continued if there is one)
     #[arg(long)]
     resume: bool,
+    /// Say what would be trained, and train nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Start anew from the weights of this checkpoint's folder: `--set train.init_from=DIR`
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     init_from: Option<String>,
@@ -96,6 +99,15 @@ fn run(args: &Args) -> Result<()> {
     };
     let (json, story) = (JsonLines::default(), Story::default());
     let events: &dyn Events = if args.events { &json } else { &story };
+    if args.dry_run {
+        let plan = plan(&config, existing, begin, events)?;
+        if args.events {
+            json.plan(plan);
+        } else {
+            story.plan(&plan);
+        }
+        return Ok(());
+    }
     let trained = train(&config, existing, begin, events)?;
     if args.events {
         json.done(&trained);

@@ -1,6 +1,9 @@
 //! The two ways in which `stage1-train` tells what it does.
 
-use stage1_core::{events::TrainingEvent, progress::Progress};
+use stage1_core::{
+    events::{Plan, TrainingEvent},
+    progress::Progress,
+};
 use stage1_trainer::{
     Trained,
     events::{EpochRecord, Events},
@@ -24,6 +27,10 @@ impl JsonLines {
             reused: trained.reused,
             features_computed: trained.features_computed,
         });
+    }
+
+    pub(crate) fn plan(&self, plan: Plan) {
+        self.print(&TrainingEvent::Plan(plan));
     }
 
     fn print(&self, event: &TrainingEvent) {
@@ -89,6 +96,10 @@ struct Stage {
 }
 
 impl Story {
+    pub(crate) fn plan(&self, plan: &Plan) {
+        tell(plan.text().trim_end());
+    }
+
     pub(crate) fn done(&self, trained: &Trained) {
         let how = if trained.reused {
             "unchanged, reused"
@@ -138,10 +149,11 @@ impl Events for Story {
             .map(|(name, value)| format!("{name} {value:.4}"))
             .collect();
         tell(&format!(
-            "epoch {:3}  loss {:.4}  val_select: {}{}",
+            "epoch {:3}  loss {:.4}  val_select: {}  ({:.0} images/s){}",
             record.epoch,
             record.train_loss,
             metrics.join("  "),
+            record.images_per_second,
             if record.best { "  (best)" } else { "" }
         ));
     }

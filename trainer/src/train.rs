@@ -10,6 +10,7 @@ use crate::{
     head::{Head, Mode, Standardisation, values},
     log::{Log, Unit},
     peft::{Adapters, Adapting, Parts},
+    plan::Known,
     sampling::Order,
 };
 use rayon::prelude::*;
@@ -18,6 +19,7 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::{AugmentConfig, Config, HeadConfig, PeftConfig, Phase, Precision, TrainConfig},
     data::OnBadImage,
+    events::Plan,
     model::{Adapter, HeadSpec, NewAdapter, Weights},
     preprocess::Limits,
     split::{Split, SplitManifest, SplitSample},
@@ -115,8 +117,41 @@ pub fn train(
     })
 }
 
+/// What [`train`] would do, without doing it; nothing is written.
+///
+/// # Errors
+/// As [`train`], as far as they show before anything is computed.
+pub fn plan(
+    config: &Config,
+    existing: Existing,
+    begin: Begin,
+    events: &dyn Events,
+) -> Result<Plan> {
+    let job = Job::open(config, events)?;
+    let done = job.is_done(&config.checkpoint_dir(), existing)?;
+    let state = match done {
+        true => None,
+        false => job.peek(&job.keeper(), existing, begin)?,
+    };
+    let count = |split| job.splits.of(split).count();
+    let known = Known {
+        config,
+        spec: job.backbone.spec(),
+        head: &job.head,
+        adapters: job.adapters.as_ref(),
+        train_images: count(Split::Train),
+        select_images: count(Split::ValSelect),
+        continues_at: state.map(|state| {
+            let (epoch, step) = state.position();
+            (epoch, step + 1)
+        }),
+        done,
+    };
+    Ok(known.plan())
+}
+
 /// Everything that a training depends on, opened and checked.
-pub(crate) struct Job<'a> {
+struct Job<'a> {
     config: &'a Config,
     events: &'a dyn Events,
     splits: SplitManifest,
@@ -149,7 +184,7 @@ struct Made {
 }
 
 impl<'a> Job<'a> {
-    pub(crate) fn open(config: &'a Config, events: &'a dyn Events) -> Result<Self> {
+    fn open(config: &'a Config, events: &'a dyn Events) -> Result<Self> {
         let (splits, splits_digest): (SplitManifest, _) = json::load(&config.splits_path())?;
         check_classes(&splits, &config.splits_path(), events)?;
         let limits = Limits {
@@ -240,29 +275,35 @@ impl<'a> Job<'a> {
         Keeper::new(self.config.state_path(), origin, threads, every)
     }
 
-    /// What an interrupted training left.
+    /// What an interrupted training left, if it goes on; nothing is changed.
+    fn peek(&self, keeper: &Keeper, existing: Existing, begin: Begin) -> Result<Option<State>> {
+        let state = match keeper.load() {
+            Err(Error::StateOfAnother { .. } | Error::StateDamaged { .. })
+                if existing == Existing::Overwrite && begin == Begin::Anywhere =>
+            {
+                None
+            }
+            found => found?,
+        };
+        match (state, begin) {
+            (None, Begin::Resume) => Err(Error::NothingToResume {
+                path: self.config.state_path(),
+            }),
+            (state, _) => Ok(state),
+        }
+    }
+
+    /// As [`Job::peek`]; libtorch then has the threads that it goes on with.
     fn state(
         &self,
         keeper: &mut Keeper,
         existing: Existing,
         begin: Begin,
     ) -> Result<Option<State>> {
-        let state = match keeper.load() {
-            Err(Error::StateOfAnother { .. } | Error::StateDamaged { .. })
-                if existing == Existing::Overwrite && begin == Begin::Anywhere =>
-            {
-                keeper.remove()?;
-                None
-            }
-            found => found?,
-        };
-        let Some(state) = state else {
-            return match begin {
-                Begin::Anywhere => Ok(None),
-                Begin::Resume => Err(Error::NothingToResume {
-                    path: self.config.state_path(),
-                }),
-            };
+        let Some(state) = self.peek(keeper, existing, begin)? else {
+            // Another training's, that is to be replaced.
+            keeper.remove()?;
+            return Ok(None);
         };
         let (threads, now) = (state.threads, self.config.thread_count());
         if threads != now {
@@ -383,12 +424,9 @@ impl<'a> Job<'a> {
         let config = &self.config.train;
         let (train, select) = (self.labelled(cache, train)?, self.labelled(cache, select)?);
         let mut log = self.log(state.as_ref(), Unit::Epochs)?;
-        self.events.start("epochs", config.epochs as u64);
-        self.events.advance(
-            state
-                .as_ref()
-                .map_or(0, |state| state.records().len() as u64),
-        );
+        let ended = state.as_ref().map_or(0, |state| state.records().len());
+        self.events
+            .start("epochs", config.epochs.saturating_sub(ended) as u64);
         let start = Start {
             parameters: self.initial_head()?,
             state,
@@ -468,10 +506,10 @@ impl<'a> Job<'a> {
         let order = Order::new(config.train.sampling, config.seed, &train.labels, classes);
         let mut log = self.log(state.as_ref(), Unit::Images)?;
         let images = train.labels.len();
-        self.events
-            .start("images", (images * config.train.epochs) as u64);
         let done = |state: &State| state.records().len() * images + state.images_seen();
-        self.events.advance(state.as_ref().map_or(0, done) as u64);
+        let done = state.as_ref().map_or(0, done);
+        let left = (images * config.train.epochs).saturating_sub(done);
+        self.events.start("images", left as u64);
         let (settings, keeper) = (&config.train, Some(keeper));
         let fitted = fit::train(&mut objective, &order, settings, state, keeper, &mut log)?;
         self.events.finish();

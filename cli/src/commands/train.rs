@@ -16,6 +16,11 @@ pub(crate) fn run(args: &TrainArgs, output: &Output) -> anyhow::Result<Answer> {
     } else {
         Begin::Anywhere
     };
+    if args.dry_run {
+        let plan = steps::train::plan(&run, begin)?;
+        output.answer(&plan, &plan.text())?;
+        return Ok(Answer::Yes);
+    }
     let checkpoint = steps::train::ensure_from(&run, begin)?;
     run.record()?;
     let dir = run.config.checkpoint_dir();

@@ -3,7 +3,10 @@
 use super::Run;
 use anyhow::{Context, bail};
 use stage1_core::{
-    checkpoint::Checkpoint, config::Config, events::TrainingEvent, progress::Progress,
+    checkpoint::Checkpoint,
+    config::Config,
+    events::{EpochRecord, Plan, TrainingEvent},
+    progress::Progress,
 };
 use std::{
     env,
@@ -43,12 +46,27 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
 
 /// As [`ensure`], saying how a training begins.
 pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint> {
+    follow(run, start(run, begin, &[])?)?;
+    let dir = run.config.checkpoint_dir();
+    Checkpoint::load(&dir)
+        .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
+}
+
+/// What a training would do.
+pub(crate) fn plan(run: &Run, begin: Begin) -> anyhow::Result<Plan> {
+    let plan = follow(run, start(run, begin, &["--dry-run"])?)?;
+    plan.context("the trainer told no plan")
+}
+
+/// The trainer, at work.
+fn start(run: &Run, begin: Begin, more: &[&str]) -> anyhow::Result<Child> {
     let program = find_trainer()?;
     let mut command = Command::new(&program);
     command
         .arg("--config")
         .arg(&run.source.config)
-        .args(["--events", "--until-end-of-input"]);
+        .args(["--events", "--until-end-of-input"])
+        .args(more);
     for change in &run.source.overrides {
         command.arg("--set").arg(change);
     }
@@ -58,27 +76,26 @@ pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint>
     if begin == Begin::Resume {
         command.arg("--resume");
     }
-    let child = command
+    command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    follow(run, child)?;
-    let dir = run.config.checkpoint_dir();
-    Checkpoint::load(&dir)
-        .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
+        .with_context(|| format!("cannot start {}", program.display()))
 }
 
-fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
+/// Tells what the trainer says until it ends; the plan, if it told one.
+fn follow(run: &Run, mut child: Child) -> anyhow::Result<Option<Plan>> {
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
     // Held until the child has ended: it ends when this process does, however that comes about.
     let _lifeline = child.stdin.take();
     let story = thread::spawn(move || collect(stderr));
+    let mut plan = None;
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what the trainer says")?;
         match serde_json::from_str(&line) {
+            Ok(TrainingEvent::Plan(told)) => plan = Some(told),
             Ok(event) => tell(run, event),
             Err(_) => run.output.note(&line),
         }
@@ -88,7 +105,7 @@ fn follow(run: &Run, mut child: Child) -> anyhow::Result<()> {
     let story = story.join().unwrap_or_default();
     if status.success() {
         story.iter().for_each(|line| run.output.note(line));
-        return Ok(());
+        return Ok(plan);
     }
     let reason = story
         .iter()
@@ -118,25 +135,36 @@ fn tell(run: &Run, event: TrainingEvent) {
     match event {
         TrainingEvent::Stage { name, total } => run.progress.start(&name, total),
         TrainingEvent::Progress { done } => run.progress.advance_to(done),
-        TrainingEvent::Epoch(record) => {
-            let metrics: Vec<_> = record
-                .val_select
-                .iter()
-                .map(|(name, value)| format!("{name} {value:.4}"))
-                .collect();
-            let mark = if record.best { " *" } else { "" };
-            run.progress.say(&format!(
-                "  epoch {:>3}  loss {:.4}  {}{mark}",
-                record.epoch,
-                record.train_loss,
-                metrics.join("  ")
-            ));
-        }
+        TrainingEvent::Epoch(record) => tell_epoch(run, &record),
+        TrainingEvent::Plan(_) => {}
         TrainingEvent::Warning { message } => run.progress.warn(&message),
         TrainingEvent::Note { message } => run.progress.say(&format!("  {message}")),
         TrainingEvent::Done { reused: true, .. } => run.reused("train"),
         TrainingEvent::Done { .. } => {}
     }
+}
+
+/// A row of the table of epochs; the first one has the table's head above it.
+fn tell_epoch(run: &Run, record: &EpochRecord) {
+    if record.epoch == 1 {
+        let names: String = record
+            .val_select
+            .keys()
+            .map(|name| format!(" {name:>17}"))
+            .collect();
+        run.progress
+            .say(&format!("  epoch       loss       rate{names}   images/s"));
+    }
+    let values: String = record
+        .val_select
+        .values()
+        .map(|value| format!(" {value:>17.4}"))
+        .collect();
+    let mark = if record.best { " *" } else { "" };
+    run.progress.say(&format!(
+        "  {:>5} {:>10.4} {:>10.2e}{values} {:>10.0}{mark}",
+        record.epoch, record.train_loss, record.learning_rate, record.images_per_second
+    ));
 }
 
 /// `STAGE1_TRAIN_BIN`, the folder of this program, or `PATH`.

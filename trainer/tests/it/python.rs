@@ -6,7 +6,7 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::BackboneConfig,
     data::Content,
-    model::RopePeriods,
+    model::{Blocks, RopePeriods},
 };
 use stage1_trainer::{
     backbone::{Backbone, Places},
@@ -108,6 +108,7 @@ fn peft_loads_what_we_save() {
         let config = BackboneConfig {
             path: base,
             adapter: None,
+            blocks: Blocks::All,
             rope_periods: RopePeriods::Fp32,
         };
         let weights = checkpoint.weights(&dir, &config).unwrap();

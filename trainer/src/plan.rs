@@ -1,0 +1,153 @@
+//! What a training would do: parameters, steps, and a rough estimate of its memory.
+
+use crate::peft::Adapters;
+use stage1_core::{
+    config::{Config, Phase, Precision},
+    events::{Plan, PlannedModule},
+    model::{BackboneSpec, Features, HeadSpec, Role},
+};
+use std::collections::BTreeMap;
+
+/// Bytes of a float32.
+const FLOAT: u64 = 4;
+/// Copies of each trained parameter: itself, its gradient, two moments, the average and the best average.
+const COPIES: u64 = 6;
+/// Decoded batches in memory at once: two that wait, one that is read, one that is trained on.
+const BATCHES: u64 = 4;
+
+/// What is known before anything is computed.
+pub(crate) struct Known<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) spec: &'a BackboneSpec,
+    pub(crate) head: &'a HeadSpec,
+    pub(crate) adapters: Option<&'a Adapters>,
+    pub(crate) train_images: usize,
+    pub(crate) select_images: usize,
+    pub(crate) continues_at: Option<(usize, usize)>,
+    pub(crate) done: bool,
+}
+
+impl Known<'_> {
+    pub(crate) fn plan(&self) -> Plan {
+        let train = &self.config.train;
+        let batch = train.batch_size.min(self.train_images);
+        Plan {
+            phase: self.config.phase.to_string(),
+            backbone: self.spec.to_string(),
+            modules: self.modules(),
+            train_images: self.train_images,
+            select_images: self.select_images,
+            epochs: train.epochs,
+            steps_per_epoch: self.train_images.div_ceil(train.batch_size),
+            batch_size: batch,
+            micro_batch_size: train.micro_batch_size.unwrap_or(batch).min(batch),
+            memory: self.memory(batch),
+            continues_at: self.continues_at,
+            done: self.done,
+        }
+    }
+
+    fn modules(&self) -> Vec<PlannedModule> {
+        let mut modules: Vec<PlannedModule> = Vec::new();
+        let mut add = |name: String, parameters, trainable| match modules.last_mut() {
+            Some(last) if last.name == name => last.parameters += parameters,
+            _ => modules.push(PlannedModule {
+                name,
+                parameters,
+                trainable,
+            }),
+        };
+        for tensor in self.spec.tensors() {
+            let name = match tensor.role {
+                Role::Block(block, _) => format!("block {block}"),
+                Role::Stage(stage, _) | Role::Layer(stage, _, _) => format!("stage {stage}"),
+                Role::NormWeight | Role::NormBias => "final norm".to_owned(),
+                _ => "embeddings".to_owned(),
+            };
+            add(name, tensor.shape.iter().product(), false);
+        }
+        for (module, parameters) in self.adapters.iter().flat_map(|adapters| adapters.modules()) {
+            add(format!("adapter of {module}"), parameters, true);
+        }
+        add("head".to_owned(), self.head_parameters(), true);
+        modules
+    }
+
+    fn head_parameters(&self) -> usize {
+        let tensors = self.head.tensors(self.spec.hidden());
+        tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    fn memory(&self, batch: usize) -> BTreeMap<String, u64> {
+        let (train, spec) = (&self.config.train, self.spec);
+        let half = if train.precision == Precision::Bf16 {
+            2
+        } else {
+            0
+        };
+        let frozen = spec.parameter_count() as u64 * (FLOAT + half);
+        let adapters = self.adapters.map_or(0, Adapters::parameter_count);
+        let trained = (adapters + self.head_parameters()) as u64 * FLOAT * COPIES;
+        let images = (self.train_images + self.select_images) as u64;
+        let features = images * Features::width(self.head.features, spec.hidden()) as u64 * FLOAT;
+        let (height, width) = self.config.preprocess.output_size();
+        let pixels = (3 * height * width) as u64 * FLOAT;
+        let (batch, passes) = match self.config.phase {
+            Phase::Baseline => (
+                train.feature_batch_size,
+                self.passing(train.feature_batch_size),
+            ),
+            Phase::Peft => {
+                let micro = train.micro_batch_size.unwrap_or(batch).min(batch);
+                (
+                    batch,
+                    self.through_blocks(micro)
+                        .max(self.passing(train.feature_batch_size)),
+                )
+            }
+        };
+        [
+            ("weights", frozen),
+            ("trained parameters", trained),
+            ("features", 2 * features),
+            ("decoded images", BATCHES * batch as u64 * pixels),
+            ("activations", passes),
+        ]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into()
+    }
+
+    fn tokens(&self) -> u64 {
+        let (height, width) = self.config.preprocess.output_size();
+        self.spec.token_count(height, width).unwrap_or(0) as u64
+    }
+
+    /// What one block leaves for its gradient, per token: the inputs of norms, linear layers and attention.
+    fn per_token(&self) -> u64 {
+        match self.spec {
+            BackboneSpec::Vit(vit) => (9 * vit.hidden + 3 * vit.ffn_hidden) as u64,
+            BackboneSpec::ConvNext(convnext) => 10 * convnext.hidden() as u64,
+        }
+    }
+
+    /// Of a forward pass without gradients: one block at a time.
+    fn passing(&self, images: usize) -> u64 {
+        images as u64 * self.tokens() * self.per_token() * FLOAT
+    }
+
+    /// Of a pass with gradients through the adapted blocks.
+    fn through_blocks(&self, images: usize) -> u64 {
+        let BackboneSpec::Vit(vit) = self.spec else {
+            return 0;
+        };
+        let blocks = (vit.layers - self.adapters.map_or(0, Adapters::first_block)) as u64;
+        let inside = match self.config.peft.checkpoint_blocks {
+            true => self.per_token() + blocks * vit.hidden as u64,
+            false => blocks * self.per_token(),
+        };
+        images as u64 * self.tokens() * inside * FLOAT
+    }
+}
