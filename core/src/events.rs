@@ -99,13 +99,18 @@ impl Plan {
 
     /// In words, for people.
     pub fn text(&self) -> String {
+        let names = self.modules.iter().map(|module| module.name.len());
+        let width = names.max().unwrap_or(0);
         let mut lines = vec![
             format!("phase {} on {}", self.phase, self.backbone),
-            format!("  {:<42} {:>14}", "module", "parameters"),
+            format!("  {:<width$} {:>12}", "module", "parameters"),
         ];
         lines.extend(self.modules.iter().map(|module| {
             let trained = if module.trainable { "  trained" } else { "" };
-            format!("  {:<42} {:>14}{trained}", module.name, module.parameters)
+            format!(
+                "  {:<width$} {:>12}{trained}",
+                module.name, module.parameters
+            )
         }));
         let (trained, frozen) = (self.parameters(true), self.parameters(false));
         let share = 100.0 * trained as f64 / (trained + frozen).max(1) as f64;
