@@ -45,12 +45,12 @@ const PEFT: [&str; 18] = [
     "threads=2",
 ];
 
-/// Kills the program again and again, each time a little after it said something about its training, until it ends by
-/// itself; how often it went on in the middle.
+/// Kills the program again and again, each time a few epochs and a moment after its training began or went on, until it ends
+/// by itself; how often it went on in the middle.
 fn with_kills(
     fixture: &Fixture,
     arguments: &[&str],
-    mut waits: impl FnMut(usize) -> Duration,
+    mut wait: impl FnMut() -> (usize, Duration),
 ) -> usize {
     let mut continued = 0;
     for attempt in 0.. {
@@ -60,7 +60,6 @@ fn with_kills(
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let wait = waits(attempt);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut events = stdout
             .lines()
@@ -68,23 +67,20 @@ fn with_kills(
             .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         let started = events.by_ref().any(|event| {
             continued += usize::from(event["event"] == "note");
-            event["event"] == "stage"
-                && ["epochs", "images"].contains(&event["name"].as_str().unwrap())
+            let stage = event["name"].as_str().unwrap_or_default();
+            event["event"] == "stage" && ["epochs", "images"].contains(&stage)
         });
-        if started {
-            thread::sleep(wait);
+        let (epochs, moment) = wait();
+        let mut ended = events.by_ref().filter(|event| event["event"] == "epoch");
+        if started && ended.by_ref().take(epochs).count() == epochs {
+            thread::sleep(moment);
         }
         // It may have ended by then; killing it does no harm.
-        let ended = child
-            .try_wait()
-            .unwrap()
-            .is_some_and(|status| status.success());
         child.kill().unwrap();
         child.wait().unwrap();
-        if ended
-            || fixture
-                .path("run/checkpoints/best/checkpoint.json")
-                .exists()
+        if fixture
+            .path("run/checkpoints/best/checkpoint.json")
+            .exists()
         {
             break;
         }
@@ -101,11 +97,12 @@ fn killed_at_random_points_it_ends_at_the_same_bytes() {
         whole.train(arguments);
         let killed = Fixture::new(Content::Digest);
         let mut state = 0x2545_F491_4F6C_DD1D_u64;
-        let continued = with_kills(&killed, arguments, |_| {
+        let continued = with_kills(&killed, arguments, || {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            Duration::from_millis((state >> 33) % 60)
+            let micros = (state >> 33) % 20_000;
+            ((state >> 61) as usize % 3, Duration::from_micros(micros))
         });
         assert!(continued >= 2, "{name}: it went on {continued} times only");
         assert_eq!(
