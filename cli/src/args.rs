@@ -113,6 +113,15 @@ pub(crate) struct ExportArgs {
     /// of an ONNX file or a bundle that is there
     #[arg(long, value_name = "FILE|BUNDLE", num_args = 0..=1)]
     pub(crate) inspect: Option<Option<PathBuf>>,
+    /// Write the embedding model's weights into a file of their own, `<out>.data`, where they have more bytes than this; an
+    /// ONNX file can't have more than 2 GB
+    #[arg(
+        long,
+        value_name = "BYTES",
+        requires = "backbone",
+        default_value_t = 1_500_000_000
+    )]
+    pub(crate) external_above: usize,
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,

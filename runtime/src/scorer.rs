@@ -1,5 +1,5 @@
 use crate::{
-    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings,
+    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings, Weights,
     pipeline::{Chunk, Pipeline, Slot, take},
     session::threads,
 };
@@ -114,8 +114,9 @@ impl Scorer {
     pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
-        let session = OrtSession::from_bytes(
+        let session = OrtSession::with_weights(
             &bundle.read(&variant.model)?,
+            weights(&bundle, &variant)?,
             &bundle.dir().join(&variant.model.path).display().to_string(),
             &SessionOptions {
                 device: options.device,
@@ -143,6 +144,7 @@ impl Scorer {
         };
         scorer.check_input()?;
         scorer.check_labels()?;
+        scorer.check_weights()?;
         Ok(scorer)
     }
 
@@ -342,6 +344,23 @@ impl Scorer {
         }
     }
 
+    /// The certificate covers the model's digest, and so the weights outside of it only if the model names theirs.
+    fn check_weights(&self) -> Result<()> {
+        let Some(data) = &self.variant.data else {
+            return Ok(());
+        };
+        let named = self.session.metadata("stage1.data_digest");
+        let want = data.digest.to_string();
+        if named.as_ref() == Some(&want) {
+            return Ok(());
+        }
+        Err(self.contradiction(
+            "property `stage1.data_digest`",
+            named.unwrap_or_else(|| "absent".to_owned()),
+            format!("{want}, the digest of {}", data.path),
+        ))
+    }
+
     fn check_input(&self) -> Result<()> {
         let want = &self.bundle.manifest().input;
         let input = self.session.input();
@@ -404,6 +423,18 @@ fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -
         logits: outcome.map(|()| row()),
         timings,
     }
+}
+
+/// The weights that the variant's model has outside of it.
+fn weights(bundle: &Bundle, variant: &Variant) -> Result<Option<Weights>> {
+    let Some(file) = &variant.data else {
+        return Ok(None);
+    };
+    let (_, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    Ok(Some(Weights {
+        name: name.to_owned(),
+        bytes: bundle.read(file)?.into(),
+    }))
 }
 
 fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {

@@ -9,7 +9,7 @@ use stage1_core::{
     artifact::{self, Digest},
     certificate::{BatchMode, Fingerprint},
 };
-use std::{collections::BTreeMap, fs, num::NonZero, path::Path, thread};
+use std::{collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
 
 /// How a session is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,15 @@ pub struct TensorInfo {
     pub name: String,
     /// Its shape.
     pub shape: Vec<Option<usize>>,
+}
+
+/// Weights that lie outside of their model.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The name by which the model refers to their file.
+    pub name: String,
+    /// The file's bytes.
+    pub bytes: Arc<[u8]>,
 }
 
 /// An output that was computed.
@@ -76,17 +85,22 @@ pub struct OrtSession {
 }
 
 impl OrtSession {
-    /// Opens a model file. External data files aren't read.
+    /// Opens a model file, and the weights in `<model>.data` if that file is there.
     ///
     /// # Errors
-    /// [`Error::Artifact`] when the file can't be read, and as [`OrtSession::from_bytes`].
+    /// [`Error::Artifact`] when a file can't be read, and as [`OrtSession::from_bytes`].
     pub fn open(model: &Path, options: &SessionOptions) -> Result<Self> {
-        let bytes = fs::read(model).map_err(|source| artifact::Error::Io {
-            action: "read",
-            path: model.to_owned(),
-            source,
-        })?;
-        Self::from_bytes(&bytes, &model.display().to_string(), options)
+        let bytes = read(model)?;
+        let name = model.display().to_string();
+        let data = model.with_added_extension("data");
+        if !data.exists() {
+            return Self::from_bytes(&bytes, &name, options);
+        }
+        let weights = Weights {
+            name: data.file_name().unwrap_or_default().display().to_string(),
+            bytes: read(&data)?.into(),
+        };
+        Self::with_weights(&bytes, Some(weights), &name, options)
     }
 
     /// Opens a model from its bytes, which are those that its digest is taken of. `name` is for messages.
@@ -95,6 +109,19 @@ impl OrtSession {
     /// [`Error::Init`] without ONNX Runtime; [`Error::Ort`] when it refuses the model; [`Error::Model`] when the model has
     /// another kind of input; [`Error::Placement`] when a node runs elsewhere than on the device.
     pub fn from_bytes(bytes: &[u8], name: &str, options: &SessionOptions) -> Result<Self> {
+        Self::with_weights(bytes, None, name, options)
+    }
+
+    /// As [`OrtSession::from_bytes`], of a model whose weights lie outside of it. The digest is the model's alone.
+    ///
+    /// # Errors
+    /// As [`OrtSession::from_bytes`].
+    pub fn with_weights(
+        bytes: &[u8],
+        weights: Option<Weights>,
+        name: &str,
+        options: &SessionOptions,
+    ) -> Result<Self> {
         let loaded = init::loaded(None)?;
         let failed = |action| {
             let model = name.to_owned();
@@ -104,8 +131,8 @@ impl OrtSession {
                 source,
             }
         };
-        let session =
-            build(&loaded.environment, bytes, options).map_err(failed("load the model"))?;
+        let session = build(&loaded.environment, bytes, weights, options)
+            .map_err(failed("load the model"))?;
         let placement = native::placement(&session).map_err(failed("tell where nodes run"))?;
         check_placement(&placement, options.device, name)?;
         Ok(Self {
@@ -269,6 +296,7 @@ impl OrtSession {
 fn build(
     environment: &ort::environment::Environment,
     bytes: &[u8],
+    weights: Option<Weights>,
     options: &SessionOptions,
 ) -> ort::Result<Session> {
     let provider = match options.device {
@@ -278,15 +306,26 @@ fn build(
             .build()
             .error_on_failure(),
     };
-    Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_execution_providers([provider])?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads(options.intra_threads))?
         .with_inter_threads(1)?
         .with_deterministic_compute(true)?
         .with_log_level(LogLevel::Warning)?
-        .with_config_entry("session.record_ep_graph_assignment_info", "1")?
-        .commit_from_memory(bytes)
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
+    if let Some(weights) = weights {
+        builder = builder.with_external_initializer_file_in_memory(weights.name, weights.bytes)?;
+    }
+    builder.commit_from_memory(bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    Ok(fs::read(path).map_err(|source| artifact::Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?)
 }
 
 /// The number of threads that `wanted` stands for.

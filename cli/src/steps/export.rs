@@ -4,13 +4,13 @@ use super::{Run, split::Splits};
 use anyhow::{Context, bail};
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
-    bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
+    bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{CalibrateConfig, Config, ValidateConfig},
 };
-use stage1_exporter::{Exported, Tolerances};
-use stage1_runtime::{Device, OrtSession, SessionOptions};
+use stage1_exporter::{Exported, ExternalData, Form, Tolerances};
+use stage1_runtime::{Device, OrtSession, SessionOptions, Weights};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -94,8 +94,9 @@ fn create(
 ) -> anyhow::Result<Outcome> {
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
     let model = write_graph(run, splits, checkpoint)?;
-    let mut session = Deployed(OrtSession::from_bytes(
+    let mut session = Deployed(OrtSession::with_weights(
         &model.model,
+        model.data.as_ref().map(weights),
         "the exported model",
         &session_options(run),
     )?);
@@ -122,6 +123,7 @@ fn create(
         precision: FP32.to_owned(),
         batch_mode: BatchMode::Any,
         model: &model.model,
+        data: model.data.as_ref().map(|data| data.bytes.as_slice()),
         parity: &parity,
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
@@ -159,9 +161,20 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
         ),
     ]);
     let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
-    Ok(stage1_exporter::export_classifier(
-        checkpoint, &head, &weights, &metadata,
+    let form = Form {
+        file_name: MODEL.to_owned(),
+        ..Form::default()
+    };
+    Ok(stage1_exporter::export_classifier_as(
+        checkpoint, &head, &weights, &metadata, &form,
     )?)
+}
+
+fn weights(data: &ExternalData) -> Weights {
+    Weights {
+        name: data.name.clone(),
+        bytes: data.bytes.as_slice().into(),
+    }
 }
 
 /// The deployed session's own answers, to recognise it by later.

@@ -645,6 +645,7 @@ fn deploy(watched: &Watched) {
         precision: "fp32".to_owned(),
         batch_mode: BatchMode::Any,
         model: MODEL,
+        data: None,
         parity: &parity(),
         golden_inputs: &[0.5; 3 * 4 * 2],
         golden_logits: &[1.0, -2.0, 0.0],

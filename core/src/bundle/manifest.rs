@@ -70,6 +70,9 @@ pub struct Variant {
     pub batch_mode: BatchMode,
     /// The ONNX file.
     pub model: FileRef,
+    /// The weights that lie outside of the ONNX file, which refers to them by the file's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data: Option<FileRef>,
     /// How far its outputs are from the trainer's.
     pub parity: FileRef,
     /// The one policy, if it was calibrated.
@@ -102,6 +105,7 @@ impl BundleManifest {
         let variants = self.variants.values().flat_map(|v| {
             [
                 Some(&v.model),
+                v.data.as_ref(),
                 Some(&v.parity),
                 v.policy.as_ref(),
                 v.certificate.as_ref(),

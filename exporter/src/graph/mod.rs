@@ -1,13 +1,15 @@
 //! A small builder of ONNX graphs. Values are named after what computes them; the order of calls is the order in the
 //! file, so that equal calls give equal bytes.
 
+mod external;
 mod ops;
 mod tensor;
 
+pub use external::ExternalData;
 pub(crate) use ops::Conv;
 
 use crate::{
-    Error, Result,
+    Error, Form, Result,
     onnx::{
         AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
         StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -17,6 +19,7 @@ use crate::{
         type_proto,
     },
 };
+use external::External;
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
@@ -29,7 +32,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const OPSET: i64 = 18;
 const IR_VERSION: i64 = 8;
 /// Protobuf refuses longer messages.
-pub(crate) const MAX_BYTES: usize = i32::MAX as usize;
+const MAX_BYTES: usize = i32::MAX as usize;
+/// The property that holds the digest of the weights' own file.
+const DATA_DIGEST: &str = "stage1.data_digest";
 /// What the dynamic batch axis is called.
 const BATCH: &str = "N";
 
@@ -40,6 +45,9 @@ pub struct Exported {
     pub model: Vec<u8>,
     /// Their digest.
     pub digest: Digest,
+    /// The weights, where they are too large for the ONNX file. The model's property `stage1.data_digest` names them, so
+    /// that its digest is theirs, too.
+    pub data: Option<ExternalData>,
 }
 
 /// A tensor in the graph, by name.
@@ -67,12 +75,21 @@ pub(crate) struct Graph {
     proto: GraphProto,
     /// Its constants, encoded as fields of the graph: weights are large, and so are in memory once only.
     constants: Vec<u8>,
+    /// The values of large constants, where they go into a file of their own.
+    external: Option<External>,
     /// Every name that is taken: a second one would silently replace the first in some readers.
     names: BTreeSet<String>,
 }
 
 impl Graph {
+    /// An empty graph, of the usual form.
+    #[cfg(test)]
     pub(crate) fn new(name: &str) -> Self {
+        Self::of_form(name, &Form::default(), 0)
+    }
+
+    /// An empty graph; `weights` is the number of bytes that its weights will have, about.
+    pub(crate) fn of_form(name: &str, form: &Form, weights: usize) -> Self {
         let proto = GraphProto {
             name: Some(name.to_owned()),
             ..GraphProto::default()
@@ -80,6 +97,7 @@ impl Graph {
         Self {
             proto,
             constants: Vec::new(),
+            external: (weights > form.external_above).then(|| External::new(form, weights)),
             names: BTreeSet::new(),
         }
     }
@@ -140,6 +158,11 @@ impl Graph {
     /// # Errors
     /// [`Error::TooLarge`].
     pub(crate) fn finish(self, metadata: &BTreeMap<String, String>) -> Result<Exported> {
+        let data = self.external.map(External::finish);
+        let mut metadata = metadata.clone();
+        if let Some(data) = &data {
+            metadata.insert(DATA_DIGEST.to_owned(), data.digest.to_string());
+        }
         let entry = |(key, value): (&String, &String)| StringStringEntryProto {
             key: Some(key.clone()),
             value: Some(value.clone()),
@@ -159,6 +182,7 @@ impl Graph {
         Ok(Exported {
             digest: Digest::of_bytes(&model),
             model,
+            data,
         })
     }
 }
@@ -176,11 +200,11 @@ fn encode(model: &ModelProto, graph: &GraphProto, mut constants: Vec<u8>) -> Res
     Ok(constants)
 }
 
-/// Fails when a model of this many bytes can't be written as one file.
+/// Fails when an ONNX file can't have this many bytes.
 ///
 /// # Errors
 /// [`Error::TooLarge`].
-pub(crate) fn check_size(bytes: usize) -> Result<()> {
+fn check_size(bytes: usize) -> Result<()> {
     match bytes > MAX_BYTES {
         true => Err(Error::TooLarge {
             bytes,

@@ -5,5 +5,6 @@ mod goldens;
 
 mod backbones;
 mod classifier;
+mod external;
 mod inspect;
 mod support;

@@ -99,6 +99,7 @@ fn create(dir: &Path, batch_mode: BatchMode) {
         precision: "fp32".to_owned(),
         batch_mode,
         model: &model,
+        data: None,
         parity: &parity(),
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
