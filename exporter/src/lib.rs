@@ -8,7 +8,7 @@
 //!
 //! Weights above 1.5 GB lie in a file beside the model ([`Form`]): protobuf ends at 2 GB.
 //!
-//! N is dynamic, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
+//! N is dynamic unless the form fixes it, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
 //! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
 //!

@@ -12,6 +12,7 @@ use stage1_core::{
     progress::Progress,
 };
 use std::{
+    num::NonZero,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ pub struct ScorerOptions {
     pub device: Device,
     /// Threads of the model and of decoding; 0 means one per core.
     pub threads: usize,
-    /// Images that go through the model together, if the variant's batch mode is `any`.
+    /// Images that go through the model together, if the variant's batch mode is `any` and its model takes any number.
     pub batch: usize,
     /// What one image may cost.
     pub limits: Limits,
@@ -125,9 +126,10 @@ impl Scorer {
             },
         )?;
         let threads = threads(options.threads);
-        let batch = match variant.batch_mode {
-            BatchMode::Any => options.batch.max(1),
-            BatchMode::Single => 1,
+        let batch = match (session.batch(), variant.batch_mode) {
+            (Some(size), _) => size,
+            (None, BatchMode::Any) => options.batch.max(1),
+            (None, BatchMode::Single) => 1,
         };
         let scorer = Self {
             pipeline: Pipeline::new(
@@ -143,6 +145,7 @@ impl Scorer {
             chunk: batch.max(2 * threads).next_multiple_of(batch),
         };
         scorer.check_input()?;
+        scorer.check_batch()?;
         scorer.check_labels()?;
         scorer.check_weights()?;
         Ok(scorer)
@@ -359,6 +362,34 @@ impl Scorer {
             named.unwrap_or_else(|| "absent".to_owned()),
             format!("{want}, the digest of {}", data.path),
         ))
+    }
+
+    /// A model with a fixed number of images has the one that bundle.json says, and none beside an image that may not have
+    /// neighbours.
+    fn check_batch(&self) -> Result<()> {
+        let describe = |n: Option<usize>| n.map_or("any number".to_owned(), |n| n.to_string());
+        let got = self.session.batch();
+        let want = self.bundle.manifest().input.batch.map(NonZero::get);
+        if got != want {
+            return Err(self.contradiction(
+                "number of images per run",
+                describe(got),
+                format!("{}, as bundle.json says", describe(want)),
+            ));
+        }
+        match (self.variant.batch_mode, got) {
+            (BatchMode::Single, Some(n @ 2..)) => Err(self.contradiction(
+                "number of images per run",
+                n.to_string(),
+                "1, since the variant's batch mode is `single`".to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Images that are computed together.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     fn check_input(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use stage1_core::{
     artifact::{self, Digest},
     certificate::{BatchMode, Fingerprint},
 };
-use std::{collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
+use std::{borrow::Cow, collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
 
 /// How a session is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub struct NamedTensor {
 }
 
 /// A model in ONNX Runtime, with one float32 input `[N, 3, H, W]` and float32 outputs.
+///
+/// A model whose N is fixed takes any number of images, too: it runs whole batches, of which the last is filled up with its
+/// last image, and the rows of what was filled in are dropped.
 ///
 /// ```no_run
 /// use stage1_runtime::{OrtSession, SessionOptions};
@@ -172,6 +175,62 @@ impl OrtSession {
         outputs
             .iter()
             .try_for_each(|name| self.check_output(name))?;
+        match self.batch() {
+            Some(size) => self.run_whole_batches(pixel_values, shape, outputs, size),
+            None => self.run_once(pixel_values, shape, outputs),
+        }
+    }
+
+    /// The number of images that the model takes at once, if it is fixed.
+    pub fn batch(&self) -> Option<usize> {
+        self.input.shape[0]
+    }
+
+    fn run_whole_batches(
+        &mut self,
+        pixel_values: &[f32],
+        [images, channels, height, width]: [usize; 4],
+        outputs: &[&str],
+        size: usize,
+    ) -> Result<Vec<NamedTensor>> {
+        let image_len = channels * height * width;
+        let shape = [size, channels, height, width];
+        let mut all: Vec<NamedTensor> = Vec::new();
+        for batch in pixel_values.chunks(size * image_len) {
+            let mut batch = Cow::Borrowed(batch);
+            while batch.len() < size * image_len {
+                let last = batch.len() - image_len;
+                batch.to_mut().extend_from_within(last..);
+            }
+            let computed = self.run_once(&batch, shape, outputs)?;
+            match all.is_empty() {
+                true => all = computed,
+                false => append(&mut all, computed),
+            }
+        }
+        for tensor in &mut all {
+            let runs = images.div_ceil(size);
+            if tensor.shape.first() != Some(&(runs * size)) {
+                return Err(Error::Model {
+                    model: self.model.clone(),
+                    what: "output",
+                    got: format!("`{}` {:?} of {runs} runs", tensor.name, tensor.shape),
+                    want: format!("one row for each of {size} images in a run"),
+                });
+            }
+            let row = tensor.shape[1..].iter().product::<usize>();
+            tensor.values.truncate(images * row);
+            tensor.shape[0] = images;
+        }
+        Ok(all)
+    }
+
+    fn run_once(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
         let model = &self.model;
         let failed = |action| {
             move |source| Error::Ort {
@@ -262,7 +321,8 @@ impl OrtSession {
         let fits = |(got, want): (&usize, &Option<usize>)| {
             *got > 0 && want.is_none_or(|want| want == *got)
         };
-        if !shape.iter().zip(&self.input.shape).all(fits) {
+        let sides = shape[1..].iter().zip(&self.input.shape[1..]);
+        if shape[0] == 0 || !sides.into_iter().all(fits) {
             return Err(wrong(format!("{shape:?}"), describe(&self.input)));
         }
         let want: usize = shape.iter().product();
@@ -290,6 +350,17 @@ impl OrtSession {
             got: names.join(", "),
             want: format!("one named `{name}`"),
         })
+    }
+}
+
+/// Rows of the same outputs, one after the other.
+fn append(all: &mut [NamedTensor], more: Vec<NamedTensor>) {
+    for (tensor, more) in all.iter_mut().zip(more) {
+        let rows = more.shape.first().copied().unwrap_or_default();
+        tensor.values.extend(more.values);
+        if let Some(first) = tensor.shape.first_mut() {
+            *first += rows;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use stage1_core::{
     artifact::atomic,
     bundle::Parity,
-    config::BackboneConfig,
+    config::{BackboneConfig, BatchSize},
     model::{Blocks, RopePeriods},
 };
 use stage1_exporter::{Exported, Form};
@@ -41,7 +41,14 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> 
 }
 
 fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
-    let run = Run::open(&args.step, *output)?;
+    let mut step = args.step.clone();
+    if let Some(batch) = args.batch {
+        let value = batch
+            .fixed()
+            .map_or("dynamic".to_owned(), |n| n.to_string());
+        step.source.overrides.push(format!("export.batch={value}"));
+    }
+    let run = Run::open(&step, *output)?;
     steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
@@ -103,20 +110,23 @@ fn embedding(
             .with_context(|| format!("{} is not a file name in UTF-8", out.display()))?
             .to_owned(),
         external_above: args.external_above,
+        batch: args.batch.and_then(BatchSize::fixed),
     };
     let exported = stage1_exporter::export_embedding_as(&weights, height, width, &form)?;
     write(&exported, out, &data).context("cannot write the model")?;
     let tokens = weights.spec().token_count(height, width)?;
     let hidden = weights.spec().hidden();
+    let images = form.batch.map_or(json!("N"), |n| json!(n));
+    let n = form.batch.map_or("N".to_owned(), |n| n.to_string());
     let document = json!({
         "model": out,
         "digest": exported.digest,
         "data": exported.data.as_ref().map(|_| &data),
-        "input": {"pixel_values": ["N", 3, height, width]},
-        "outputs": {"tokens": ["N", tokens, hidden], "features": ["N", hidden]},
+        "input": {"pixel_values": [images, 3, height, width]},
+        "outputs": {"tokens": [images, tokens, hidden], "features": [images, hidden]},
     });
     let text = format!(
-        "wrote {} ({:.1} MB)\n  pixel_values [N, 3, {height}, {width}] -> tokens [N, {tokens}, {hidden}], features [N, {hidden}]",
+        "wrote {} ({:.1} MB)\n  pixel_values [{n}, 3, {height}, {width}] -> tokens [{n}, {tokens}, {hidden}], features [{n}, {hidden}]",
         out.display(),
         exported.model.len() as f64 / 1e6,
     );

@@ -69,6 +69,8 @@ fn config_digest(config: &Config) -> Digest {
     config.data.source = PathBuf::new();
     config.data.options.root = None;
     config.backbone.path = PathBuf::new();
+    // What an adapter adds is in the digest of the weights.
+    config.backbone.adapter = None;
     config.train.cache_dir = None;
     config.calibrate = CalibrateConfig::default();
     config.validate = ValidateConfig::default();
@@ -116,6 +118,7 @@ fn create(
             name: "pixel_values".to_owned(),
             height,
             width,
+            batch: run.config.export.batch.fixed(),
         },
         output: "logits".to_owned(),
         preprocess: checkpoint.preprocess.clone(),
@@ -163,6 +166,7 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
     let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
     let form = Form {
         file_name: MODEL.to_owned(),
+        batch: run.config.export.batch.fixed(),
         ..Form::default()
     };
     Ok(stage1_exporter::export_classifier_as(
@@ -236,5 +240,37 @@ impl stage1_exporter::Session for Deployed {
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
         Ok(self.0.run(pixel_values, shape)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn where_files_lie_decides_no_model() {
+        let digest = |overrides: &[&str]| {
+            let document = json!({
+                "version": 1,
+                "run_dir": "run",
+                "data": {"source": "images"},
+                "backbone": {"path": "backbone"},
+            });
+            let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+            config_digest(&Config::from_document(document, "a test", &overrides).unwrap())
+        };
+        let cases = [
+            ("run_dir=elsewhere", true),
+            ("data.source=elsewhere", true),
+            ("backbone.path=elsewhere", true),
+            ("backbone.adapter=elsewhere", true),
+            ("calibrate.alpha=0.2", true),
+            ("export.batch=4", false),
+            ("train.epochs=3", false),
+        ];
+        for (change, same) in cases {
+            assert_eq!(digest(&[change]) == digest(&[]), same, "{change}");
+        }
     }
 }

@@ -638,6 +638,7 @@ fn deploy(watched: &Watched) {
             name: "pixel_values".to_owned(),
             height: 4,
             width: 2,
+            batch: None,
         },
         output: "logits".to_owned(),
         preprocess: preprocess.clone(),

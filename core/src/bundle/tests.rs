@@ -38,6 +38,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
             name: "pixel_values".to_owned(),
             height: 4,
             width: 2,
+            batch: None,
         },
         output: "logits".to_owned(),
         preprocess: PreprocessSpec::dinov3(4, 2),

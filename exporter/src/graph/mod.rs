@@ -25,7 +25,10 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint},
 };
 use stage1_core::artifact::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+};
 
 /// The oldest pair of versions that has everything used here (LayerNormalization came with 17): what TensorRT 10 and
 /// every ONNX Runtime of the last years read.
@@ -57,7 +60,7 @@ pub(crate) struct Value(String);
 /// One axis of an input's or output's shape.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Axis {
-    /// The number of images, known only at run time.
+    /// The number of images, known only at run time unless the graph's form says it.
     Batch,
     /// Always this many.
     Fixed(usize),
@@ -77,6 +80,8 @@ pub(crate) struct Graph {
     constants: Vec<u8>,
     /// The values of large constants, where they go into a file of their own.
     external: Option<External>,
+    /// Images per run, if that is fixed.
+    batch: Option<NonZero<usize>>,
     /// Every name that is taken: a second one would silently replace the first in some readers.
     names: BTreeSet<String>,
 }
@@ -98,19 +103,22 @@ impl Graph {
             proto,
             constants: Vec::new(),
             external: (weights > form.external_above).then(|| External::new(form, weights)),
+            batch: form.batch,
             names: BTreeSet::new(),
         }
     }
 
     /// A float32 input.
     pub(crate) fn input(&mut self, name: &str, shape: &[Axis]) -> Value {
-        self.proto.input.push(value_info(name, shape));
+        let info = self.value_info(name, shape);
+        self.proto.input.push(info);
         self.claim(name)
     }
 
     /// Declares a float32 value that a node has computed to be an output.
     pub(crate) fn output(&mut self, value: &Value, shape: &[Axis]) {
-        self.proto.output.push(value_info(&value.0, shape));
+        let info = self.value_info(&value.0, shape);
+        self.proto.output.push(info);
     }
 
     /// Adds a node with one output, which has the node's name.
@@ -145,6 +153,31 @@ impl Graph {
                 .collect(),
             ..NodeProto::default()
         });
+    }
+
+    fn value_info(&self, name: &str, shape: &[Axis]) -> ValueInfoProto {
+        let axis = |axis: &Axis| tensor_shape_proto::Dimension {
+            value: Some(match (axis, self.batch) {
+                (Axis::Batch, None) => dimension::Value::DimParam(BATCH.to_owned()),
+                (Axis::Batch, Some(n)) => dimension::Value::DimValue(n.get() as i64),
+                (Axis::Fixed(n), _) => dimension::Value::DimValue(*n as i64),
+            }),
+            ..tensor_shape_proto::Dimension::default()
+        };
+        let tensor = type_proto::Tensor {
+            elem_type: Some(DataType::Float.into()),
+            shape: Some(TensorShapeProto {
+                dim: shape.iter().map(axis).collect(),
+            }),
+        };
+        ValueInfoProto {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor)),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        }
     }
 
     fn claim(&mut self, name: &str) -> Value {
@@ -211,30 +244,6 @@ fn check_size(bytes: usize) -> Result<()> {
             limit: MAX_BYTES,
         }),
         false => Ok(()),
-    }
-}
-
-fn value_info(name: &str, shape: &[Axis]) -> ValueInfoProto {
-    let axis = |axis: &Axis| tensor_shape_proto::Dimension {
-        value: Some(match axis {
-            Axis::Batch => dimension::Value::DimParam(BATCH.to_owned()),
-            Axis::Fixed(n) => dimension::Value::DimValue(*n as i64),
-        }),
-        ..tensor_shape_proto::Dimension::default()
-    };
-    let tensor = type_proto::Tensor {
-        elem_type: Some(DataType::Float.into()),
-        shape: Some(TensorShapeProto {
-            dim: shape.iter().map(axis).collect(),
-        }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
     }
 }
 

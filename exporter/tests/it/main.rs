@@ -5,6 +5,6 @@ mod goldens;
 
 mod backbones;
 mod classifier;
-mod external;
+mod form;
 mod inspect;
 mod support;

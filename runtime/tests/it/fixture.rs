@@ -92,6 +92,7 @@ fn create(dir: &Path, batch_mode: BatchMode) {
             name: "pixel_values".to_owned(),
             height: SIDE,
             width: SIDE,
+            batch: None,
         },
         output: "logits".to_owned(),
         preprocess: preprocess(),

@@ -1,6 +1,7 @@
-//! Weights outside of the ONNX file: the same answers, through ONNX Runtime and through a bundle.
+//! Other forms of a model: weights outside of the ONNX file, a fixed number of images. The same answers, through ONNX Runtime
+//! and through a bundle.
 
-use crate::support::{golden_backbone, numbers};
+use crate::support::{golden_backbone, numbers, relative_error};
 use stage1_core::{
     artifact::{Digest, Document as _, tensors::TensorFile},
     bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
@@ -10,7 +11,7 @@ use stage1_core::{
 };
 use stage1_exporter::{Exported, Form, export_embedding, export_embedding_as, inspect};
 use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, num::NonZero, path::Path};
 
 const SHAPE: [usize; 4] = [2, 3, 32, 32];
 
@@ -18,6 +19,7 @@ fn outside(name: &str, file_name: &str) -> Exported {
     let form = Form {
         file_name: file_name.to_owned(),
         external_above: 0,
+        batch: None,
     };
     export_embedding_as(&golden_backbone(name), SHAPE[2], SHAPE[3], &form).expect("exported")
 }
@@ -66,14 +68,16 @@ fn weights_beside_a_model_change_no_bit() {
     }
 }
 
-/// A bundle of an embedding model: its features are the logits.
-fn create(dir: &Path, exported: &Exported) -> Bundle {
+/// A bundle for `batch` images at once (0: any number), of an embedding model: its features are the logits.
+fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) -> Bundle {
     let pixels = numbers(SHAPE.iter().product(), 5);
-    let data = exported.data.as_ref().expect("weights of their own");
     let alone = tempfile::tempdir().expect("a temporary folder");
     let model = alone.path().join(bundle::MODEL);
     fs::write(&model, &exported.model).expect("written");
-    fs::write(alone.path().join(&data.name), &data.bytes).expect("written");
+    let data = exported.data.as_ref();
+    if let Some(data) = data {
+        fs::write(alone.path().join(&data.name), &data.bytes).expect("written");
+    }
     let golden_logits = features(&model);
     let digest = Digest::of_bytes(b"of the test");
     let new = NewBundle {
@@ -84,14 +88,15 @@ fn create(dir: &Path, exported: &Exported) -> Bundle {
             name: "pixel_values".to_owned(),
             height: SHAPE[2],
             width: SHAPE[3],
+            batch: NonZero::new(batch),
         },
         output: "features".to_owned(),
         preprocess: PreprocessSpec::dinov3(SHAPE[2] as u32, SHAPE[3] as u32),
         variant: FP32.to_owned(),
         precision: FP32.to_owned(),
-        batch_mode: BatchMode::Any,
+        batch_mode,
         model: &exported.model,
-        data: Some(&data.bytes),
+        data: data.map(|data| data.bytes.as_slice()),
         parity: &Parity {
             schema_version: Parity::SCHEMA_VERSION,
             images: 1,
@@ -123,7 +128,7 @@ fn create(dir: &Path, exported: &Exported) -> Bundle {
 fn a_bundles_weights_are_verified_and_are_those_that_its_model_names() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let exported = outside("dinov2", bundle::MODEL);
-    let bundle = create(dir.path(), &exported);
+    let bundle = create(dir.path(), &exported, 0, BatchMode::Any);
     let mut scorer = Scorer::open(dir.path(), &ScorerOptions::default()).expect("it opens");
     assert!(scorer.check_golden().expect("it runs").passed());
     let path = dir.path().join("variants/fp32/model.onnx.data");
@@ -156,4 +161,112 @@ fn the_golden_weights_are_what_the_data_holds() {
     let (_, values) = file.f32(name).expect("a golden tensor");
     let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     assert_eq!(data[..bytes.len()], bytes);
+}
+
+fn fixed(name: &str, batch: usize) -> Exported {
+    let form = Form {
+        batch: NonZero::new(batch),
+        ..Form::default()
+    };
+    export_embedding_as(&golden_backbone(name), SHAPE[2], SHAPE[3], &form).expect("exported")
+}
+
+#[test]
+fn a_fixed_number_of_images_answers_as_any_number() {
+    let options = SessionOptions::default();
+    let image = SHAPE[1..].iter().product::<usize>();
+    let pixels = numbers(7 * image, 3);
+    for name in [
+        "dinov2",
+        "dinov2-registers-swiglu",
+        "dinov3-vit-mlp",
+        "dinov3-vit-swiglu",
+        "dinov3-convnext",
+    ] {
+        let [mut any, mut three] = [0, 3].map(|batch| {
+            let model = fixed(name, batch).model;
+            OrtSession::from_bytes(&model, name, &options).expect("a model")
+        });
+        assert_eq!((any.batch(), three.batch()), (None, Some(3)), "{name}");
+        let shapes = three.outputs().iter().map(|output| output.shape[0]);
+        assert!(shapes.eq([Some(3); 2]), "{name}: {:?}", three.outputs());
+        for images in [1, 2, 3, 4, 6, 7] {
+            let shape = [images, SHAPE[1], SHAPE[2], SHAPE[3]];
+            let run = |session: &mut OrtSession| {
+                let names = ["tokens", "features"];
+                session
+                    .run_named(&pixels[..images * image], shape, &names)
+                    .expect("it runs")
+            };
+            for (got, want) in run(&mut three).iter().zip(run(&mut any)) {
+                assert_eq!(got.shape, want.shape, "{name}, {images} images");
+                let error = relative_error(&got.values, &want.values);
+                assert!(error <= 1e-6, "{name}, {images} images: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bundles_fixed_number_of_images_is_that_of_its_model() {
+    let cases = [
+        ("any", 0, 0, BatchMode::Any, 8, ""),
+        ("three", 3, 3, BatchMode::Any, 3, ""),
+        ("one", 1, 1, BatchMode::Single, 1, ""),
+        (
+            "not recorded",
+            3,
+            0,
+            BatchMode::Any,
+            0,
+            "expected any number, as bundle.json says",
+        ),
+        (
+            "another",
+            3,
+            2,
+            BatchMode::Any,
+            0,
+            "expected 2, as bundle.json says",
+        ),
+        (
+            "only recorded",
+            0,
+            3,
+            BatchMode::Any,
+            0,
+            "expected 3, as bundle.json says",
+        ),
+        (
+            "neighbours",
+            3,
+            3,
+            BatchMode::Single,
+            0,
+            "batch mode is `single`",
+        ),
+    ];
+    for (name, model, recorded, mode, batch, reason) in cases {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        create(dir.path(), &fixed("dinov2", model), recorded, mode);
+        match Scorer::open(dir.path(), &ScorerOptions::default()) {
+            Ok(mut scorer) => {
+                assert_eq!((scorer.batch(), reason), (batch, ""), "{name}");
+                assert!(scorer.check_golden().expect("it runs").passed(), "{name}");
+                let card = fs::read_to_string(dir.path().join(bundle::CARD)).expect("a card");
+                let images = match model {
+                    0 => "[N, 3, 32, 32]".to_owned(),
+                    n => format!("[{n}, 3, 32, 32]"),
+                };
+                assert!(card.contains(&images), "{name}: {card}");
+            }
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    !reason.is_empty() && error.contains(reason),
+                    "{name}: {error}"
+                );
+            }
+        }
+    }
 }
