@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use stage1_core::config::{AnyBatch, BatchSize};
 use std::path::PathBuf;
 
 /// From a folder of labelled images to a certified classifier.
@@ -124,10 +125,23 @@ pub(crate) struct ExportArgs {
     /// Input size of the embedding model, in pixels
     #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
+    /// Images per run of the model: any number, or a fixed one [default: `export.batch` of the configuration, dynamic with
+    /// --backbone]
+    #[arg(long, value_name = "dynamic|N", value_parser = batch_size)]
+    pub(crate) batch: Option<BatchSize>,
     /// Show nodes by type, parameters, FLOPs per image, bytes, and what was folded: of the export just made, or, with a path,
     /// of an ONNX file or a bundle that is there
     #[arg(long, value_name = "FILE|BUNDLE", num_args = 0..=1)]
     pub(crate) inspect: Option<Option<PathBuf>>,
+    /// Write the embedding model's weights into a file of their own, `<out>.data`, where they have more bytes than this; an
+    /// ONNX file can't have more than 2 GB
+    #[arg(
+        long,
+        value_name = "BYTES",
+        requires = "backbone",
+        default_value_t = 1_500_000_000
+    )]
+    pub(crate) external_above: usize,
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,
@@ -246,7 +260,7 @@ pub(crate) struct SessionArgs {
     /// Threads of the session; one per core if not given
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Images per inference call
+    /// Images per inference call, where the model takes any number
     #[arg(long, default_value_t = 8)]
     pub(crate) batch: usize,
     /// Images of more pixels are refused before they are decoded
@@ -387,6 +401,16 @@ fn share(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|share| (0.0..=1.0).contains(share))
         .ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    match text {
+        "dynamic" => Ok(BatchSize::Any(AnyBatch::Dynamic)),
+        n => n
+            .parse()
+            .map(BatchSize::Fixed)
+            .map_err(|_| "expected `dynamic` or a number of images, at least 1".to_owned()),
+    }
 }
 
 fn image_size(text: &str) -> Result<(usize, usize), String> {

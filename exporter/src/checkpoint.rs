@@ -1,7 +1,7 @@
 use crate::{
-    Error, Exported, Result,
+    Error, Exported, Form, Result,
     backbone::Backbone,
-    graph::{Axis, Graph, check_size},
+    graph::{Axis, Graph},
     head::Head,
 };
 use stage1_core::{
@@ -27,10 +27,27 @@ pub fn export_classifier(
     weights: &Weights,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Exported> {
+    export_classifier_as(checkpoint, head, weights, metadata, &Form::default())
+}
+
+/// As [`export_classifier`], laid out as asked for.
+///
+/// # Errors
+/// As [`export_classifier`].
+pub fn export_classifier_as(
+    checkpoint: &Checkpoint,
+    head: &TensorFile,
+    weights: &Weights,
+    metadata: &BTreeMap<String, String>,
+    form: &Form,
+) -> Result<Exported> {
     check_backbone(checkpoint, weights)?;
-    check_size(4 * weights.spec().parameter_count())?;
     let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
-    let mut graph = Graph::new("stage1_classifier");
+    let mut graph = Graph::of_form(
+        "stage1_classifier",
+        form,
+        4 * weights.spec().parameter_count(),
+    );
     let size = checkpoint.preprocess.output_size();
     let backbone = Backbone::write(&mut graph, weights, size, checkpoint.head.features.into())?;
     let features = backbone.features(&mut graph, checkpoint.head.features);

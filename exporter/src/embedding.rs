@@ -1,7 +1,7 @@
 use crate::{
-    Exported, Result,
+    Exported, Form, Result,
     backbone::{Backbone, Reads},
-    graph::{Axis, Graph, check_size},
+    graph::{Axis, Graph},
 };
 use stage1_core::model::Weights;
 use std::collections::BTreeMap;
@@ -12,8 +12,24 @@ use std::collections::BTreeMap;
 /// # Errors
 /// [`crate::Error::Model`] when the size isn't a multiple of the patch size, [`crate::Error::TooLarge`].
 pub fn export_embedding(weights: &Weights, height: usize, width: usize) -> Result<Exported> {
-    check_size(4 * weights.spec().parameter_count())?;
-    let mut graph = Graph::new("stage1_embedding");
+    export_embedding_as(weights, height, width, &Form::default())
+}
+
+/// As [`export_embedding`], laid out as asked for.
+///
+/// # Errors
+/// As [`export_embedding`].
+pub fn export_embedding_as(
+    weights: &Weights,
+    height: usize,
+    width: usize,
+    form: &Form,
+) -> Result<Exported> {
+    let mut graph = Graph::of_form(
+        "stage1_embedding",
+        form,
+        4 * weights.spec().parameter_count(),
+    );
     let backbone = Backbone::write(&mut graph, weights, (height, width), Reads::Tokens)?;
     let tokens = backbone.tokens(&mut graph, "tokens");
     let features = graph.first("features", &tokens);

@@ -27,12 +27,12 @@ pub enum Error {
         /// The digest of the spec and weights given.
         got: Digest,
     },
-    /// The model doesn't fit into one file.
+    /// The ONNX file gets too large.
     #[error(
-        "the model has {bytes} bytes, an ONNX file holds at most {limit}; this version doesn't write weights outside of the file: export a smaller backbone"
+        "the ONNX file would have {bytes} bytes, it can have at most {limit}; write its weights outside of it, by a lower `external_above`"
     )]
     TooLarge {
-        /// Size of the model in bytes.
+        /// Size of the file in bytes.
         bytes: usize,
         /// What protobuf allows.
         limit: usize,

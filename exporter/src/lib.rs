@@ -6,16 +6,19 @@
 //! - [`inspect()`]: what a model file consists of and what it costs to run;
 //! - [`import()`]: backbones in other forms (Meta's `.pth`, timm's safetensors, a DINOv2 in ONNX) into a Hugging Face folder.
 //!
-//! N is dynamic, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
+//! Weights above 1.5 GB lie in a file beside the model ([`Form`]): protobuf ends at 2 GB.
+//!
+//! N is dynamic unless the form fixes it, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
 //! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
 //!
-//! It doesn't run models (the caller brings a [`Session`]), quantise, or write weights beyond protobuf's 2 GB.
+//! It doesn't run models (the caller brings a [`Session`]), or quantise.
 
 mod backbone;
 mod checkpoint;
 mod embedding;
 mod error;
+mod form;
 mod graph;
 mod head;
 mod import;
@@ -31,10 +34,11 @@ mod linear;
 mod onnx;
 mod parity;
 
-pub use checkpoint::export_classifier;
-pub use embedding::export_embedding;
+pub use checkpoint::{export_classifier, export_classifier_as};
+pub use embedding::{export_embedding, export_embedding_as};
 pub use error::{Error, Result};
-pub use graph::Exported;
+pub use form::Form;
+pub use graph::{Exported, ExternalData};
 pub use import::{ImportError, ImportReport, TorchError, import};
 pub use inspect::{Inspection, inspect};
 pub use parity::{Session, Tolerances, parity};

@@ -46,6 +46,6 @@ pub use pipeline::ImageError;
 pub use predictor::{Predictor, PredictorOptions, Summary};
 pub use scorer::{GoldenCheck, Scorer, ScorerOptions};
 pub use search::{Attempt, MIN_VERSION};
-pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo};
+pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo, Weights};
 pub use stage1_core::bundle::{DecisionKind, Prediction};
 pub use timings::Timings;

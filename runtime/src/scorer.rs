@@ -1,5 +1,5 @@
 use crate::{
-    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings,
+    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings, Weights,
     pipeline::{Chunk, Pipeline, Slot, take},
     session::threads,
 };
@@ -12,6 +12,7 @@ use stage1_core::{
     progress::Progress,
 };
 use std::{
+    num::NonZero,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ pub struct ScorerOptions {
     pub device: Device,
     /// Threads of the model and of decoding; 0 means one per core.
     pub threads: usize,
-    /// Images that go through the model together, if the variant's batch mode is `any`.
+    /// Images that go through the model together, if the variant's batch mode is `any` and its model takes any number.
     pub batch: usize,
     /// What one image may cost.
     pub limits: Limits,
@@ -114,8 +115,9 @@ impl Scorer {
     pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
-        let session = OrtSession::from_bytes(
+        let session = OrtSession::with_weights(
             &bundle.read(&variant.model)?,
+            weights(&bundle, &variant)?,
             &bundle.dir().join(&variant.model.path).display().to_string(),
             &SessionOptions {
                 device: options.device,
@@ -124,9 +126,10 @@ impl Scorer {
             },
         )?;
         let threads = threads(options.threads);
-        let batch = match variant.batch_mode {
-            BatchMode::Any => options.batch.max(1),
-            BatchMode::Single => 1,
+        let batch = match (session.batch(), variant.batch_mode) {
+            (Some(size), _) => size,
+            (None, BatchMode::Any) => options.batch.max(1),
+            (None, BatchMode::Single) => 1,
         };
         let scorer = Self {
             pipeline: Pipeline::new(
@@ -142,7 +145,9 @@ impl Scorer {
             chunk: batch.max(2 * threads).next_multiple_of(batch),
         };
         scorer.check_input()?;
+        scorer.check_batch()?;
         scorer.check_labels()?;
+        scorer.check_weights()?;
         Ok(scorer)
     }
 
@@ -342,6 +347,51 @@ impl Scorer {
         }
     }
 
+    /// The certificate covers the model's digest, and so the weights outside of it only if the model names theirs.
+    fn check_weights(&self) -> Result<()> {
+        let Some(data) = &self.variant.data else {
+            return Ok(());
+        };
+        let named = self.session.metadata("stage1.data_digest");
+        let want = data.digest.to_string();
+        if named.as_ref() == Some(&want) {
+            return Ok(());
+        }
+        Err(self.contradiction(
+            "property `stage1.data_digest`",
+            named.unwrap_or_else(|| "absent".to_owned()),
+            format!("{want}, the digest of {}", data.path),
+        ))
+    }
+
+    /// A model with a fixed number of images has the one that bundle.json says, and none beside an image that may not have
+    /// neighbours.
+    fn check_batch(&self) -> Result<()> {
+        let describe = |n: Option<usize>| n.map_or("any number".to_owned(), |n| n.to_string());
+        let got = self.session.batch();
+        let want = self.bundle.manifest().input.batch.map(NonZero::get);
+        if got != want {
+            return Err(self.contradiction(
+                "number of images per run",
+                describe(got),
+                format!("{}, as bundle.json says", describe(want)),
+            ));
+        }
+        match (self.variant.batch_mode, got) {
+            (BatchMode::Single, Some(n @ 2..)) => Err(self.contradiction(
+                "number of images per run",
+                n.to_string(),
+                "1, since the variant's batch mode is `single`".to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Images that are computed together.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     fn check_input(&self) -> Result<()> {
         let want = &self.bundle.manifest().input;
         let input = self.session.input();
@@ -404,6 +454,18 @@ fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -
         logits: outcome.map(|()| row()),
         timings,
     }
+}
+
+/// The weights that the variant's model has outside of it.
+fn weights(bundle: &Bundle, variant: &Variant) -> Result<Option<Weights>> {
+    let Some(file) = &variant.data else {
+        return Ok(None);
+    };
+    let (_, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    Ok(Some(Weights {
+        name: name.to_owned(),
+        bytes: bundle.read(file)?.into(),
+    }))
 }
 
 fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {

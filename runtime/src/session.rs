@@ -9,7 +9,7 @@ use stage1_core::{
     artifact::{self, Digest},
     certificate::{BatchMode, Fingerprint},
 };
-use std::{collections::BTreeMap, fs, num::NonZero, path::Path, thread};
+use std::{borrow::Cow, collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
 
 /// How a session is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub struct TensorInfo {
     pub shape: Vec<Option<usize>>,
 }
 
+/// Weights that lie outside of their model.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The name by which the model refers to their file.
+    pub name: String,
+    /// The file's bytes.
+    pub bytes: Arc<[u8]>,
+}
+
 /// An output that was computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {
@@ -53,6 +62,9 @@ pub struct NamedTensor {
 }
 
 /// A model in ONNX Runtime, with one float32 input `[N, 3, H, W]` and float32 outputs.
+///
+/// A model whose N is fixed takes any number of images, too: it runs whole batches, of which the last is filled up with its
+/// last image, and the rows of what was filled in are dropped.
 ///
 /// ```no_run
 /// use stage1_runtime::{OrtSession, SessionOptions};
@@ -76,17 +88,22 @@ pub struct OrtSession {
 }
 
 impl OrtSession {
-    /// Opens a model file. External data files aren't read.
+    /// Opens a model file, and the weights in `<model>.data` if that file is there.
     ///
     /// # Errors
-    /// [`Error::Artifact`] when the file can't be read, and as [`OrtSession::from_bytes`].
+    /// [`Error::Artifact`] when a file can't be read, and as [`OrtSession::from_bytes`].
     pub fn open(model: &Path, options: &SessionOptions) -> Result<Self> {
-        let bytes = fs::read(model).map_err(|source| artifact::Error::Io {
-            action: "read",
-            path: model.to_owned(),
-            source,
-        })?;
-        Self::from_bytes(&bytes, &model.display().to_string(), options)
+        let bytes = read(model)?;
+        let name = model.display().to_string();
+        let data = model.with_added_extension("data");
+        if !data.exists() {
+            return Self::from_bytes(&bytes, &name, options);
+        }
+        let weights = Weights {
+            name: data.file_name().unwrap_or_default().display().to_string(),
+            bytes: read(&data)?.into(),
+        };
+        Self::with_weights(&bytes, Some(weights), &name, options)
     }
 
     /// Opens a model from its bytes, which are those that its digest is taken of. `name` is for messages.
@@ -95,6 +112,19 @@ impl OrtSession {
     /// [`Error::Init`] without ONNX Runtime; [`Error::Ort`] when it refuses the model; [`Error::Model`] when the model has
     /// another kind of input; [`Error::Placement`] when a node runs elsewhere than on the device.
     pub fn from_bytes(bytes: &[u8], name: &str, options: &SessionOptions) -> Result<Self> {
+        Self::with_weights(bytes, None, name, options)
+    }
+
+    /// As [`OrtSession::from_bytes`], of a model whose weights lie outside of it. The digest is the model's alone.
+    ///
+    /// # Errors
+    /// As [`OrtSession::from_bytes`].
+    pub fn with_weights(
+        bytes: &[u8],
+        weights: Option<Weights>,
+        name: &str,
+        options: &SessionOptions,
+    ) -> Result<Self> {
         let loaded = init::loaded(None)?;
         let failed = |action| {
             let model = name.to_owned();
@@ -104,8 +134,8 @@ impl OrtSession {
                 source,
             }
         };
-        let session =
-            build(&loaded.environment, bytes, options).map_err(failed("load the model"))?;
+        let session = build(&loaded.environment, bytes, weights, options)
+            .map_err(failed("load the model"))?;
         let placement = native::placement(&session).map_err(failed("tell where nodes run"))?;
         check_placement(&placement, options.device, name)?;
         Ok(Self {
@@ -145,6 +175,62 @@ impl OrtSession {
         outputs
             .iter()
             .try_for_each(|name| self.check_output(name))?;
+        match self.batch() {
+            Some(size) => self.run_whole_batches(pixel_values, shape, outputs, size),
+            None => self.run_once(pixel_values, shape, outputs),
+        }
+    }
+
+    /// The number of images that the model takes at once, if it is fixed.
+    pub fn batch(&self) -> Option<usize> {
+        self.input.shape[0]
+    }
+
+    fn run_whole_batches(
+        &mut self,
+        pixel_values: &[f32],
+        [images, channels, height, width]: [usize; 4],
+        outputs: &[&str],
+        size: usize,
+    ) -> Result<Vec<NamedTensor>> {
+        let image_len = channels * height * width;
+        let shape = [size, channels, height, width];
+        let mut all: Vec<NamedTensor> = Vec::new();
+        for batch in pixel_values.chunks(size * image_len) {
+            let mut batch = Cow::Borrowed(batch);
+            while batch.len() < size * image_len {
+                let last = batch.len() - image_len;
+                batch.to_mut().extend_from_within(last..);
+            }
+            let computed = self.run_once(&batch, shape, outputs)?;
+            match all.is_empty() {
+                true => all = computed,
+                false => append(&mut all, computed),
+            }
+        }
+        for tensor in &mut all {
+            let runs = images.div_ceil(size);
+            if tensor.shape.first() != Some(&(runs * size)) {
+                return Err(Error::Model {
+                    model: self.model.clone(),
+                    what: "output",
+                    got: format!("`{}` {:?} of {runs} runs", tensor.name, tensor.shape),
+                    want: format!("one row for each of {size} images in a run"),
+                });
+            }
+            let row = tensor.shape[1..].iter().product::<usize>();
+            tensor.values.truncate(images * row);
+            tensor.shape[0] = images;
+        }
+        Ok(all)
+    }
+
+    fn run_once(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
         let model = &self.model;
         let failed = |action| {
             move |source| Error::Ort {
@@ -235,7 +321,8 @@ impl OrtSession {
         let fits = |(got, want): (&usize, &Option<usize>)| {
             *got > 0 && want.is_none_or(|want| want == *got)
         };
-        if !shape.iter().zip(&self.input.shape).all(fits) {
+        let sides = shape[1..].iter().zip(&self.input.shape[1..]);
+        if shape[0] == 0 || !sides.into_iter().all(fits) {
             return Err(wrong(format!("{shape:?}"), describe(&self.input)));
         }
         let want: usize = shape.iter().product();
@@ -266,9 +353,21 @@ impl OrtSession {
     }
 }
 
+/// Rows of the same outputs, one after the other.
+fn append(all: &mut [NamedTensor], more: Vec<NamedTensor>) {
+    for (tensor, more) in all.iter_mut().zip(more) {
+        let rows = more.shape.first().copied().unwrap_or_default();
+        tensor.values.extend(more.values);
+        if let Some(first) = tensor.shape.first_mut() {
+            *first += rows;
+        }
+    }
+}
+
 fn build(
     environment: &ort::environment::Environment,
     bytes: &[u8],
+    weights: Option<Weights>,
     options: &SessionOptions,
 ) -> ort::Result<Session> {
     let provider = match options.device {
@@ -278,15 +377,26 @@ fn build(
             .build()
             .error_on_failure(),
     };
-    Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_execution_providers([provider])?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads(options.intra_threads))?
         .with_inter_threads(1)?
         .with_deterministic_compute(true)?
         .with_log_level(LogLevel::Warning)?
-        .with_config_entry("session.record_ep_graph_assignment_info", "1")?
-        .commit_from_memory(bytes)
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
+    if let Some(weights) = weights {
+        builder = builder.with_external_initializer_file_in_memory(weights.name, weights.bytes)?;
+    }
+    builder.commit_from_memory(bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    Ok(fs::read(path).map_err(|source| artifact::Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?)
 }
 
 /// The number of threads that `wanted` stands for.

@@ -11,7 +11,6 @@ use anyhow::bail;
 use serde::Serialize;
 use stage1_core::{
     bundle::{DecisionKind, Prediction},
-    certificate::BatchMode,
     progress::{Progress, Silent},
 };
 use stage1_runtime::{Predictor, Timings};
@@ -162,12 +161,8 @@ fn throughput(
     batches(predictor, paths, args.iterations, progress)?;
     let seconds = start.elapsed().as_secs_f64();
     progress.finish();
-    let batch = match predictor.bundle().variant(&args.variant)?.batch_mode {
-        BatchMode::Any => args.session.batch,
-        BatchMode::Single => 1,
-    };
     Ok(Throughput {
-        batch,
+        batch: predictor.scorer().batch(),
         images_per_second: args.iterations as f64 / seconds,
     })
 }

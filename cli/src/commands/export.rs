@@ -9,10 +9,11 @@ use serde_json::json;
 use stage1_core::{
     artifact::atomic,
     bundle::Parity,
-    config::BackboneConfig,
+    config::{BackboneConfig, BatchSize},
     model::{Blocks, RopePeriods},
 };
-use std::path::Path;
+use stage1_exporter::{Exported, Form};
+use std::{ffi::OsStr, fs, path::Path};
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     if let Some(path) = args.inspect.as_ref().and_then(Option::as_ref) {
@@ -40,7 +41,14 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> 
 }
 
 fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
-    let run = Run::open(&args.step, *output)?;
+    let mut step = args.step.clone();
+    if let Some(batch) = args.batch {
+        let value = batch
+            .fixed()
+            .map_or("dynamic".to_owned(), |n| n.to_string());
+        step.source.overrides.push(format!("export.batch={value}"));
+    }
+    let run = Run::open(&step, *output)?;
     steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
@@ -85,28 +93,51 @@ fn embedding(
     args: &ExportArgs,
     output: &Output,
 ) -> anyhow::Result<Answer> {
-    if out.exists() && !args.step.overwrite {
+    let data = out.with_added_extension("data");
+    if let Some(taken) = [out, &data].into_iter().find(|path| path.exists())
+        && !args.step.overwrite
+    {
         bail!(
             "{} exists; choose another name with --out, or replace it with --overwrite",
-            out.display()
+            taken.display()
         );
     }
     let weights = backbone.open()?;
-    let exported = stage1_exporter::export_embedding(&weights, height, width)?;
-    atomic::write_bytes(out, &exported.model).context("cannot write the model")?;
+    let form = Form {
+        file_name: out
+            .file_name()
+            .and_then(OsStr::to_str)
+            .with_context(|| format!("{} is not a file name in UTF-8", out.display()))?
+            .to_owned(),
+        external_above: args.external_above,
+        batch: args.batch.and_then(BatchSize::fixed),
+    };
+    let exported = stage1_exporter::export_embedding_as(&weights, height, width, &form)?;
+    write(&exported, out, &data).context("cannot write the model")?;
     let tokens = weights.spec().token_count(height, width)?;
     let hidden = weights.spec().hidden();
+    let images = form.batch.map_or(json!("N"), |n| json!(n));
+    let n = form.batch.map_or("N".to_owned(), |n| n.to_string());
     let document = json!({
         "model": out,
         "digest": exported.digest,
-        "input": {"pixel_values": ["N", 3, height, width]},
-        "outputs": {"tokens": ["N", tokens, hidden], "features": ["N", hidden]},
+        "data": exported.data.as_ref().map(|_| &data),
+        "input": {"pixel_values": [images, 3, height, width]},
+        "outputs": {"tokens": [images, tokens, hidden], "features": [images, hidden]},
     });
     let text = format!(
-        "wrote {} ({:.1} MB)\n  pixel_values [N, 3, {height}, {width}] -> tokens [N, {tokens}, {hidden}], features [N, {hidden}]",
+        "wrote {} ({:.1} MB)\n  pixel_values [{n}, 3, {height}, {width}] -> tokens [{n}, {tokens}, {hidden}], features [{n}, {hidden}]",
         out.display(),
         exported.model.len() as f64 / 1e6,
     );
+    let text = match &exported.data {
+        None => text,
+        Some(outside) => format!(
+            "{text}\n  its weights are in {} ({:.1} MB)",
+            data.display(),
+            outside.bytes.len() as f64 / 1e6
+        ),
+    };
     let found = args
         .inspect
         .as_ref()
@@ -114,4 +145,16 @@ fn embedding(
     let (document, text) = inspect::append(found.transpose()?, document, text);
     output.answer(&document, &text)?;
     Ok(Answer::Yes)
+}
+
+/// Writes the weights before the model that refers to them; those of a replaced model go with it.
+fn write(exported: &Exported, out: &Path, data: &Path) -> anyhow::Result<()> {
+    if let Some(outside) = &exported.data {
+        atomic::write_bytes(data, &outside.bytes)?;
+    }
+    atomic::write_bytes(out, &exported.model)?;
+    if exported.data.is_none() && data.exists() {
+        fs::remove_file(data).with_context(|| format!("cannot remove {}", data.display()))?;
+    }
+    Ok(())
 }

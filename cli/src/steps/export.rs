@@ -4,13 +4,13 @@ use super::{Run, split::Splits};
 use anyhow::{Context, bail};
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
-    bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
+    bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{CalibrateConfig, Config, ValidateConfig},
 };
-use stage1_exporter::{Exported, Tolerances};
-use stage1_runtime::{Device, OrtSession, SessionOptions};
+use stage1_exporter::{Exported, ExternalData, Form, Tolerances};
+use stage1_runtime::{Device, OrtSession, SessionOptions, Weights};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -69,6 +69,8 @@ fn config_digest(config: &Config) -> Digest {
     config.data.source = PathBuf::new();
     config.data.options.root = None;
     config.backbone.path = PathBuf::new();
+    // What an adapter adds is in the digest of the weights.
+    config.backbone.adapter = None;
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
@@ -96,8 +98,9 @@ fn create(
 ) -> anyhow::Result<Outcome> {
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
     let model = write_graph(run, splits, checkpoint)?;
-    let mut session = Deployed(OrtSession::from_bytes(
+    let mut session = Deployed(OrtSession::with_weights(
         &model.model,
+        model.data.as_ref().map(weights),
         "the exported model",
         &session_options(run),
     )?);
@@ -117,6 +120,7 @@ fn create(
             name: "pixel_values".to_owned(),
             height,
             width,
+            batch: run.config.export.batch.fixed(),
         },
         output: "logits".to_owned(),
         preprocess: checkpoint.preprocess.clone(),
@@ -124,6 +128,7 @@ fn create(
         precision: FP32.to_owned(),
         batch_mode: BatchMode::Any,
         model: &model.model,
+        data: model.data.as_ref().map(|data| data.bytes.as_slice()),
         parity: &parity,
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
@@ -161,9 +166,21 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
         ),
     ]);
     let head = checkpoint.head_file(&run.config.checkpoint_dir())?;
-    Ok(stage1_exporter::export_classifier(
-        checkpoint, &head, &weights, &metadata,
+    let form = Form {
+        file_name: MODEL.to_owned(),
+        batch: run.config.export.batch.fixed(),
+        ..Form::default()
+    };
+    Ok(stage1_exporter::export_classifier_as(
+        checkpoint, &head, &weights, &metadata, &form,
     )?)
+}
+
+fn weights(data: &ExternalData) -> Weights {
+    Weights {
+        name: data.name.clone(),
+        bytes: data.bytes.as_slice().into(),
+    }
 }
 
 /// The deployed session's own answers, to recognise it by later.
@@ -225,5 +242,37 @@ impl stage1_exporter::Session for Deployed {
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
         Ok(self.0.run(pixel_values, shape)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn where_files_lie_decides_no_model() {
+        let digest = |overrides: &[&str]| {
+            let document = json!({
+                "version": 1,
+                "run_dir": "run",
+                "data": {"source": "images"},
+                "backbone": {"path": "backbone"},
+            });
+            let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+            config_digest(&Config::from_document(document, "a test", &overrides).unwrap())
+        };
+        let cases = [
+            ("run_dir=elsewhere", true),
+            ("data.source=elsewhere", true),
+            ("backbone.path=elsewhere", true),
+            ("backbone.adapter=elsewhere", true),
+            ("calibrate.alpha=0.2", true),
+            ("export.batch=4", false),
+            ("train.epochs=3", false),
+        ];
+        for (change, same) in cases {
+            assert_eq!(digest(&[change]) == digest(&[]), same, "{change}");
+        }
     }
 }

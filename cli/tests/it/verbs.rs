@@ -217,6 +217,68 @@ fn an_export_can_be_cut_and_inspected() {
 }
 
 #[test]
+fn large_weights_lie_beside_the_model() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/dinov3-vit-mlp");
+    let golden = golden.display().to_string();
+    let cli = Cli::new();
+    let export = |more: &[&str]| {
+        let fixed = [
+            "export",
+            "--backbone",
+            &golden,
+            "--image-size",
+            "32",
+            "--out",
+            "x.onnx",
+            "--json",
+        ];
+        let outcome = cli.run([&fixed[..], more].concat());
+        assert_eq!(outcome.code, 0, "{outcome}");
+        outcome.json()
+    };
+    let data = cli.path("x.onnx.data");
+    assert_eq!(export(&["--external-above", "1000"])["data"], "x.onnx.data");
+    assert!(data.is_file());
+    std::fs::remove_file(cli.path("x.onnx")).unwrap();
+    let again = [
+        "export",
+        "--backbone",
+        &golden,
+        "--image-size",
+        "32",
+        "--out",
+        "x.onnx",
+    ];
+    cli.refuses(&again, &["x.onnx.data exists"]);
+    assert!(export(&["--overwrite"])["data"].is_null());
+    assert!(!data.exists(), "nothing refers to the old weights");
+}
+
+#[test]
+fn an_exports_number_of_images_can_be_fixed() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/dinov3-vit-mlp");
+    let golden = golden.display().to_string();
+    let cli = Cli::new();
+    let fixed = [
+        "export",
+        "--backbone",
+        &golden,
+        "--image-size",
+        "32",
+        "--overwrite",
+        "--out",
+        "x.onnx",
+    ];
+    for (batch, shape) in [("dynamic", "[N, 3, 32, 32]"), ("4", "[4, 3, 32, 32]")] {
+        let outcome = cli.run([&fixed[..], &["--batch", batch]].concat());
+        assert_eq!(outcome.code, 0, "{outcome}");
+        assert!(outcome.stdout.contains(shape), "{outcome}");
+    }
+    let outcome = cli.run([&fixed[..], &["--batch", "0"]].concat());
+    assert_ne!(outcome.code, 0, "{outcome}");
+}
+
+#[test]
 fn exported_backbones_may_have_an_adapter() {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/adapters");
     let path = |name: &str| goldens.join(name).display().to_string();

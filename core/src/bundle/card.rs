@@ -76,11 +76,13 @@ fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
         }
     }
     let input = &manifest.input;
+    let images = input.batch.map_or("N".to_owned(), |n| n.to_string());
     writeln!(out, "\n## Input and output\n")?;
     writeln!(
         out,
-        "`{}`: float32 `[N, 3, {}, {}]`, made from image bytes by this preprocessing (digest {}):\n",
+        "`{}`: float32 `[{}, 3, {}, {}]`, made from image bytes by this preprocessing (digest {}):\n",
         input.name,
+        images,
         input.height,
         input.width,
         manifest.preprocessing_digest().short()
@@ -90,7 +92,7 @@ fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
     writeln!(out, "```json\n{preprocess}\n```\n")?;
     writeln!(
         out,
-        "`{}`: raw logits `[N, {}]`.\n",
+        "`{}`: raw logits `[{images}, {}]`.\n",
         manifest.output,
         manifest.labels.len()
     )?;

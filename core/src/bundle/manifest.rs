@@ -7,7 +7,10 @@ use crate::{
     preprocess::PreprocessSpec,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+};
 
 /// `bundle.json`: what the bundle is, and every file that counts, with its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +41,7 @@ pub struct BundleManifest {
     pub provenance: Provenance,
 }
 
-/// The model's input: `[N, 3, height, width]`, normalised float32.
+/// The models' input: `[N, 3, height, width]`, normalised float32.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
@@ -48,6 +51,9 @@ pub struct InputSpec {
     pub height: usize,
     /// Pixels in a row.
     pub width: usize,
+    /// Images N per run; none: any number.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch: Option<NonZero<usize>>,
 }
 
 /// A file of the bundle and its digest.
@@ -70,6 +76,9 @@ pub struct Variant {
     pub batch_mode: BatchMode,
     /// The ONNX file.
     pub model: FileRef,
+    /// The weights that lie outside of the ONNX file, which refers to them by the file's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data: Option<FileRef>,
     /// How far its outputs are from the trainer's.
     pub parity: FileRef,
     /// The one policy, if it was calibrated.
@@ -102,6 +111,7 @@ impl BundleManifest {
         let variants = self.variants.values().flat_map(|v| {
             [
                 Some(&v.model),
+                v.data.as_ref(),
                 Some(&v.parity),
                 v.policy.as_ref(),
                 v.certificate.as_ref(),

@@ -6,6 +6,7 @@
 //! bundle/golden.safetensors              pixel_values [N, 3, H, W] and the deployed session's logits [N, K]
 //! bundle/licences/…                      licences of weights and data
 //! bundle/variants/<name>/model.onnx, parity.json, policy.json, certificate.json
+//! bundle/variants/<name>/model.onnx.data   weights, where they are too large for the ONNX file
 //! ```
 //!
 //! A file that `bundle.json` doesn't name with its digest doesn't count. [`Bundle::open`] verifies everything, so that
@@ -32,6 +33,8 @@ pub use write::{Existing, NewBundle, attach_policy, create, detach_policy};
 
 /// The name of the commit record inside a bundle.
 pub const MANIFEST: &str = "bundle.json";
+/// The name of a variant's ONNX file; weights outside of it are in the file of this name and `.data`.
+pub const MODEL: &str = "model.onnx";
 /// The name of the golden inputs and outputs inside a bundle.
 pub const GOLDEN: &str = "golden.safetensors";
 /// The name of the model card inside a bundle.

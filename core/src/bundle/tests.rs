@@ -38,6 +38,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
             name: "pixel_values".to_owned(),
             height: 4,
             width: 2,
+            batch: None,
         },
         output: "logits".to_owned(),
         preprocess: PreprocessSpec::dinov3(4, 2),
@@ -45,6 +46,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
         precision: "fp32".to_owned(),
         batch_mode: BatchMode::Any,
         model: b"the model",
+        data: Some(b"its weights"),
         parity: &parity(),
         golden_inputs: &[0.5; 3 * 4 * 2],
         golden_logits: &[1.0, -2.0],
@@ -147,6 +149,9 @@ fn what_is_written_is_read_back() {
         opened.read(&opened.variant(FP32).unwrap().model).unwrap(),
         b"the model"
     );
+    let data = opened.variant(FP32).unwrap().data.as_ref().unwrap();
+    assert_eq!(data.path, "variants/fp32/model.onnx.data");
+    assert_eq!(opened.read(data).unwrap(), b"its weights");
     assert_eq!(opened.parity(FP32).unwrap(), parity());
     assert_eq!(
         opened.golden().unwrap().f32("logits").unwrap(),
@@ -222,7 +227,7 @@ fn a_byte_that_changed_is_found_in_every_file() {
         .into_iter()
         .map(|file| file.path.clone())
         .collect();
-    assert_eq!(files.len(), 7, "{files:?}");
+    assert_eq!(files.len(), 8, "{files:?}");
     for file in files {
         let path = dir.path().join(&file);
         let whole = fs::read(&path).unwrap();

@@ -1,8 +1,8 @@
 //! Writing bundles: whatever the step at which a writer dies, the folder is no bundle or a valid one.
 
 use super::{
-    Bundle, BundleManifest, CARD, Error, FileRef, GOLDEN, InputSpec, MANIFEST, Parity, Provenance,
-    Result, Variant, card, open,
+    Bundle, BundleManifest, CARD, Error, FileRef, GOLDEN, InputSpec, MANIFEST, MODEL, Parity,
+    Provenance, Result, Variant, card, open,
 };
 use crate::{
     artifact::{self, Digest, Document, atomic, json, tensors},
@@ -40,6 +40,8 @@ pub struct NewBundle<'a> {
     pub batch_mode: BatchMode,
     /// The ONNX file's bytes.
     pub model: &'a [u8],
+    /// The bytes of its weights, if they lie outside of it: the model calls their file `model.onnx.data`.
+    pub data: Option<&'a [u8]>,
     /// Its parity with the trainer.
     pub parity: &'a Parity,
     /// Normalised inputs `[N, 3, height, width]`, row-major.
@@ -77,7 +79,11 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
     let variant = Variant {
         precision: new.precision,
         batch_mode: new.batch_mode,
-        model: write_bytes(dir, format!("{folder}/model.onnx"), new.model)?,
+        model: write_bytes(dir, format!("{folder}/{MODEL}"), new.model)?,
+        data: new
+            .data
+            .map(|data| write_bytes(dir, format!("{folder}/{MODEL}.data"), data))
+            .transpose()?,
         parity: write_document(dir, format!("{folder}/parity.json"), new.parity)?,
         policy: None,
         certificate: None,

@@ -628,6 +628,16 @@ backbone: {path: weights}
             ),
             (
                 "",
+                &["export.batch=0"],
+                "at `export.batch`: expected `dynamic` or a number of images, at least 1",
+            ),
+            (
+                "",
+                &["export.batch=any"],
+                "at `export.batch`: expected `dynamic` or a number of images, at least 1",
+            ),
+            (
+                "",
                 &["backbone.blocks=last"],
                 "at `backbone.blocks`: expected a number of blocks, or null for all",
             ),

@@ -27,7 +27,10 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZero,
+    path::{Path, PathBuf},
+};
 
 /// The version of the configuration's format.
 pub const VERSION: u32 = 1;
@@ -336,12 +339,47 @@ pub enum SelectionMetric {
 pub struct ExportConfig {
     /// Largest error of a logit against libtorch, relative to the largest logit.
     pub parity_tolerance: f64,
+    /// Images per run of the model: `dynamic`, or a number, which suits engines that compile for one shape. A model with a
+    /// fixed number is fed whole batches: the last one is filled up.
+    pub batch: BatchSize,
+}
+
+/// How many images a model takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected `dynamic` or a number of images, at least 1"
+)]
+pub enum BatchSize {
+    /// Any number.
+    Any(AnyBatch),
+    /// Always this many.
+    Fixed(NonZero<usize>),
+}
+
+/// Any number of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnyBatch {
+    /// Known only at run time.
+    Dynamic,
+}
+
+impl BatchSize {
+    /// The number, if it is fixed.
+    pub fn fixed(self) -> Option<NonZero<usize>> {
+        match self {
+            Self::Any(AnyBatch::Dynamic) => None,
+            Self::Fixed(n) => Some(n),
+        }
+    }
 }
 
 impl Default for ExportConfig {
     fn default() -> Self {
         Self {
             parity_tolerance: 1e-4,
+            batch: BatchSize::Any(AnyBatch::Dynamic),
         }
     }
 }

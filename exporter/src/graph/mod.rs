@@ -1,13 +1,15 @@
 //! A small builder of ONNX graphs. Values are named after what computes them; the order of calls is the order in the
 //! file, so that equal calls give equal bytes.
 
+mod external;
 mod ops;
 mod tensor;
 
+pub use external::ExternalData;
 pub(crate) use ops::Conv;
 
 use crate::{
-    Error, Result,
+    Error, Form, Result,
     onnx::{
         AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
         StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -17,19 +19,25 @@ use crate::{
         type_proto,
     },
 };
+use external::External;
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
 };
 use stage1_core::artifact::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+};
 
 /// The oldest pair of versions that has everything used here (LayerNormalization came with 17): what TensorRT 10 and
 /// every ONNX Runtime of the last years read.
 const OPSET: i64 = 18;
 const IR_VERSION: i64 = 8;
 /// Protobuf refuses longer messages.
-pub(crate) const MAX_BYTES: usize = i32::MAX as usize;
+const MAX_BYTES: usize = i32::MAX as usize;
+/// The property that holds the digest of the weights' own file.
+const DATA_DIGEST: &str = "stage1.data_digest";
 /// What the dynamic batch axis is called.
 const BATCH: &str = "N";
 
@@ -40,6 +48,9 @@ pub struct Exported {
     pub model: Vec<u8>,
     /// Their digest.
     pub digest: Digest,
+    /// The weights, where they are too large for the ONNX file. The model's property `stage1.data_digest` names them, so
+    /// that its digest is theirs, too.
+    pub data: Option<ExternalData>,
 }
 
 /// A tensor in the graph, by name.
@@ -49,7 +60,7 @@ pub(crate) struct Value(String);
 /// One axis of an input's or output's shape.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Axis {
-    /// The number of images, known only at run time.
+    /// The number of images, known only at run time unless the graph's form says it.
     Batch,
     /// Always this many.
     Fixed(usize),
@@ -67,12 +78,23 @@ pub(crate) struct Graph {
     proto: GraphProto,
     /// Its constants, encoded as fields of the graph: weights are large, and so are in memory once only.
     constants: Vec<u8>,
+    /// The values of large constants, where they go into a file of their own.
+    external: Option<External>,
+    /// Images per run, if that is fixed.
+    batch: Option<NonZero<usize>>,
     /// Every name that is taken: a second one would silently replace the first in some readers.
     names: BTreeSet<String>,
 }
 
 impl Graph {
+    /// An empty graph, of the usual form.
+    #[cfg(test)]
     pub(crate) fn new(name: &str) -> Self {
+        Self::of_form(name, &Form::default(), 0)
+    }
+
+    /// An empty graph; `weights` is the number of bytes that its weights will have, about.
+    pub(crate) fn of_form(name: &str, form: &Form, weights: usize) -> Self {
         let proto = GraphProto {
             name: Some(name.to_owned()),
             ..GraphProto::default()
@@ -80,19 +102,23 @@ impl Graph {
         Self {
             proto,
             constants: Vec::new(),
+            external: (weights > form.external_above).then(|| External::new(form, weights)),
+            batch: form.batch,
             names: BTreeSet::new(),
         }
     }
 
     /// A float32 input.
     pub(crate) fn input(&mut self, name: &str, shape: &[Axis]) -> Value {
-        self.proto.input.push(value_info(name, shape));
+        let info = self.value_info(name, shape);
+        self.proto.input.push(info);
         self.claim(name)
     }
 
     /// Declares a float32 value that a node has computed to be an output.
     pub(crate) fn output(&mut self, value: &Value, shape: &[Axis]) {
-        self.proto.output.push(value_info(&value.0, shape));
+        let info = self.value_info(&value.0, shape);
+        self.proto.output.push(info);
     }
 
     /// Adds a node with one output, which has the node's name.
@@ -129,6 +155,31 @@ impl Graph {
         });
     }
 
+    fn value_info(&self, name: &str, shape: &[Axis]) -> ValueInfoProto {
+        let axis = |axis: &Axis| tensor_shape_proto::Dimension {
+            value: Some(match (axis, self.batch) {
+                (Axis::Batch, None) => dimension::Value::DimParam(BATCH.to_owned()),
+                (Axis::Batch, Some(n)) => dimension::Value::DimValue(n.get() as i64),
+                (Axis::Fixed(n), _) => dimension::Value::DimValue(*n as i64),
+            }),
+            ..tensor_shape_proto::Dimension::default()
+        };
+        let tensor = type_proto::Tensor {
+            elem_type: Some(DataType::Float.into()),
+            shape: Some(TensorShapeProto {
+                dim: shape.iter().map(axis).collect(),
+            }),
+        };
+        ValueInfoProto {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor)),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        }
+    }
+
     fn claim(&mut self, name: &str) -> Value {
         let fresh = self.names.insert(name.to_owned());
         assert!(fresh, "two values of the graph are called `{name}`");
@@ -140,6 +191,11 @@ impl Graph {
     /// # Errors
     /// [`Error::TooLarge`].
     pub(crate) fn finish(self, metadata: &BTreeMap<String, String>) -> Result<Exported> {
+        let data = self.external.map(External::finish);
+        let mut metadata = metadata.clone();
+        if let Some(data) = &data {
+            metadata.insert(DATA_DIGEST.to_owned(), data.digest.to_string());
+        }
         let entry = |(key, value): (&String, &String)| StringStringEntryProto {
             key: Some(key.clone()),
             value: Some(value.clone()),
@@ -159,6 +215,7 @@ impl Graph {
         Ok(Exported {
             digest: Digest::of_bytes(&model),
             model,
+            data,
         })
     }
 }
@@ -176,41 +233,17 @@ fn encode(model: &ModelProto, graph: &GraphProto, mut constants: Vec<u8>) -> Res
     Ok(constants)
 }
 
-/// Fails when a model of this many bytes can't be written as one file.
+/// Fails when an ONNX file can't have this many bytes.
 ///
 /// # Errors
 /// [`Error::TooLarge`].
-pub(crate) fn check_size(bytes: usize) -> Result<()> {
+fn check_size(bytes: usize) -> Result<()> {
     match bytes > MAX_BYTES {
         true => Err(Error::TooLarge {
             bytes,
             limit: MAX_BYTES,
         }),
         false => Ok(()),
-    }
-}
-
-fn value_info(name: &str, shape: &[Axis]) -> ValueInfoProto {
-    let axis = |axis: &Axis| tensor_shape_proto::Dimension {
-        value: Some(match axis {
-            Axis::Batch => dimension::Value::DimParam(BATCH.to_owned()),
-            Axis::Fixed(n) => dimension::Value::DimValue(*n as i64),
-        }),
-        ..tensor_shape_proto::Dimension::default()
-    };
-    let tensor = type_proto::Tensor {
-        elem_type: Some(DataType::Float.into()),
-        shape: Some(TensorShapeProto {
-            dim: shape.iter().map(axis).collect(),
-        }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
     }
 }
 

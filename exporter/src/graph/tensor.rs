@@ -1,6 +1,6 @@
 //! Constants of a graph.
 
-use super::{DataType, Graph, TensorProto, Value};
+use super::{DataType, External, Graph, TensorProto, Value};
 use prost::encoding::message;
 
 impl Graph {
@@ -48,13 +48,17 @@ impl Graph {
     fn constant(&mut self, name: &str, kind: DataType, shape: &[usize], raw: Vec<u8>) -> Value {
         /// The field's number in a graph of `onnx.proto`.
         const INITIALIZER: u32 = 5;
-        let tensor = TensorProto {
+        let outside = External::takes(raw.len());
+        let mut tensor = TensorProto {
             name: Some(name.to_owned()),
             data_type: Some(kind.into()),
             dims: shape.iter().map(|n| *n as i64).collect(),
             raw_data: Some(raw),
             ..TensorProto::default()
         };
+        if let Some(external) = self.external.as_mut().filter(|_| outside) {
+            external.take(&mut tensor);
+        }
         message::encode(INITIALIZER, &tensor, &mut self.constants);
         self.claim(name)
     }

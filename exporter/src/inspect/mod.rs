@@ -4,7 +4,7 @@ mod shapes;
 
 use crate::{
     Error, Result,
-    onnx::{ModelProto, tensor_proto::DataType},
+    onnx::{ModelProto, TensorProto, tensor_proto::DataType},
 };
 use prost::Message as _;
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub struct Inspection {
     /// Twice the multiplications with an addition, of `Conv`, `MatMul` and `Gemm`, for one image; none where the shapes
     /// that such a node works on can't be told from the file.
     pub flops_per_image: Option<u64>,
-    /// Bytes of the file.
+    /// Bytes of the file, and of the weights that lie outside of it.
     pub bytes: u64,
     /// What the exporter folded into weights or left out; none in files of others.
     pub folded: Vec<String>,
@@ -54,11 +54,20 @@ pub fn inspect(model: &[u8]) -> Result<Inspection> {
         nodes,
         parameters: counted.map(|tensor| size(&tensor.dims)).sum(),
         flops_per_image: Shapes::of(graph).flops(),
-        bytes: model.len() as u64,
+        bytes: model.len() as u64 + graph.initializer.iter().map(outside).sum::<u64>(),
         folded: folded
             .and_then(|entry| serde_json::from_str(entry.value()).ok())
             .unwrap_or_default(),
     })
+}
+
+/// Bytes of the tensor in another file.
+fn outside(tensor: &TensorProto) -> u64 {
+    let length = tensor
+        .external_data
+        .iter()
+        .find(|entry| entry.key() == "length");
+    length.map_or(0, |entry| entry.value().parse().unwrap_or_default())
 }
 
 #[cfg(test)]

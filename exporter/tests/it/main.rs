@@ -5,5 +5,6 @@ mod goldens;
 
 mod backbones;
 mod classifier;
+mod form;
 mod inspect;
 mod support;
