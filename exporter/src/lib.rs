@@ -2,6 +2,7 @@
 //!
 //! - [`export_classifier`]: backbone and head, `pixel_values` [N, 3, H, W] to `logits` [N, K];
 //! - [`export_embedding`]: the backbone, `pixel_values` to `tokens` [N, T, D] and `features` [N, D];
+//! - [`fp16()`] and [`int8()`]: such a model in another precision;
 //! - [`parity`]: the exported model's logits against those that the trainer recorded, alone and in batches;
 //! - [`inspect()`]: what a model file consists of and what it costs to run;
 //! - [`import()`]: backbones in other forms (Meta's `.pth`, timm's safetensors, a DINOv2 in ONNX) into a Hugging Face folder.
@@ -10,7 +11,7 @@
 //! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
 //!
-//! It doesn't run models (the caller brings a [`Session`]), quantise, or write weights beyond protobuf's 2 GB.
+//! It doesn't run models (the caller brings a [`Session`] and a [`Runtime`]), or write weights beyond protobuf's 2 GB.
 
 mod backbone;
 mod checkpoint;
@@ -30,6 +31,7 @@ mod linear;
 )]
 mod onnx;
 mod parity;
+mod precision;
 
 pub use checkpoint::export_classifier;
 pub use embedding::export_embedding;
@@ -38,3 +40,4 @@ pub use graph::Exported;
 pub use import::{ImportError, ImportReport, TorchError, import};
 pub use inspect::{Inspection, inspect};
 pub use parity::{Session, Tolerances, parity};
+pub use precision::{Attention, Fp16, Int8, Int8Options, Observed, Runtime, Sample, fp16, int8};

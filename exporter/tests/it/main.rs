@@ -6,4 +6,5 @@ mod goldens;
 mod backbones;
 mod classifier;
 mod inspect;
+mod precision;
 mod support;
