@@ -27,6 +27,7 @@ fn parity() -> Parity {
         batch_max_abs_error: 0.0,
         batch_tolerance: 1e-5,
         same_labels: true,
+        flips: None,
         passed: true,
     }
 }
@@ -119,6 +120,7 @@ fn certificate(policy: &Policy) -> Certificate {
             preprocessing_digest: PreprocessSpec::dinov3(4, 2).digest(),
             cpu_isa: "x86_64-avx2".to_owned(),
         }),
+        flips: None,
         statement: "Of the answers, at most 5 % are wrong on average.".to_owned(),
         assumptions: vec!["val_calib is a random sample of the target".to_owned()],
     }
