@@ -10,7 +10,10 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
-    certificate::{Certificate, Claim, Constraint, FlipBounds, NotCertified, TestKind, UnitRule},
+    certificate::{
+        Certificate, Claim, Constraint, FlipBounds, NotCertified, NotCertifiedReason, TestKind,
+        UnitRule,
+    },
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
@@ -462,6 +465,14 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             refusal.best.p_value
         ),
     ));
+    if refusal.reason == NotCertifiedReason::ThresholdNotRejected {
+        rows.push((
+            "why",
+            "–".to_owned(),
+            "this session certifies thresholds, but not the one of fp32, which a variant has to share".to_owned(),
+        ));
+        return;
+    }
     let has = thousands(refusal.calib.units);
     let at_rate = match (
         refusal.needed_answered_at_observed_rate,
