@@ -1,17 +1,17 @@
 //! From a plan and val_calib to a policy and its certificate.
 
 use crate::calibrate;
-use crate::certify::{Certification, Certified, certify_jointly};
+use crate::certify::{Certification, Certified, certify_jointly, certify_variant};
 use crate::error::Result;
 use crate::rows::CalibRows;
 use stage1_core::artifact::{Digest, Document, json};
 use stage1_core::certificate::{
-    Attempts, Certificate, Constraint, Fingerprint, Guarantee, NotCertified, Plan, UnitRule,
-    percent,
+    Attempts, Certificate, Constraint, Fingerprint, FlipBounds, Guarantee, NotCertified, Plan,
+    UnitRule, percent,
 };
 use stage1_core::config::CalibratorChoice;
 use stage1_core::ledger::LedgerState;
-use stage1_core::policy::Policy;
+use stage1_core::policy::{Policy, Threshold};
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,12 +52,41 @@ pub fn fit_policy_jointly(
     sessions: &[&CalibRows],
     calibrator: CalibratorChoice,
 ) -> Result<PolicyFit> {
-    let certified = match certify_jointly(plan, sessions)? {
+    fit(
+        plan,
+        certify_jointly(plan, sessions)?,
+        sessions[0],
+        calibrator,
+    )
+}
+
+/// A further session's policy with the `threshold` of one that exists ([`certify_variant`]); the reported probability is
+/// its own.
+///
+/// # Errors
+/// As [`certify_variant`] and [`calibrate::fit`].
+pub fn fit_variant(
+    plan: &Plan,
+    threshold: Threshold,
+    calib: &CalibRows,
+    calibrator: CalibratorChoice,
+) -> Result<PolicyFit> {
+    let certification = certify_variant(plan, threshold, calib)?;
+    fit(plan, certification, calib, calibrator)
+}
+
+fn fit(
+    plan: &Plan,
+    certification: Certification,
+    calib: &CalibRows,
+    calibrator: CalibratorChoice,
+) -> Result<PolicyFit> {
+    let certified = match certification {
         Certification::NotCertified(not) => return Ok(PolicyFit::NotCertified(not)),
         Certification::Certified(certified) => certified,
     };
     // One row of each unit: each is its own unit here.
-    let rows = &sessions[0].0;
+    let rows = &calib.0;
     let fit = calibrate::fit(rows.labelled(), None, rows.seed, calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
@@ -80,6 +109,8 @@ pub struct Circumstances {
     pub fingerprint: Option<Fingerprint>,
     /// Certificates of variants that were made on this val_calib, with this one.
     pub variants: u64,
+    /// How often the variant differs from float32; none of float32 itself.
+    pub flips: Option<FlipBounds>,
 }
 
 impl Circumstances {
@@ -89,6 +120,7 @@ impl Circumstances {
             calib_ledger,
             fingerprint,
             variants: 1,
+            flips: None,
         }
     }
 }
@@ -127,6 +159,7 @@ pub fn certificate(
         assumptions: assumptions(plan, certified, &circumstances),
         calib_ledger: circumstances.calib_ledger,
         fingerprint: circumstances.fingerprint,
+        flips: circumstances.flips,
     }
 }
 

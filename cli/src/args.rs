@@ -145,6 +145,18 @@ pub(crate) struct ExportArgs {
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,
+    /// The precision that the bundle is to have (fp32 it always has); those of `export.variants` if not given
+    #[arg(long, value_enum, conflicts_with = "backbone")]
+    pub(crate) precision: Option<Precision>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    Fp32,
+    /// Linear layers in float16; for GPUs, where it is faster
+    Fp16,
+    /// Linear layers in integers of 8 bits, with ranges from training images
+    Int8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -173,6 +185,20 @@ pub(crate) struct ImportArgs {
 pub(crate) struct CalibrateArgs {
     #[command(flatten)]
     pub(crate) step: StepArgs,
+    /// The bundle of a run, instead of the run's configuration: the resolved one beside it is read
+    #[arg(long, short, value_name = "DIR", conflicts_with_all = ["config", "logits"])]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The bundle's variant to certify, at the threshold that fp32 was certified at
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "fp32",
+        conflicts_with = "logits"
+    )]
+    pub(crate) variant: String,
+    /// Where the model runs
+    #[arg(long, value_enum, default_value_t = Device::Cpu, conflicts_with = "logits")]
+    pub(crate) device: Device,
     /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle; `--set calibrate.…` says what else is
     /// wanted: constraints, procedure, score, group_risk, …
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
@@ -202,6 +228,9 @@ pub(crate) struct CalibrateArgs {
 pub(crate) struct ValidateArgs {
     #[command(flatten)]
     pub(crate) step: StepArgs,
+    /// The bundle's variant
+    #[arg(long, value_name = "NAME", default_value = "fp32")]
+    pub(crate) variant: String,
     /// Exit 1 on INCONCLUSIVE too, not only on REFUTED
     #[arg(long)]
     pub(crate) require_held: bool,
@@ -232,6 +261,9 @@ pub(crate) struct ValidateArgs {
 pub(crate) struct ReportArgs {
     #[command(flatten)]
     pub(crate) source: ConfigSource,
+    /// The bundle's variant
+    #[arg(long, value_name = "NAME", default_value = "fp32")]
+    pub(crate) variant: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -242,9 +274,9 @@ pub(crate) struct PredictArgs {
     /// The bundle
     #[arg(long, short, value_name = "DIR")]
     pub(crate) bundle: PathBuf,
-    /// The bundle's variant
-    #[arg(long, default_value = "fp32")]
-    pub(crate) variant: String,
+    /// The bundle's variant; fp32, or the only one, if not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Option<String>,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
     /// Answer although the session isn't the one that was certified; every record then says `certified: false`
@@ -358,9 +390,9 @@ pub(crate) struct BenchArgs {
     /// Images, and folders of images, to measure with
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The bundle's variant
-    #[arg(long, default_value = "fp32")]
-    pub(crate) variant: String,
+    /// The bundle's variant; fp32, or the only one, if not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Option<String>,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
     /// Measured repetitions

@@ -75,6 +75,48 @@ pub enum Error {
         /// The value.
         value: f32,
     },
+    /// The model isn't of the form that this exporter writes.
+    #[error("the model to convert isn't one of this exporter: {reason}; export it again")]
+    Form {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The pixels given aren't images.
+    #[error(
+        "the sample has {values} values, expected a whole number of images of {image:?}, at least one"
+    )]
+    Sample {
+        /// Values given.
+        values: usize,
+        /// The shape of one image.
+        image: [usize; 3],
+    },
+    /// A value inside of the model is NaN or infinite on a training image.
+    #[error(
+        "the value `{value}` is NaN or infinite on a training image: the float32 model itself is out of range"
+    )]
+    NotFinite {
+        /// Its name in the graph.
+        value: String,
+    },
+    /// An option that means nothing.
+    #[error("option `{name}` is {value}, expected {expected}")]
+    Option {
+        /// Which.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Not one layer could be put into integers.
+    #[error(
+        "no layer can be int8 within an error of {max_error} of the logits on training images: raise `export.int8.max_error`, or don't export int8"
+    )]
+    NothingQuantised {
+        /// The limit.
+        max_error: f64,
+    },
     /// A tolerance isn't a number that an error can be held against.
     #[error("tolerance `{name}` is {value}, expected a finite number >= 0")]
     Tolerance {

@@ -2,6 +2,7 @@
 //!
 //! - [`export_classifier`]: backbone and head, `pixel_values` [N, 3, H, W] to `logits` [N, K];
 //! - [`export_embedding`]: the backbone, `pixel_values` to `tokens` [N, T, D] and `features` [N, D];
+//! - [`fp16()`] and [`int8()`]: such a model in another precision;
 //! - [`parity`]: the exported model's logits against those that the trainer recorded, alone and in batches;
 //! - [`inspect()`]: what a model file consists of and what it costs to run;
 //! - [`import()`]: backbones in other forms (Meta's `.pth`, timm's safetensors, a DINOv2 in ONNX) into a Hugging Face folder.
@@ -12,7 +13,7 @@
 //! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
 //!
-//! It doesn't run models (the caller brings a [`Session`]), or quantise.
+//! It doesn't run models: the caller brings a [`Session`] and a [`Runtime`].
 
 mod backbone;
 mod checkpoint;
@@ -33,6 +34,7 @@ mod linear;
 )]
 mod onnx;
 mod parity;
+mod precision;
 
 pub use checkpoint::{export_classifier, export_classifier_as};
 pub use embedding::{export_embedding, export_embedding_as};
@@ -42,3 +44,4 @@ pub use graph::{Exported, ExternalData};
 pub use import::{ImportError, ImportReport, TorchError, import};
 pub use inspect::{Inspection, inspect};
 pub use parity::{Session, Tolerances, parity};
+pub use precision::{Attention, Fp16, Int8, Int8Options, Observed, Runtime, Sample, fp16, int8};

@@ -105,6 +105,7 @@ fn verdict(
         batch_max_abs_error: batch_error.max,
         batch_tolerance: tolerances.batch,
         same_labels,
+        flips: None,
         passed: holds(error, tolerances.reference) && holds(batch_error, tolerances.batch),
     }
 }

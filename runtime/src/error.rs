@@ -83,7 +83,7 @@ pub enum Error {
         /// Those of the model.
         want: String,
     },
-    /// The bundle has several models and none was named.
+    /// The bundle has several models, none of them `fp32`, and none was named.
     #[error("{}: it has several variants, {}; choose one with --variant", dir.display(), known.join(", "))]
     VariantNeeded {
         /// The bundle.

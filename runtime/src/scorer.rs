@@ -5,7 +5,7 @@ use crate::{
 };
 use stage1_core::{
     artifact::Digest,
-    bundle::{Bundle, Variant},
+    bundle::{Bundle, FP32, Variant},
     certificate::{BatchMode, Fingerprint},
     logits::Source,
     preprocess::Limits,
@@ -21,7 +21,7 @@ use std::{
 /// How a bundle's model is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScorerOptions {
-    /// The variant; none means the only one.
+    /// The variant; none means `fp32`, or the only one.
     pub variant: Option<String>,
     /// What it runs on.
     pub device: Device,
@@ -115,8 +115,38 @@ impl Scorer {
     pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
+        let model = bundle.read(&variant.model)?;
+        Self::of_model(bundle, name, variant, &model, options)
+    }
+
+    /// A scorer of a model that may become a variant of the bundle: same input, preprocessing and classes.
+    ///
+    /// # Errors
+    /// As [`Scorer::open`].
+    pub fn candidate(
+        bundle: Bundle,
+        candidate: Variant,
+        model: &[u8],
+        options: &ScorerOptions,
+    ) -> Result<Self> {
+        Self::of_model(
+            bundle,
+            candidate.precision.clone(),
+            candidate,
+            model,
+            options,
+        )
+    }
+
+    fn of_model(
+        bundle: Bundle,
+        name: String,
+        variant: Variant,
+        model: &[u8],
+        options: &ScorerOptions,
+    ) -> Result<Self> {
         let session = OrtSession::with_weights(
-            &bundle.read(&variant.model)?,
+            model,
             weights(&bundle, &variant)?,
             &bundle.dir().join(&variant.model.path).display().to_string(),
             &SessionOptions {
@@ -255,7 +285,7 @@ impl Scorer {
         let (shape, inputs) = golden.f32("pixel_values")?;
         let images = shape.first().copied().unwrap_or(0);
         let classes = self.bundle.manifest().labels.len();
-        let want = golden.f32_of_shape("logits", &[images, classes])?;
+        let want = self.bundle.golden_logits(&self.variant, images)?;
         let got = self.logits(&inputs)?;
         if got.len() != want.len() || got.is_empty() {
             let (height, width) = self.size();
@@ -472,6 +502,7 @@ fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {
     let known = || bundle.manifest().variants.keys();
     match (asked, known().len()) {
         (Some(name), _) => Ok(name.to_owned()),
+        (None, _) if known().any(|name| name == FP32) => Ok(FP32.to_owned()),
         (None, 1) => Ok(known().next().expect("there is one").clone()),
         (None, _) => Err(Error::VariantNeeded {
             dir: bundle.dir().to_owned(),

@@ -72,14 +72,20 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
     }
     let paths = images::list(&args.paths)?;
     // Measuring promises nothing, so that a session that isn't certified may be measured.
-    let mut predictor = session::open(&args.bundle, &args.variant, &args.session, true, *output)?;
+    let mut predictor = session::open(
+        &args.bundle,
+        args.variant.as_deref(),
+        &args.session,
+        true,
+        *output,
+    )?;
     let progress = Steps::new(*output);
     let latency_ms = latency(&mut predictor, &paths, args, &progress)?;
     let throughput = throughput(&mut predictor, &paths, args, &progress)?;
     let fingerprint = predictor.scorer().fingerprint();
     let report = Report {
         bundle: args.bundle.clone(),
-        variant: args.variant.clone(),
+        variant: predictor.scorer().variant().to_owned(),
         provider: fingerprint.provider,
         provider_version: fingerprint.provider_version,
         cpu_isa: fingerprint.cpu_isa,
@@ -243,7 +249,8 @@ fn table(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "{} on {}, {}; {} repetitions over {} images after {} to warm up",
+        "{}: {} on {}, {}; {} repetitions over {} images after {} to warm up",
+        report.variant,
         report.provider_version,
         report.provider,
         report.cpu_isa,

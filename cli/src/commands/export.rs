@@ -1,19 +1,19 @@
 use crate::{
-    args::{ExportArgs, Periods},
+    args::{ExportArgs, Periods, Precision},
     commands::inspect,
     output::{Answer, Output},
-    steps::{self, Run, export::Outcome},
+    steps::{self, Run, export::Outcome, variants::describe},
 };
 use anyhow::{Context, bail};
 use serde_json::json;
 use stage1_core::{
     artifact::atomic,
-    bundle::Parity,
-    config::{BackboneConfig, BatchSize},
+    bundle::{Bundle, FP32, Parity},
+    config::{BackboneConfig, BatchSize, VariantPrecision},
     model::{Blocks, RopePeriods},
 };
 use stage1_exporter::{Exported, Form};
-use std::{ffi::OsStr, fs, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
 pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     if let Some(path) = args.inspect.as_ref().and_then(Option::as_ref) {
@@ -53,37 +53,57 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
     run.record()?;
-    match steps::export::ensure(&run, &splits, &checkpoint)? {
-        Outcome::Exported(bundle) => {
-            let parity = bundle.parity(stage1_core::bundle::FP32)?;
-            let text = format!("bundle {}\n{}", bundle.dir().display(), describe(&parity));
-            let document =
-                json!({"bundle": bundle.dir(), "digest": bundle.digest(), "parity": parity});
-            let found = args.inspect.as_ref().map(|_| inspect::bundle(&bundle));
-            let (document, text) = inspect::append(found.transpose()?, document, text);
-            output.answer(&document, &text)?;
-            Ok(Answer::Yes)
-        }
-        Outcome::ParityFailed(parity) => parity_failed(&parity, output),
+    let precisions = match args.precision {
+        None => run.config.export.variants.clone(),
+        Some(Precision::Fp32) => Vec::new(),
+        Some(Precision::Fp16) => vec![VariantPrecision::Fp16],
+        Some(Precision::Int8) => vec![VariantPrecision::Int8],
+    };
+    match steps::export::ensure_with(&run, &splits, &checkpoint, &precisions)? {
+        Outcome::Exported(bundle) => exported(&bundle, args, output),
+        Outcome::ParityFailed { variant, parity } => parity_failed(variant, &parity, output),
     }
 }
 
-/// The model answers differently from the one that was trained: it isn't written.
-pub(crate) fn parity_failed(parity: &Parity, output: &Output) -> anyhow::Result<Answer> {
-    let text = format!("parity failed, nothing was exported\n{}", describe(parity));
-    output.answer(&json!({"bundle": null, "parity": parity}), &text)?;
-    Ok(Answer::No)
+fn exported(bundle: &Bundle, args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
+    let mut lines = vec![format!("bundle {}", bundle.dir().display())];
+    let mut variants = BTreeMap::new();
+    for name in bundle.manifest().variants.keys() {
+        let (parity, recipe) = (bundle.parity(name)?, bundle.recipe(name)?);
+        lines.push(describe(name, &parity, recipe.as_ref()));
+        variants.insert(name, json!({"parity": parity, "recipe": recipe}));
+    }
+    let document = json!({
+        "bundle": bundle.dir(),
+        "digest": bundle.digest(),
+        "parity": bundle.parity(FP32)?,
+        "variants": variants,
+    });
+    let found = args.inspect.as_ref().map(|_| inspect::bundle(bundle));
+    let (document, text) = inspect::append(found.transpose()?, document, lines.join("\n"));
+    output.answer(&document, &text)?;
+    Ok(Answer::Yes)
 }
 
-fn describe(parity: &Parity) -> String {
-    format!(
-        "  parity on {} images: max |Δlogit| {:.2e} of scale {:.3} (tolerance {:.0e} of scale), alone against in a batch {:.2e}",
-        parity.images,
-        parity.max_abs_error,
-        parity.scale,
-        parity.tolerance,
-        parity.batch_max_abs_error
-    )
+/// The model answers differently from the one that was trained: it isn't written.
+pub(crate) fn parity_failed(
+    variant: &str,
+    parity: &Parity,
+    output: &Output,
+) -> anyhow::Result<Answer> {
+    let advice = match variant {
+        FP32 => "the bundle is not written",
+        _ => {
+            "the bundle keeps the variants that it has; make this one more exact (`export.int8.max_error`), or raise its limits"
+        }
+    };
+    let text = format!(
+        "parity of {variant} failed: {advice}\n{}",
+        describe(variant, parity, None)
+    );
+    let document = json!({"bundle": null, "variant": variant, "parity": parity});
+    output.answer(&document, &text)?;
+    Ok(Answer::No)
 }
 
 fn embedding(

@@ -24,11 +24,12 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> anyhow::Result<Answer>
     let paths = images::list(&args.paths)?;
     let mut predictor = session::open(
         &args.bundle,
-        &args.variant,
+        args.variant.as_deref(),
         &args.session,
         args.allow_uncertified,
         output,
     )?;
+    output.note(&format!("variant {}", predictor.scorer().variant()));
     let labels = &predictor.bundle().manifest().labels;
     let table = (!output.is_json()).then(|| Table::new(&paths, labels));
     if let Some(table) = &table {

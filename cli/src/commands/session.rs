@@ -15,7 +15,7 @@ const MAX_THREADS: usize = stage1_core::config::MAX_THREADS;
 /// Opens `variant` of the bundle; tells when it answers without being certified, and why.
 pub(crate) fn open(
     bundle: &Path,
-    variant: &str,
+    variant: Option<&str>,
     args: &SessionArgs,
     allow_uncertified: bool,
     output: Output,
@@ -29,7 +29,7 @@ pub(crate) fn open(
         }
     }
     let options = PredictorOptions {
-        variant: Some(variant.to_owned()),
+        variant: variant.map(str::to_owned),
         device: match args.device {
             Device::Cpu => stage1_runtime::Device::Cpu,
         },

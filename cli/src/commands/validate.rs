@@ -15,9 +15,9 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let run = Run::open(&args.step, *output)?;
     let splits = steps::split::ensure(&run)?;
     let bundle = Bundle::open(&run.config.bundle_dir()).context("`stage1 run` makes the bundle")?;
-    let validation = steps::validate::ensure(&run, &splits, &bundle)?;
+    let validation = steps::validate::ensure(&run, &splits, &bundle, &args.variant)?;
     run.record()?;
-    let report = steps::report::read(&run.config)?;
+    let report = steps::report::read(&run.config, &args.variant)?;
     output.answer(&validation, &report.text())?;
     Ok(answer(&validation, args.require_held))
 }

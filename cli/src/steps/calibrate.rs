@@ -5,17 +5,19 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
     calibrate::check_choice,
-    fit::{Circumstances, PolicyFit, certificate, fit_policy},
+    fit::{Circumstances, PolicyFit, certificate, fit_policy, fit_variant},
+    flips::Pairs,
     plan::{Target, plan},
     rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{self, Bundle, FP32},
-    certificate::{Attempts, Fingerprint, NotCertified, Plan},
+    certificate::{Attempts, Fingerprint, FlipBounds, NotCertified, Plan},
     config::{CalibrateConfig, Config},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
+    policy::Threshold,
     split::Split,
 };
 use std::path::PathBuf;
@@ -24,6 +26,8 @@ use std::path::PathBuf;
 pub(crate) enum Outcome {
     Certified(Box<Bundle>),
     NotCertified(Box<NotCertified>),
+    /// The variant may differ too often from fp32; val_calib's labels weren't looked at.
+    Withheld(FlipBounds),
 }
 
 /// What the last calibration in this run directory was made from.
@@ -55,18 +59,24 @@ pub(crate) fn check_calibrator(config: &Config, splits: &Splits) -> anyhow::Resu
 }
 
 /// Where the plan is written before val_calib's labels are read.
-fn plan_path(config: &Config) -> PathBuf {
-    config.run_dir.join("plan.json")
+fn plan_path(config: &Config, variant: &str) -> PathBuf {
+    config.variant_file("plan", variant)
 }
 
 /// Where it is said why there is no policy.
-pub(crate) fn refusal_path(config: &Config) -> PathBuf {
-    config.run_dir.join("not-certified.json")
+pub(crate) fn refusal_path(config: &Config, variant: &str) -> PathBuf {
+    config.variant_file("not-certified", variant)
 }
 
-/// The run's policy: the one that is there, or a new attempt.
-pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: Bundle) -> anyhow::Result<Outcome> {
-    let mut scorer = scoring::open_session(run)?;
+/// A variant's policy: the one that is there, or a new attempt. Variants other than fp32 are certified at fp32's
+/// threshold, by the plan that found it.
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    bundle: Bundle,
+    variant: &str,
+) -> anyhow::Result<Outcome> {
+    let mut scorer = scoring::open_session(run, variant)?;
     let mut record = Record {
         schema_version: Record::SCHEMA_VERSION,
         fingerprint: scorer.fingerprint(),
@@ -76,30 +86,104 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: Bundle) -> anyhow::Resu
         settings: run.config.calibrate.clone(),
         certified: false,
     };
-    if let Some(outcome) = known(run, &bundle, &mut record)? {
+    if let Some(outcome) = known(run, &bundle, variant, &mut record)? {
         run.reused("calibrate");
         return Ok(outcome);
     }
-    let select = scoring::logits(run, splits, &mut scorer, Split::ValSelect)?;
     let calib = scoring::logits(run, splits, &mut scorer, Split::ValCalib)?;
-    let outcome = attempt(run, splits, &select, &calib, &record)?;
+    let origin = match variant {
+        FP32 => Origin::Select(scoring::logits(run, splits, &mut scorer, Split::ValSelect)?),
+        _ => Origin::Float32(float32(run, splits, &bundle, variant, &calib)?),
+    };
+    if let Origin::Float32(Float32 { flips, .. }) = &origin
+        && let Some(limit) = run.config.calibrate.max_flip_bound
+        && flips.labels_bound > limit
+    {
+        bundle::detach_policy(bundle.dir(), variant)?;
+        return Ok(Outcome::Withheld(*flips));
+    }
+    let outcome = attempt(run, splits, variant, &origin, &calib, &record)?;
     record.certified = matches!(outcome, Outcome::Certified(_));
-    json::save(&record, &record_path(&run.config))?;
+    json::save(&record, &record_path(&run.config, variant))?;
     Ok(outcome)
 }
 
-fn record_path(config: &Config) -> PathBuf {
-    config.run_dir.join("calibration.json")
+/// Where a variant's plan comes from.
+enum Origin {
+    /// Of fp32: its own logits of val_select.
+    Select(LogitSet),
+    /// Of others: fp32's.
+    Float32(Float32),
+}
+
+/// What a further variant takes over from fp32.
+struct Float32 {
+    plan: Plan,
+    threshold: Threshold,
+    flips: FlipBounds,
+}
+
+fn float32(
+    run: &Run,
+    splits: &Splits,
+    bundle: &Bundle,
+    variant: &str,
+    calib: &LogitSet,
+) -> anyhow::Result<Float32> {
+    let Some(policy) = bundle.policy(FP32)? else {
+        bail!(
+            "{variant} is certified at the threshold of fp32, which has no policy; `stage1 calibrate` comes first"
+        );
+    };
+    let settings = &run.config.calibrate;
+    let record = json::load::<Record>(&record_path(&run.config, FP32));
+    let same = record.is_ok_and(|(record, _)| record.settings == *settings);
+    let (plan, _) = json::load::<Plan>(&plan_path(&run.config, FP32))
+        .context("the plan of fp32 is gone; `stage1 calibrate --overwrite` makes it again")?;
+    if !same || plan.digest() != policy.plan_digest {
+        bail!(
+            "fp32 was certified under other settings: calibrate it under these first (`stage1 calibrate --overwrite`), \
+             or {variant} under its settings"
+        );
+    }
+    let mut session = scoring::open_session(run, FP32)?;
+    let reference = scoring::logits(run, splits, &mut session, Split::ValCalib)?;
+    let pairs = Pairs::new(&reference, calib, run.config.split.seed)?;
+    let delta = settings.flip_delta;
+    let labels = pairs.of_labels(delta)?;
+    let decisions =
+        pairs.of_decisions(policy.score, policy.threshold, delta, plan.candidates.len())?;
+    Ok(Float32 {
+        plan,
+        threshold: policy.threshold,
+        flips: FlipBounds {
+            delta,
+            rows: labels.rows,
+            labels: labels.flips,
+            labels_bound: labels.upper_bound,
+            decisions: decisions.flips,
+            decisions_bound: decisions.upper_bound,
+        },
+    })
+}
+
+fn record_path(config: &Config, variant: &str) -> PathBuf {
+    config.variant_file("calibration", variant)
 }
 
 /// The result of an earlier calibration of the same session under the same settings.
-fn known(run: &Run, bundle: &Bundle, want: &mut Record) -> anyhow::Result<Option<Outcome>> {
-    let Ok((record, _)) = json::load::<Record>(&record_path(&run.config)) else {
+fn known(
+    run: &Run,
+    bundle: &Bundle,
+    variant: &str,
+    want: &mut Record,
+) -> anyhow::Result<Option<Outcome>> {
+    let Ok((record, _)) = json::load::<Record>(&record_path(&run.config, variant)) else {
         return Ok(None);
     };
     want.certified = record.certified;
-    let has_policy = bundle.certificate(FP32)?.is_some();
-    let refusal = json::load(&refusal_path(&run.config))
+    let has_policy = bundle.certificate(variant)?.is_some();
+    let refusal = json::load(&refusal_path(&run.config, variant))
         .ok()
         .map(|(refusal, _)| refusal);
     match (record == *want, record.certified, refusal) {
@@ -120,34 +204,51 @@ fn known(run: &Run, bundle: &Bundle, want: &mut Record) -> anyhow::Result<Option
 fn attempt(
     run: &Run,
     splits: &Splits,
-    select: &LogitSet,
+    variant: &str,
+    origin: &Origin,
     calib: &LogitSet,
     record: &Record,
 ) -> anyhow::Result<Outcome> {
     let dir = run.config.bundle_dir();
     let mut ledger =
         Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Calib)?;
-    if let Some(earlier) = Bundle::open(&dir)?.certificate(FP32)? {
+    if let Some(earlier) = Bundle::open(&dir)?.certificate(variant)? {
         ledger.check(&earlier.calib_ledger);
     }
-    let plan = begin(run, splits, &mut ledger, select, calib, record)?;
+    let plan = begin(run, splits, variant, &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
-    match fit_policy(&plan, &rows, run.config.calibrate.calibrator)? {
+    let calibrator = run.config.calibrate.calibrator;
+    let fit = match origin {
+        Origin::Select(_) => fit_policy(&plan, &rows, calibrator)?,
+        Origin::Float32(of) => fit_variant(&plan, of.threshold, &rows, calibrator)?,
+    };
+    match fit {
         PolicyFit::Certified { policy, certified } => {
-            let circumstances =
+            let mut circumstances =
                 Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
+            circumstances.variants = certified_with(&Bundle::open(&dir)?, variant);
+            if let Origin::Float32(of) = origin {
+                circumstances.flips = Some(of.flips);
+            }
             let certificate = certificate(&plan, &policy, &certified, circumstances);
-            let bundle = bundle::attach_policy(&dir, FP32, &policy, &certificate)?;
+            let bundle = bundle::attach_policy(&dir, variant, &policy, &certificate)?;
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
             Ok(Outcome::Certified(Box::new(bundle)))
         }
         PolicyFit::NotCertified(refusal) => {
-            bundle::detach_policy(&dir, FP32)?;
-            json::save(&refusal, &refusal_path(&run.config))?;
+            bundle::detach_policy(&dir, variant)?;
+            json::save(&refusal, &refusal_path(&run.config, variant))?;
             conclude(&mut ledger, &plan, None)?;
             Ok(Outcome::NotCertified(Box::new(refusal)))
         }
     }
+}
+
+/// How many variants hold a certificate once this one does.
+fn certified_with(bundle: &Bundle, variant: &str) -> u64 {
+    let others = bundle.manifest().variants.iter();
+    let others = others.filter(|(name, other)| *name != variant && other.certificate.is_some());
+    1 + others.count() as u64
 }
 
 /// Plans on val_select, and puts the plan and the attempt on record before a label of val_calib is looked at. An attempt
@@ -155,27 +256,39 @@ fn attempt(
 fn begin(
     run: &Run,
     splits: &Splits,
+    variant: &str,
     ledger: &mut Ledger,
-    select: &LogitSet,
+    origin: &Origin,
     calib: &LogitSet,
     record: &Record,
 ) -> anyhow::Result<Plan> {
     let settings = &run.config.calibrate;
     check_spending(ledger, settings)?;
-    let rows = SelectRows::new(select, run.config.split.seed)?;
     let shape = shape(calib);
     let plan_as = |number| -> anyhow::Result<Plan> {
+        let select = match origin {
+            Origin::Select(select) => select,
+            // The same grid, order and start; only the attempt is another.
+            Origin::Float32(of) => {
+                return Ok(Plan {
+                    attempt: number,
+                    level: settings.attempts.level(settings.delta, number),
+                    ..of.plan.clone()
+                });
+            }
+        };
+        let rows = SelectRows::new(select, run.config.split.seed)?;
         let target = Target::from_config(settings, number);
         Ok(plan(&rows, shape, &target, Some(splits.digest))?)
     };
     let begun = ledger.begin_attempt(|number| -> anyhow::Result<Attempt> {
         let plan = plan_as(number)?;
-        json::save(&plan, &plan_path(&run.config))?;
+        json::save(&plan, &plan_path(&run.config, variant))?;
         Ok(Attempt {
             number,
             model_digest: record.fingerprint.model_digest,
             plan_digest: plan.digest(),
-            variant: FP32.to_owned(),
+            variant: variant.to_owned(),
             alpha: plan.alpha(),
             constraints: plan.constraints.clone(),
             delta: plan.delta,
@@ -185,7 +298,7 @@ fn begin(
         })
     })?;
     let plan = plan_as(begun.number)?;
-    json::save(&plan, &plan_path(&run.config))?;
+    json::save(&plan, &plan_path(&run.config, variant))?;
     Ok(plan)
 }
 

@@ -7,7 +7,7 @@ use stage1_core::{
     bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
-    config::{CalibrateConfig, Config, ValidateConfig},
+    config::{CalibrateConfig, Config, ExportConfig, ValidateConfig, VariantPrecision},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions, Weights};
@@ -21,7 +21,27 @@ use std::{
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
     Exported(Box<Bundle>),
-    ParityFailed(Parity),
+    ParityFailed {
+        variant: &'static str,
+        parity: Parity,
+    },
+}
+
+/// The run's bundle with these precisions beside fp32.
+pub(crate) fn ensure_with(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    precisions: &[VariantPrecision],
+) -> anyhow::Result<Outcome> {
+    let mut outcome = ensure(run, splits, checkpoint)?;
+    for precision in precisions {
+        let Outcome::Exported(bundle) = outcome else {
+            break;
+        };
+        outcome = super::variants::ensure(run, splits, checkpoint, *bundle, *precision)?;
+    }
+    Ok(outcome)
 }
 
 /// The run's bundle: the one that is there, or a new one without a policy.
@@ -76,6 +96,12 @@ fn config_digest(config: &Config) -> Digest {
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
     config.calibrate = CalibrateConfig::default();
     config.validate = ValidateConfig::default();
+    // What further precisions are made, and how, is on record with each of them.
+    config.export = ExportConfig {
+        parity_tolerance: config.export.parity_tolerance,
+        batch: config.export.batch,
+        ..ExportConfig::default()
+    };
     Digest::of_json(&config)
 }
 
@@ -110,7 +136,10 @@ fn create(
     };
     let parity = stage1_exporter::parity(&mut session, &reference, tolerances)?;
     if !parity.passed {
-        return Ok(Outcome::ParityFailed(parity));
+        return Ok(Outcome::ParityFailed {
+            variant: FP32,
+            parity,
+        });
     }
     let (golden_inputs, golden_logits) = golden(&mut session.0, &reference)?;
     let (height, width) = checkpoint.preprocess.output_size();

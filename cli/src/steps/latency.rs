@@ -19,7 +19,8 @@ const MEASURED: usize = 60;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Latency {
     pub(crate) schema_version: u32,
-    pub(crate) bundle_digest: Digest,
+    /// Of the variant that was measured.
+    pub(crate) subject_digest: Digest,
     pub(crate) threads: usize,
     pub(crate) images: usize,
     pub(crate) p50_ms: f64,
@@ -29,29 +30,36 @@ pub(crate) struct Latency {
 
 impl Document for Latency {
     const KIND: &'static str = "latency.json";
-    const SCHEMA_VERSION: u32 = 1;
+    const SCHEMA_VERSION: u32 = 2;
 
     fn validate(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-pub(crate) fn path(config: &Config) -> PathBuf {
-    config.run_dir.join("latency.json")
+pub(crate) fn path(config: &Config, variant: &str) -> PathBuf {
+    config.variant_file("latency", variant)
 }
 
 /// Measures on val_select images, one at a time, as a camera would send them.
-pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Latency> {
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    bundle: &Bundle,
+    variant: &str,
+) -> anyhow::Result<Latency> {
+    let subject_digest = bundle.variant_digest(variant)?;
     let threads = run.config.thread_count();
-    let known = json::load::<Latency>(&path(&run.config))
+    let known = json::load::<Latency>(&path(&run.config, variant))
         .ok()
         .map(|(latency, _)| latency);
     if let Some(known) =
-        known.filter(|known| known.bundle_digest == bundle.digest() && known.threads == threads)
+        known.filter(|known| known.subject_digest == subject_digest && known.threads == threads)
     {
         return Ok(known);
     }
     let options = PredictorOptions {
+        variant: Some(variant.to_owned()),
         threads,
         limits: super::limits(&run.config),
         ..PredictorOptions::default()
@@ -72,14 +80,14 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
     times.sort();
     let latency = Latency {
         schema_version: Latency::SCHEMA_VERSION,
-        bundle_digest: bundle.digest(),
+        subject_digest,
         threads,
         images: times.len(),
         p50_ms: percentile(&times, 50),
         p90_ms: percentile(&times, 90),
         p99_ms: percentile(&times, 99),
     };
-    json::save(&latency, &path(&run.config))?;
+    json::save(&latency, &path(&run.config, variant))?;
     Ok(latency)
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod scoring;
 pub(crate) mod split;
 pub(crate) mod train;
 pub(crate) mod validate;
+pub(crate) mod variants;
 
 use crate::{
     args::{ConfigSource, StepArgs},

@@ -10,7 +10,10 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
-    certificate::{Certificate, Claim, Constraint, NotCertified, TestKind, UnitRule},
+    certificate::{
+        Certificate, Claim, Constraint, FlipBounds, NotCertified, NotCertifiedReason, TestKind,
+        UnitRule,
+    },
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
@@ -31,6 +34,10 @@ pub(crate) struct Report {
     splits_digest: Digest,
     bundle: PathBuf,
     bundle_digest: Digest,
+    /// The variant that the rest is about.
+    variant: String,
+    /// All variants of the bundle.
+    variants: Vec<VariantSummary>,
     /// Metrics of answering every image, through the deployed session.
     all_answered: AllAnswered,
     /// Images that can't be decoded and were skipped, of the splits that were scored.
@@ -42,6 +49,20 @@ pub(crate) struct Report {
     test_ledger: LedgerState,
     /// The command to try next.
     next: Option<String>,
+}
+
+/// A variant in a line.
+#[derive(Debug, Serialize)]
+struct VariantSummary {
+    name: String,
+    /// Whether it has a policy.
+    certified: bool,
+    /// Certified share that is answered, on val_calib.
+    coverage: Option<f64>,
+    /// Share of val_select's images with another class than fp32; none of fp32.
+    select_flip_rate: Option<f64>,
+    /// Certified bounds of its flips on val_calib; none of fp32.
+    flips: Option<FlipBounds>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,7 +80,7 @@ enum Calibration {
 }
 
 /// Reads the artifacts of the run that `config` describes.
-pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
+pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
     let incomplete = || {
         format!(
             "the run in {} isn't complete; `stage1 run` goes on with it",
@@ -70,12 +91,18 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         json::load::<SplitManifest>(&config.splits_path()).with_context(incomplete)?;
     let bundle = Bundle::open(&config.bundle_dir()).with_context(incomplete)?;
     super::validate::check_splits(&bundle, splits_digest)?;
-    let calibration = calibration(config, &bundle).with_context(incomplete)?;
-    let validation = matching(&super::validate::path(config), |v: &Validation| {
-        v.subject_digest == bundle.digest()
+    let subject = bundle.variant_digest(variant)?;
+    let calibration = calibration(config, &bundle, variant).with_context(|| match variant {
+        FP32 => incomplete(),
+        _ => format!(
+            "variant {variant} isn't calibrated; `stage1 calibrate --variant {variant}` does it"
+        ),
+    })?;
+    let validation = matching(&super::validate::path(config, variant), |v: &Validation| {
+        v.subject_digest == subject
     });
-    let latency = matching(&super::latency::path(config), |l: &Latency| {
-        l.bundle_digest == bundle.digest()
+    let latency = matching(&super::latency::path(config, variant), |l: &Latency| {
+        l.subject_digest == subject
     });
     let split = if validation.is_some() {
         Split::ValTest
@@ -83,8 +110,8 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         Split::ValSelect
     };
     let all_answered =
-        all_answered(config, splits_digest, &bundle, split).with_context(incomplete)?;
-    let left_out = left_out(config, splits_digest, &bundle);
+        all_answered(config, splits_digest, &bundle, variant, split).with_context(incomplete)?;
+    let left_out = left_out(config, splits_digest, &bundle, variant);
     let certified = matches!(calibration, Calibration::Certified(_));
     let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
         let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits_digest, kind)?;
@@ -107,6 +134,8 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         splits_digest,
         bundle: config.bundle_dir(),
         bundle_digest: bundle.digest(),
+        variant: variant.to_owned(),
+        variants: summaries(&bundle)?,
         all_answered,
         left_out,
         calibration,
@@ -114,15 +143,29 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Report> {
         latency,
         calib_ledger: ledger(Kind::Calib, attempts.as_ref())?,
         test_ledger: ledger(Kind::Test, openings.as_ref())?,
-        next: certified.then(|| next(config, &splits)),
+        next: certified.then(|| next(config, &splits, variant)),
     })
 }
 
-fn calibration(config: &Config, bundle: &Bundle) -> anyhow::Result<Calibration> {
-    if let Some(certificate) = bundle.certificate(FP32)? {
+fn summaries(bundle: &Bundle) -> anyhow::Result<Vec<VariantSummary>> {
+    let summary = |name: &String| {
+        let certificate = bundle.certificate(name)?;
+        Ok(VariantSummary {
+            name: name.clone(),
+            certified: certificate.is_some(),
+            coverage: certificate.as_ref().map(|c| c.coverage),
+            select_flip_rate: bundle.parity(name)?.flips.map(|flips| flips.rate()),
+            flips: certificate.and_then(|c| c.flips),
+        })
+    };
+    bundle.manifest().variants.keys().map(summary).collect()
+}
+
+fn calibration(config: &Config, bundle: &Bundle, variant: &str) -> anyhow::Result<Calibration> {
+    if let Some(certificate) = bundle.certificate(variant)? {
         return Ok(Calibration::Certified(Box::new(certificate)));
     }
-    let (refusal, _) = json::load(&super::calibrate::refusal_path(config))?;
+    let (refusal, _) = json::load(&super::calibrate::refusal_path(config, variant))?;
     Ok(Calibration::NotCertified(Box::new(refusal)))
 }
 
@@ -135,9 +178,14 @@ fn matching<T: Document>(path: &Path, is_about: impl Fn(&T) -> bool) -> Option<T
 }
 
 /// How many images of each scored split can't be decoded and were skipped, as the configuration says.
-fn left_out(config: &Config, splits_digest: Digest, bundle: &Bundle) -> BTreeMap<Split, u64> {
+fn left_out(
+    config: &Config,
+    splits_digest: Digest,
+    bundle: &Bundle,
+    variant: &str,
+) -> BTreeMap<Split, u64> {
     let count = |split| {
-        let (_, images) = scoring::known(config, splits_digest, bundle, split).ok()?;
+        let (_, images) = scoring::known(config, splits_digest, bundle, variant, split).ok()?;
         images.non_empty().map(|images| (split, images.count))
     };
     Split::ALL.into_iter().filter_map(count).collect()
@@ -147,9 +195,10 @@ fn all_answered(
     config: &Config,
     splits_digest: Digest,
     bundle: &Bundle,
+    variant: &str,
     split: Split,
 ) -> anyhow::Result<AllAnswered> {
-    let (logits, _) = scoring::known(config, splits_digest, bundle, split)?;
+    let (logits, _) = scoring::known(config, splits_digest, bundle, variant, split)?;
     Ok(AllAnswered {
         split,
         images: logits.n(),
@@ -157,7 +206,7 @@ fn all_answered(
     })
 }
 
-fn next(config: &Config, splits: &SplitManifest) -> String {
+fn next(config: &Config, splits: &SplitManifest, variant: &str) -> String {
     let bundle = config.bundle_dir();
     let folder = match config.data.source.is_dir() {
         true => config.data.source.clone(),
@@ -175,8 +224,12 @@ fn next(config: &Config, splits: &SplitManifest) -> String {
         .map(|sample| root.join(&sample.path))
         .unwrap_or_default();
     format!(
-        "stage1 predict --bundle {} {}",
+        "stage1 predict --bundle {}{} {}",
         bundle.display(),
+        match variant {
+            FP32 => String::new(),
+            _ => format!(" --variant {variant}"),
+        },
         image.display()
     )
 }
@@ -207,6 +260,15 @@ impl Report {
     /// A table for people.
     pub(crate) fn text(&self) -> String {
         let mut rows = Vec::new();
+        if self.variants.len() > 1 {
+            let others = self.variants.iter().filter(|v| v.name != self.variant);
+            let others: Vec<_> = others.map(VariantSummary::text).collect();
+            rows.push((
+                "variant",
+                self.variant.clone(),
+                format!("beside it: {}", others.join("; ")),
+            ));
+        }
         let all = &self.all_answered;
         let accuracy = all
             .metrics
@@ -225,7 +287,10 @@ impl Report {
             rows.push(("images left out", thousands(*count), note));
         }
         match &self.calibration {
-            Calibration::Certified(certificate) => certified_rows(certificate, &mut rows),
+            Calibration::Certified(certificate) => {
+                certified_rows(certificate, &mut rows);
+                flip_rows(certificate, &mut rows);
+            }
             Calibration::NotCertified(refusal) => refused_rows(refusal, &mut rows),
         }
         if let Some(validation) = &self.validation {
@@ -262,6 +327,40 @@ pub(crate) fn verdict_text(certificate: &Certificate, validation: &Validation) -
         ledger_row("val_test", ledger, &mut rows);
     }
     table(&rows)
+}
+
+impl VariantSummary {
+    fn text(&self) -> String {
+        match self.coverage {
+            Some(coverage) => format!("{} (certified, answers {})", self.name, percent(coverage)),
+            None => format!("{} (no policy)", self.name),
+        }
+    }
+}
+
+/// How often a variant says something else than fp32.
+fn flip_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
+    let Some(flips) = &certificate.flips else {
+        return;
+    };
+    for (what, count, bound) in [
+        ("another class than fp32", flips.labels, flips.labels_bound),
+        (
+            "another decision than fp32",
+            flips.decisions,
+            flips.decisions_bound,
+        ),
+    ] {
+        let note = format!(
+            "{} of {} independent images of val_calib; at most {} with confidence {}",
+            thousands(count),
+            thousands(flips.rows),
+            percent(bound),
+            percent(1.0 - flips.delta)
+        );
+        let rate = count as f64 / flips.rows.max(1) as f64;
+        rows.push((what, percent(rate), note));
+    }
 }
 
 type Row = (&'static str, String, String);
@@ -366,6 +465,14 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             refusal.best.p_value
         ),
     ));
+    if refusal.reason == NotCertifiedReason::ThresholdNotRejected {
+        rows.push((
+            "why",
+            "–".to_owned(),
+            "this session certifies thresholds, but not the one of fp32, which a variant has to share".to_owned(),
+        ));
+        return;
+    }
     let has = thousands(refusal.calib.units);
     let at_rate = match (
         refusal.needed_answered_at_observed_rate,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stage1_core::{
     artifact::{Digest, Document, json},
-    bundle::{Bundle, FP32},
+    bundle::Bundle,
     certificate::Fingerprint,
     config::Config,
     data::{Listing, OnBadImage},
@@ -40,14 +40,22 @@ impl Document for Stamp {
     }
 }
 
-/// Opens the run's bundle as it will be deployed.
-pub(crate) fn open_session(run: &Run) -> anyhow::Result<Scorer> {
-    let dir = run.config.bundle_dir();
-    let options = ScorerOptions {
+/// How the run's models are deployed.
+pub(crate) fn options(run: &Run) -> ScorerOptions {
+    ScorerOptions {
         device: Device::Cpu,
         threads: run.config.thread_count(),
         limits: super::limits(&run.config),
         ..ScorerOptions::default()
+    }
+}
+
+/// Opens a variant of the run's bundle as it will be deployed.
+pub(crate) fn open_session(run: &Run, variant: &str) -> anyhow::Result<Scorer> {
+    let dir = run.config.bundle_dir();
+    let options = ScorerOptions {
+        variant: Some(variant.to_owned()),
+        ..options(run)
     };
     Scorer::open(&dir, &options)
         .with_context(|| format!("cannot open the bundle {}", dir.display()))
@@ -60,7 +68,7 @@ pub(crate) fn logits(
     scorer: &mut Scorer,
     split: Split,
 ) -> anyhow::Result<LogitSet> {
-    let path = run.config.logits_path(split);
+    let path = run.config.variant_logits_path(scorer.variant(), split);
     let stamp_path = path.with_extension("json");
     let mut stamp = Stamp {
         schema_version: Stamp::SCHEMA_VERSION,
@@ -101,8 +109,9 @@ fn score(
         .collect();
     verify_contents(&samples, &paths)?;
     run.output.note(&format!(
-        "scoring {} images of {split} through the deployed session",
-        paths.len()
+        "scoring {} images of {split} through the deployed session of {}",
+        paths.len(),
+        scorer.variant()
     ));
     let mut logits = Vec::with_capacity(paths.len() * splits.manifest.labels.len());
     let (mut kept, mut left_out) = (Vec::with_capacity(paths.len()), Listing::default());
@@ -168,14 +177,16 @@ pub(crate) fn restore(
     run: &Run,
     splits: &Splits,
     bundle: &Bundle,
+    variant: &str,
     wanted: &[Split],
 ) -> anyhow::Result<()> {
-    let is_gone = |split: &&Split| known(&run.config, splits.digest, bundle, **split).is_err();
+    let is_gone =
+        |split: &&Split| known(&run.config, splits.digest, bundle, variant, **split).is_err();
     let gone: Vec<_> = wanted.iter().filter(is_gone).collect();
     if gone.is_empty() {
         return Ok(());
     }
-    let mut scorer = open_session(run)?;
+    let mut scorer = open_session(run, variant)?;
     for split in gone {
         logits(run, splits, &mut scorer, *split)?;
     }
@@ -187,11 +198,12 @@ pub(crate) fn known(
     config: &Config,
     splits_digest: Digest,
     bundle: &Bundle,
+    variant: &str,
     split: Split,
 ) -> anyhow::Result<(LogitSet, Listing)> {
-    let path = config.logits_path(split);
+    let path = config.variant_logits_path(variant, split);
     let (stamp, _): (Stamp, _) = json::load(&path.with_extension("json"))?;
-    let model = bundle.variant(FP32)?.model.digest;
+    let model = bundle.variant(variant)?.model.digest;
     if stamp.fingerprint.model_digest != model || stamp.splits_digest != splits_digest {
         bail!(
             "{}: made by another model, or from other splits",

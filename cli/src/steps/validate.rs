@@ -8,7 +8,7 @@ use stage1_calibration::{
 };
 use stage1_core::{
     artifact::{Digest, json},
-    bundle::{Bundle, FP32},
+    bundle::Bundle,
     certificate::{Certificate, Fingerprint},
     config::Config,
     ledger::{self, Entry, Kind, Ledger, Ruling},
@@ -18,20 +18,25 @@ use stage1_runtime::fingerprint_differences;
 use std::path::PathBuf;
 
 /// Where the verdict is kept.
-pub(crate) fn path(config: &Config) -> PathBuf {
-    config.run_dir.join("validation.json")
+pub(crate) fn path(config: &Config, variant: &str) -> PathBuf {
+    config.variant_file("validation", variant)
 }
 
 /// The verdict on the run's bundle: the one that was reached, or a new opening of val_test.
-pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Result<Validation> {
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    bundle: &Bundle,
+    variant: &str,
+) -> anyhow::Result<Validation> {
     check_splits(bundle, splits.digest)?;
-    let known = json::load::<Validation>(&path(&run.config))
+    let known = json::load::<Validation>(&path(&run.config, variant))
         .ok()
         .map(|(validation, _)| validation);
     let gamma = run.config.validate.gamma;
-    let is_same = |v: &Validation| {
-        v.subject_digest == bundle.digest() && v.gamma.to_bits() == gamma.to_bits()
-    };
+    let subject = bundle.variant_digest(variant)?;
+    let is_same =
+        |v: &Validation| v.subject_digest == subject && v.gamma.to_bits() == gamma.to_bits();
     let before = match known {
         Some(known) if is_same(&known) => {
             run.reused("validate");
@@ -39,29 +44,31 @@ pub(crate) fn ensure(run: &Run, splits: &Splits, bundle: &Bundle) -> anyhow::Res
         }
         other => other,
     };
-    let policy = bundle
-        .policy(FP32)?
-        .context("the bundle has no policy; `stage1 calibrate` comes first")?;
+    let policy = bundle.policy(variant)?.with_context(|| {
+        format!(
+            "variant {variant} has no policy; `stage1 calibrate --variant {variant}` comes first"
+        )
+    })?;
     let certificate = bundle
-        .certificate(FP32)?
+        .certificate(variant)?
         .context("the bundle has no certificate")?;
     let mut ledger = Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Test)?;
     if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
         ledger.check(&state);
     }
-    let mut scorer = scoring::open_session(run)?;
+    let mut scorer = scoring::open_session(run, variant)?;
     check_session(&certificate, &scorer.fingerprint())?;
-    let number = ledger.begin_opening(bundle.digest(), gamma)?.number;
+    let number = ledger.begin_opening(subject, gamma)?.number;
     let logits = scoring::logits(run, splits, &mut scorer, Split::ValTest)?;
     let opening = verdict::Opening {
-        subject_digest: bundle.digest(),
+        subject_digest: subject,
         number,
         ledger: Some(ledger.state()),
     };
     let rows = TestRows::new(&logits, run.config.split.seed)?;
     let validation = verdict::validate(&policy, &certificate, &rows, gamma, opening)?;
     conclude(&mut ledger, &validation)?;
-    json::save(&validation, &path(&run.config))?;
+    json::save(&validation, &path(&run.config, variant))?;
     Ok(validation)
 }
 

@@ -690,6 +690,7 @@ fn parity() -> Parity {
         batch_max_abs_error: 0.0,
         batch_tolerance: 1e-5,
         same_labels: true,
+        flips: None,
         passed: true,
     }
 }

@@ -70,7 +70,7 @@ pub struct FileRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// The arithmetic: `fp32`.
+    /// The arithmetic: `fp32`, `fp16` or `int8`.
     pub precision: String,
     /// Whether an image's logits may be computed in any batch.
     pub batch_mode: BatchMode,
@@ -81,6 +81,12 @@ pub struct Variant {
     pub data: Option<FileRef>,
     /// How far its outputs are from the trainer's.
     pub parity: FileRef,
+    /// How it was made from the float32 model; none of the float32 model itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recipe: Option<FileRef>,
+    /// Its own logits of the bundle's golden inputs; without them, those of the bundle are its.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub golden: Option<FileRef>,
     /// The one policy, if it was calibrated.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<FileRef>,
@@ -113,6 +119,8 @@ impl BundleManifest {
                 Some(&v.model),
                 v.data.as_ref(),
                 Some(&v.parity),
+                v.recipe.as_ref(),
+                v.golden.as_ref(),
                 v.policy.as_ref(),
                 v.certificate.as_ref(),
             ]

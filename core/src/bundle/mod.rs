@@ -7,10 +7,12 @@
 //! bundle/licences/…                      licences of weights and data
 //! bundle/variants/<name>/model.onnx, parity.json, policy.json, certificate.json
 //! bundle/variants/<name>/model.onnx.data   weights, where they are too large for the ONNX file
+//! bundle/variants/<name>/recipe.json     of further variants (fp16, int8): how they were made
+//! bundle/variants/<name>/golden.safetensors  and their own logits of the golden inputs
 //! ```
 //!
 //! A file that `bundle.json` doesn't name with its digest doesn't count. [`Bundle::open`] verifies everything, so that
-//! an unverified bundle can't be held; [`create`], [`attach_policy`] and [`detach_policy`] write the record last, so
+//! an unverified bundle can't be held; [`create`], [`add_variant`], [`attach_policy`] and [`detach_policy`] write the record last, so
 //! that a writer that dies leaves either no bundle or a valid one without the new part.
 
 mod card;
@@ -19,6 +21,7 @@ mod manifest;
 mod open;
 mod parity;
 mod prediction;
+mod recipe;
 mod write;
 
 #[cfg(test)]
@@ -27,9 +30,12 @@ mod tests;
 pub use error::{Error, Result};
 pub use manifest::{BundleManifest, FileRef, InputSpec, Provenance, Variant};
 pub use open::Bundle;
-pub use parity::Parity;
+pub use parity::{FlipRate, Parity};
 pub use prediction::{DecisionKind, Prediction};
-pub use write::{Existing, NewBundle, attach_policy, create, detach_policy};
+pub use recipe::Recipe;
+pub use write::{
+    Existing, NewBundle, NewVariant, add_variant, attach_policy, create, detach_policy,
+};
 
 /// The name of the commit record inside a bundle.
 pub const MANIFEST: &str = "bundle.json";

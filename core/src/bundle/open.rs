@@ -1,4 +1,4 @@
-use super::{BundleManifest, Error, FileRef, MANIFEST, Parity, Result, Variant};
+use super::{BundleManifest, Error, FileRef, MANIFEST, Parity, Recipe, Result, Variant};
 use crate::{
     artifact::{self, Digest, json, tensors::TensorFile},
     certificate::{BatchMode, Certificate, Fingerprint},
@@ -100,6 +100,41 @@ impl Bundle {
         Ok(json::load_verified(&self.resolve(file)?, file.digest)?)
     }
 
+    /// How the variant was made from the float32 model; none of that model itself.
+    ///
+    /// # Errors
+    /// As [`Bundle::policy`].
+    pub fn recipe(&self, variant: &str) -> Result<Option<Recipe>> {
+        self.document(self.variant(variant)?.recipe.as_ref())
+    }
+
+    /// What a variant's answers are made by: model, policy, certificate and the names of the classes. Other variants don't
+    /// count, so that adding one leaves what was measured of this one true.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariant`].
+    pub fn variant_digest(&self, variant: &str) -> Result<Digest> {
+        let BundleManifest {
+            labels,
+            input,
+            output,
+            preprocess,
+            ..
+        } = &self.manifest;
+        let parts = (labels, input, output, preprocess, self.variant(variant)?);
+        Ok(Digest::of_json(&parts))
+    }
+
+    /// Logits `[n, classes]` of the golden inputs, as this variant computes them.
+    ///
+    /// # Errors
+    /// As [`Bundle::policy`], or the tensor has another shape.
+    pub fn golden_logits(&self, variant: &Variant, n: usize) -> Result<Vec<f32>> {
+        let file = variant.golden.as_ref().unwrap_or(&self.manifest.golden);
+        let tensors = TensorFile::open_verified(&self.resolve(file)?, file.digest)?;
+        Ok(tensors.f32_of_shape("logits", &[n, self.manifest.labels.len()])?)
+    }
+
     /// The golden inputs and outputs.
     ///
     /// # Errors
@@ -151,6 +186,7 @@ impl Bundle {
 
     fn check_variant(&self, name: &str) -> Result<()> {
         self.parity(name)?;
+        self.recipe(name)?;
         let (Some(policy), Some(certificate)) = (self.policy(name)?, self.certificate(name)?)
         else {
             return Ok(());

@@ -23,8 +23,37 @@ pub struct Parity {
     pub batch_tolerance: f64,
     /// Whether the arg-max agrees on every image.
     pub same_labels: bool,
-    /// Whether both tolerances hold.
+    /// How often it says something else than the float32 model; none of the float32 model itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub flips: Option<FlipRate>,
+    /// Whether the tolerances and the largest flip rate hold. A variant other than float32 that depends on its batch
+    /// passes, too: it runs one image at a time.
     pub passed: bool,
+}
+
+/// Images of val_select, from their bytes, whose largest logit is another class's than the float32 model's. An observed
+/// rate: val_select also stopped the training, so that no bound could be read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlipRate {
+    /// Images compared.
+    pub images: u64,
+    /// Those that differ.
+    pub flips: u64,
+    /// The largest rate that passes.
+    pub max_rate: f64,
+}
+
+impl FlipRate {
+    /// The observed rate; 0 without images.
+    pub fn rate(&self) -> f64 {
+        self.flips as f64 / self.images.max(1) as f64
+    }
+
+    /// Whether the rate is within its limit.
+    pub fn passed(&self) -> bool {
+        self.rate() <= self.max_rate
+    }
 }
 
 impl Document for Parity {

@@ -27,6 +27,7 @@ fn parity() -> Parity {
         batch_max_abs_error: 0.0,
         batch_tolerance: 1e-5,
         same_labels: true,
+        flips: None,
         passed: true,
     }
 }
@@ -121,6 +122,7 @@ fn certificate(policy: &Policy) -> Certificate {
             preprocessing_digest: PreprocessSpec::dinov3(4, 2).digest(),
             cpu_isa: "x86_64-avx2".to_owned(),
         }),
+        flips: None,
         statement: "Of the answers, at most 5 % are wrong on average.".to_owned(),
         assumptions: vec!["val_calib is a random sample of the target".to_owned()],
     }
@@ -163,6 +165,67 @@ fn what_is_written_is_read_back() {
         error.contains("`int8`") && error.contains("fp32"),
         "{error}"
     );
+}
+
+fn add_int8(dir: &Path, model: &[u8]) -> Bundle {
+    let recipe = Recipe {
+        schema_version: Recipe::SCHEMA_VERSION,
+        source_digest: digest("fp32"),
+        settings_digest: digest("settings"),
+        cpu_isa: "x86_64-avx2".to_owned(),
+        weight_bits: Some(7),
+        images: vec!["a.png".to_owned()],
+        error: Some(0.01),
+        lowered: 3,
+        float32: BTreeMap::from([("blocks.0".to_owned(), 0.1)]),
+    };
+    let parity = Parity {
+        flips: Some(FlipRate {
+            images: 100,
+            flips: 1,
+            max_rate: 0.02,
+        }),
+        ..parity()
+    };
+    let new = NewVariant {
+        name: "int8",
+        precision: "int8",
+        batch_mode: BatchMode::Single,
+        model,
+        parity: &parity,
+        recipe: &recipe,
+        golden_logits: &[1.5, -2.5],
+    };
+    add_variant(dir, &new).unwrap()
+}
+
+#[test]
+fn a_further_variant_leaves_the_others_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), Existing::Refuse).unwrap();
+    let policy = policy(2.0);
+    let before = attach_policy(dir.path(), FP32, &policy, &certificate(&policy)).unwrap();
+    let both = add_int8(dir.path(), b"integers");
+    let files = |name: &str| both.variant(name).unwrap().clone();
+    assert_eq!(files(FP32), before.variant(FP32).unwrap().clone());
+    assert_eq!(
+        both.variant_digest(FP32).unwrap(),
+        before.variant_digest(FP32).unwrap(),
+        "what was measured of it is still about it"
+    );
+    assert_eq!(both.policy(FP32).unwrap(), Some(policy));
+    let (fp32, int8) = (files(FP32), files("int8"));
+    assert_eq!(both.golden_logits(&fp32, 1).unwrap(), [1.0, -2.0]);
+    assert_eq!(both.golden_logits(&int8, 1).unwrap(), [1.5, -2.5]);
+    assert_eq!(both.recipe(FP32).unwrap(), None);
+    assert_eq!(both.recipe("int8").unwrap().unwrap().weight_bits, Some(7));
+    assert_eq!(int8.policy, None);
+    let replaced = add_int8(dir.path(), b"other integers");
+    assert_eq!(replaced.variant(FP32).unwrap(), &fp32);
+    let model = &replaced.variant("int8").unwrap().model;
+    assert_eq!(replaced.read(model).unwrap(), b"other integers");
+    fs::write(dir.path().join("variants/int8/recipe.json"), "{}").unwrap();
+    assert!(Bundle::open(dir.path()).is_err(), "every file counts");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     Bundle, BundleManifest, CARD, Error, FileRef, GOLDEN, InputSpec, MANIFEST, MODEL, Parity,
-    Provenance, Result, Variant, card, open,
+    Provenance, Recipe, Result, Variant, card, open,
 };
 use crate::{
     artifact::{self, Digest, Document, atomic, json, tensors},
@@ -85,6 +85,8 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
             .map(|data| write_bytes(dir, format!("{folder}/{MODEL}.data"), data))
             .transpose()?,
         parity: write_document(dir, format!("{folder}/parity.json"), new.parity)?,
+        recipe: None,
+        golden: None,
         policy: None,
         certificate: None,
     };
@@ -118,6 +120,90 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
         provenance: new.provenance,
     };
     commit(dir, manifest, &BTreeMap::new())
+}
+
+/// A further variant of a bundle, without a policy yet.
+#[derive(Debug, Clone)]
+pub struct NewVariant<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The arithmetic: `fp16` or `int8`.
+    pub precision: &'a str,
+    /// Whether an image's logits may be computed in any batch.
+    pub batch_mode: BatchMode,
+    /// The ONNX file's bytes.
+    pub model: &'a [u8],
+    /// Its parity with the trainer and the float32 model.
+    pub parity: &'a Parity,
+    /// How it was made.
+    pub recipe: &'a Recipe,
+    /// What its session answers to the bundle's golden inputs: logits `[N, K]`, row-major.
+    pub golden_logits: &'a [f32],
+}
+
+/// Adds a variant to a bundle; one of the same name is taken out first, with its policy. The other variants stay as they
+/// are.
+///
+/// # Errors
+/// [`Error::Artifact`] when a part is invalid or can't be written.
+pub fn add_variant(dir: &Path, new: &NewVariant<'_>) -> Result<Bundle> {
+    let bundle = Bundle::open(dir)?;
+    let mut manifest = bundle.manifest().clone();
+    let old = manifest.variants.remove(new.name);
+    manifest.card = None;
+    // Without the last variant there would be no bundle: its files are replaced under the old record then, and until the
+    // new one is there, the bundle doesn't open.
+    if !manifest.variants.is_empty() {
+        json::save(&manifest, &dir.join(MANIFEST))?;
+    }
+    for file in old
+        .iter()
+        .flat_map(|old| [&old.policy, &old.certificate, &old.recipe, &old.golden])
+        .flatten()
+    {
+        remove(&dir.join(&file.path))?;
+    }
+    let folder = format!("variants/{}", new.name);
+    let variant = Variant {
+        precision: new.precision.to_owned(),
+        batch_mode: new.batch_mode,
+        model: write_bytes(dir, format!("{folder}/{MODEL}"), new.model)?,
+        data: None,
+        parity: write_document(dir, format!("{folder}/parity.json"), new.parity)?,
+        recipe: Some(write_document(
+            dir,
+            format!("{folder}/recipe.json"),
+            new.recipe,
+        )?),
+        golden: Some(write_logits(
+            dir,
+            format!("{folder}/{GOLDEN}"),
+            manifest.labels.len(),
+            new.golden_logits,
+        )?),
+        policy: None,
+        certificate: None,
+    };
+    manifest.variants.insert(new.name.to_owned(), variant);
+    let certificates = certificates(dir, &manifest)?;
+    commit(dir, manifest, &certificates)
+}
+
+fn write_logits(dir: &Path, path: String, classes: usize, logits: &[f32]) -> Result<FileRef> {
+    let tensor = tensors::Tensor::f32([logits.len() / classes, classes], logits.to_vec());
+    let tensors = BTreeMap::from([("logits".to_owned(), tensor)]);
+    let digest = tensors::save(&dir.join(&path), &tensors, &BTreeMap::new())?;
+    Ok(FileRef { path, digest })
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|source| {
+        Error::Artifact(artifact::Error::Io {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        })
+    })
 }
 
 /// Gives a variant its policy and certificate. A policy that it has is taken out first, so that a writer that dies
@@ -179,12 +265,7 @@ fn withdraw(dir: &Path, mut manifest: BundleManifest, variant: &str) -> Result<B
     manifest.card = None;
     json::save(&manifest, &dir.join(MANIFEST))?;
     for file in stale.into_iter().flatten() {
-        let path = dir.join(&file.path);
-        fs::remove_file(&path).map_err(|source| artifact::Error::Io {
-            action: "remove",
-            path: path.clone(),
-            source,
-        })?;
+        remove(&dir.join(&file.path))?;
     }
     Ok(manifest)
 }

@@ -77,6 +77,24 @@ pub struct Fingerprint {
     pub cpu_isa: String,
 }
 
+/// How often a variant differs from the float32 model, on one row of each unit of val_calib; labels weren't used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlipBounds {
+    /// Each bound is exceeded with at most this probability.
+    pub delta: f64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Rows whose largest logit is another class's.
+    pub labels: u64,
+    /// Upper bound of their rate.
+    pub labels_bound: f64,
+    /// Rows that are answered otherwise, or by one of the two only, at the policy's threshold.
+    pub decisions: u64,
+    /// Upper bound of their rate, for a threshold that was chosen among the plan's.
+    pub decisions_bound: f64,
+}
+
 /// One test of the planned sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +166,9 @@ pub struct Certificate {
     pub calib_ledger: LedgerState,
     /// What was measured; none for logits that came without their origin.
     pub fingerprint: Option<Fingerprint>,
+    /// How often the variant says something else than float32; none of float32 itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub flips: Option<FlipBounds>,
     /// The promise in words.
     pub statement: String,
     /// What it rests on.

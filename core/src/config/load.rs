@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{certificate::Procedure, model::Blocks};
 use serde_json::{Map, Value};
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 impl Config {
     /// Reads a YAML file, applies `overrides` (`train.epochs=3`, the value as YAML) and validates the whole.
@@ -132,6 +132,69 @@ impl Config {
                 share(self.export.parity_tolerance),
                 open,
                 self.export.parity_tolerance.to_string(),
+            ),
+            (
+                "export.max_flip_rate",
+                from_zero(self.export.max_flip_rate) && self.export.max_flip_rate <= 1.0,
+                "a number from 0 to 1",
+                self.export.max_flip_rate.to_string(),
+            ),
+            (
+                "export.variants",
+                {
+                    let distinct: BTreeSet<_> = self.export.variants.iter().collect();
+                    distinct.len() == self.export.variants.len()
+                },
+                "each precision once",
+                format!("{:?}", self.export.variants),
+            ),
+            (
+                "export.fp16.parity_tolerance",
+                share(self.export.fp16.parity_tolerance),
+                open,
+                self.export.fp16.parity_tolerance.to_string(),
+            ),
+            (
+                "export.fp16.images",
+                self.export.fp16.images > 0,
+                one_up,
+                "0".to_owned(),
+            ),
+            (
+                "export.int8.parity_tolerance",
+                share(self.export.int8.parity_tolerance),
+                open,
+                self.export.int8.parity_tolerance.to_string(),
+            ),
+            (
+                "export.int8.images",
+                self.export.int8.images > 0,
+                one_up,
+                "0".to_owned(),
+            ),
+            (
+                "export.int8.max_error",
+                from_zero(self.export.int8.max_error) && self.export.int8.max_error > 0.0,
+                "a number > 0",
+                self.export.int8.max_error.to_string(),
+            ),
+            (
+                "export.int8.weight_bits",
+                matches!(self.export.int8.weight_bits, None | Some(7 | 8)),
+                "7, 8 or `null`",
+                format!("{:?}", self.export.int8.weight_bits.unwrap_or_default()),
+            ),
+            (
+                "calibrate.flip_delta",
+                share(self.calibrate.flip_delta),
+                open,
+                self.calibrate.flip_delta.to_string(),
+            ),
+            (
+                "calibrate.max_flip_bound",
+                self.calibrate.max_flip_bound.is_none_or(share),
+                "a number between 0 and 1, or `null`",
+                format!("{:?}", self.calibrate.max_flip_bound.unwrap_or_default()),
             ),
             (
                 "train.epochs",

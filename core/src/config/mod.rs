@@ -342,6 +342,27 @@ pub struct ExportConfig {
     /// Images per run of the model: `dynamic`, or a number, which suits engines that compile for one shape. A model with a
     /// fixed number is fed whole batches: the last one is filled up.
     pub batch: BatchSize,
+    /// Further precisions in the bundle, beside fp32: `fp16`, `int8`.
+    pub variants: Vec<VariantPrecision>,
+    /// Largest share of val_select's images that a further precision may give another class than fp32.
+    pub max_flip_rate: f64,
+    /// Of `fp16`.
+    pub fp16: Fp16Config,
+    /// Of `int8`.
+    pub int8: Int8Config,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self {
+            parity_tolerance: 1e-4,
+            batch: BatchSize::Any(AnyBatch::Dynamic),
+            variants: Vec::new(),
+            max_flip_rate: 0.02,
+            fp16: Fp16Config::default(),
+            int8: Int8Config::default(),
+        }
+    }
 }
 
 /// How many images a model takes at once.
@@ -375,11 +396,68 @@ impl BatchSize {
     }
 }
 
-impl Default for ExportConfig {
+/// A precision beside fp32.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum VariantPrecision {
+    /// Linear layers in float16.
+    Fp16,
+    /// Linear layers in integers of 8 bits, with static ranges.
+    Int8,
+}
+
+impl VariantPrecision {
+    /// Its name, which is also that of its variant.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Half precision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fp16Config {
+    /// Largest error of a logit against libtorch, relative to the largest logit.
+    pub parity_tolerance: f64,
+    /// Training images that show which values float16 can't hold.
+    pub images: usize,
+}
+
+impl Default for Fp16Config {
     fn default() -> Self {
         Self {
-            parity_tolerance: 1e-4,
-            batch: BatchSize::Any(AnyBatch::Dynamic),
+            parity_tolerance: 0.02,
+            images: 16,
+        }
+    }
+}
+
+/// Integers of 8 bits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Int8Config {
+    /// Largest error of a logit against libtorch, relative to the largest logit.
+    pub parity_tolerance: f64,
+    /// Training images that ranges and the choice of layers come from.
+    pub images: usize,
+    /// Layers stay in fp32 until the logits' root mean square error on these images is at most this share of theirs.
+    pub max_error: f64,
+    /// Bits of a weight: 7 or 8; `null` takes 8 where the CPU has VNNI and 7 elsewhere, where sums of 8 saturate.
+    pub weight_bits: Option<u8>,
+}
+
+impl Default for Int8Config {
+    fn default() -> Self {
+        Self {
+            parity_tolerance: 0.15,
+            images: 64,
+            max_error: 0.04,
+            weight_bits: None,
         }
     }
 }
@@ -409,6 +487,10 @@ pub struct CalibrateConfig {
     pub group_risk: GroupRiskChoice,
     /// The most images that a group has, declared beforehand; for `group_risk: row` only.
     pub max_group_size: Option<u64>,
+    /// Probability with which the bound of a variant's flips against fp32 is wrong (δ_f).
+    pub flip_delta: f64,
+    /// A variant gets no policy if its class differs from fp32's more often than this, by that bound; `null` only tells.
+    pub max_flip_bound: Option<f64>,
 }
 
 /// The number that is compared with the threshold; always a function of the raw logits, or the gate.
@@ -473,6 +555,8 @@ impl Default for CalibrateConfig {
             score: ScoreChoice::Auto,
             group_risk: GroupRiskChoice::Unit,
             max_group_size: None,
+            flip_delta: 0.05,
+            max_flip_bound: None,
         }
     }
 }
@@ -582,6 +666,25 @@ impl Config {
         self.run_dir
             .join("logits")
             .join(format!("{split}.safetensors"))
+    }
+
+    /// Logits of a split through a variant's session: those of fp32 lie in `logits`, others in a folder there.
+    pub fn variant_logits_path(&self, variant: &str, split: crate::split::Split) -> PathBuf {
+        let path = self.logits_path(split);
+        match (variant, path.parent(), path.file_name()) {
+            (crate::bundle::FP32, ..) => path,
+            (_, Some(folder), Some(name)) => folder.join(variant).join(name),
+            _ => path,
+        }
+    }
+
+    /// A file of the run that is about one variant: `name.json` of fp32, `name.<variant>.json` of others.
+    pub fn variant_file(&self, name: &str, variant: &str) -> PathBuf {
+        let name = match variant {
+            crate::bundle::FP32 => format!("{name}.json"),
+            _ => format!("{name}.{variant}.json"),
+        };
+        self.run_dir.join(name)
     }
 
     /// Features of the frozen backbone, shared by the runs of one folder.

@@ -1,3 +1,4 @@
+use super::order::{Use, seeded_hash};
 use super::{Ratios, Split, Warning};
 use crate::{
     artifact::{Digest, Document},
@@ -82,6 +83,15 @@ pub(super) fn counts(samples: &[SplitSample], labels: usize) -> BTreeMap<Split, 
 }
 
 impl SplitManifest {
+    /// The samples of one split in an order that depends on nothing but `seed` and their paths: the first few are a random
+    /// sample of them.
+    pub fn shuffled(&self, split: Split, seed: u64) -> Vec<&SplitSample> {
+        let mut samples: Vec<_> = self.of(split).collect();
+        let place = |path: &str| seeded_hash(seed, Use::Sample, path);
+        samples.sort_by_cached_key(|sample| (place(&sample.path), sample.path.clone()));
+        samples
+    }
+
     /// The images of one split, in path order.
     pub fn of(&self, split: Split) -> impl Iterator<Item = &SplitSample> {
         self.samples

@@ -12,6 +12,8 @@ pub(super) enum Use {
     Keep,
     /// How the remainders of a class are rounded.
     Round,
+    /// Which training images are looked at, where a few are enough.
+    Sample,
 }
 
 impl Use {
@@ -20,6 +22,7 @@ impl Use {
             Self::Order => b"stage1 order",
             Self::Keep => b"stage1 keep",
             Self::Round => b"stage1 round",
+            Self::Sample => b"stage1 sample",
         }
     }
 }

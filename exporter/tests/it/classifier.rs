@@ -18,20 +18,20 @@ use std::collections::BTreeMap;
 const SIDE: usize = 32;
 const IMAGES: usize = 5;
 const CLASSES: usize = 3;
-const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
+pub(crate) const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
 
 /// A head on a golden backbone, with its reference outputs computed here, in double precision, from the tokens of the
 /// backbone alone.
-struct Trained {
+pub(crate) struct Trained {
     dir: tempfile::TempDir,
     weights: Weights,
     checkpoint: Checkpoint,
     head: BTreeMap<String, Tensor>,
-    pixels: Vec<f32>,
+    pub(crate) pixels: Vec<f32>,
 }
 
 impl Trained {
-    fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
+    pub(crate) fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
         let weights = golden_backbone(backbone);
         let head = HeadSpec {
             kind,
@@ -63,7 +63,7 @@ impl Trained {
         TensorFile::open(&path).expect("read again")
     }
 
-    fn export(&self) -> Result<Vec<u8>, Error> {
+    pub(crate) fn export(&self) -> Result<Vec<u8>, Error> {
         let head = self.save("head.safetensors", &self.head);
         let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
         let exported = export_classifier(&self.checkpoint, &head, &self.weights, &metadata)?;
@@ -128,7 +128,7 @@ impl Trained {
         rows.zip(values("bias")).map(row).collect()
     }
 
-    fn reference(&self) -> TensorFile {
+    pub(crate) fn reference(&self) -> TensorFile {
         let tensors = BTreeMap::from([
             (
                 "pixel_values".to_owned(),

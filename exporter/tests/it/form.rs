@@ -107,6 +107,7 @@ fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) 
             batch_max_abs_error: 0.0,
             batch_tolerance: 1e-5,
             same_labels: true,
+            flips: None,
             passed: true,
         },
         golden_inputs: &pixels,

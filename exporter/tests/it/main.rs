@@ -7,4 +7,5 @@ mod backbones;
 mod classifier;
 mod form;
 mod inspect;
+mod precision;
 mod support;

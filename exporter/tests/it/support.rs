@@ -4,7 +4,7 @@ use stage1_core::{
     artifact::tensors::{self, Tensor, TensorFile},
     model::Weights,
 };
-use stage1_exporter::Session;
+use stage1_exporter::{Observed, Runtime, Session};
 use stage1_runtime::{OrtSession, SessionOptions};
 use std::{
     collections::BTreeMap,
@@ -55,7 +55,31 @@ pub(crate) fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones")
 }
 
-/// One of them.
+impl Observed for Ort {
+    fn run(
+        &mut self,
+        pixels: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
+        Ok(self.outputs(pixels, shape, outputs))
+    }
+}
+
+/// Opens temporary models, and counts them.
+#[derive(Default)]
+pub(crate) struct Opener {
+    pub(crate) opened: usize,
+}
+
+impl Runtime for Opener {
+    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
+        self.opened += 1;
+        Ok(Box::new(Ort::new(model)))
+    }
+}
+
+/// One of the repository's golden backbones.
 pub(crate) fn golden_backbone(name: &str) -> Weights {
     Weights::open(&goldens().join(name)).expect("a golden backbone")
 }

@@ -144,6 +144,7 @@ fn parity() -> Parity {
         batch_max_abs_error: 0.0,
         batch_tolerance: 1e-5,
         same_labels: true,
+        flips: None,
         passed: true,
     }
 }
@@ -196,6 +197,7 @@ fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
             reason: "a test".to_owned(),
         },
         fingerprint: Some(fingerprint),
+        flips: None,
         statement: "On average, at most 5 % of the answers are wrong.".to_owned(),
         assumptions: Vec::new(),
     }

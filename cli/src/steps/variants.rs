@@ -1,0 +1,344 @@
+//! Further precisions of the bundle's float32 model: made from it, compared with it, and added only when they pass.
+
+use super::{
+    Run,
+    export::{Deployed, Outcome, session_options},
+    scoring,
+    split::Splits,
+};
+use anyhow::{Context, ensure};
+use stage1_core::{
+    artifact::{Digest, Document},
+    bundle::{self, Bundle, FP32, FileRef, FlipRate, NewVariant, Parity, Recipe, Variant},
+    certificate::BatchMode,
+    checkpoint::Checkpoint,
+    config::VariantPrecision,
+    data::OnBadImage,
+    policy::argmax,
+    preprocess::{Preprocessor, decode_file},
+    split::Split,
+};
+use stage1_exporter::{
+    Attention, Exported, Int8Options, Observed, Runtime, Sample, Tolerances, fp16, int8,
+};
+use stage1_runtime::{OrtSession, Scorer, SessionOptions, cpu_isa};
+use std::error::Error;
+
+/// The bundle with this precision: as it is there, or made anew.
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    bundle: Bundle,
+    precision: VariantPrecision,
+) -> anyhow::Result<Outcome> {
+    let name = precision.name();
+    check_source(&bundle, name)?;
+    let source = bundle.variant(FP32)?.model.clone();
+    let settings = settings(run, precision);
+    if let Some(recipe) = bundle.variant(name).ok().map(|_| bundle.recipe(name)) {
+        if recipe?
+            .is_some_and(|r| r.settings_digest == settings && r.source_digest == source.digest)
+        {
+            run.reused(&format!("export of {name}"));
+            return Ok(Outcome::Exported(Box::new(bundle)));
+        }
+        ensure!(
+            run.overwrite,
+            "{} holds the variant {name}, made under other settings; replace it, and its policy, with --overwrite",
+            bundle.dir().display()
+        );
+    }
+    let made = make(run, splits, checkpoint, &bundle, precision)?;
+    judge(run, splits, checkpoint, bundle, precision, made)
+}
+
+/// Further precisions are made from models that hold their weights and take any number of images.
+fn check_source(bundle: &Bundle, name: &str) -> anyhow::Result<()> {
+    ensure!(
+        bundle.variant(FP32)?.data.is_none(),
+        "{name}: the weights of the float32 model lie beside it, since they have more than 1.5 GB; {name} can be made of \
+         smaller models only: take it out of `export.variants`"
+    );
+    ensure!(
+        bundle.manifest().input.batch.is_none(),
+        "{name}: the float32 model takes a fixed number of images (`export.batch`); {name} can be made of models for any \
+         number only: set `export.batch: dynamic`, or take {name} out of `export.variants`"
+    );
+    Ok(())
+}
+
+/// A model that isn't in the bundle yet.
+struct Made {
+    model: Exported,
+    recipe: Recipe,
+}
+
+fn settings(run: &Run, precision: VariantPrecision) -> Digest {
+    let export = &run.config.export;
+    let common = (export.max_flip_rate, run.config.seed, cpu_isa());
+    match precision {
+        VariantPrecision::Fp16 => Digest::of_json(&(common, &export.fp16)),
+        VariantPrecision::Int8 => Digest::of_json(&(common, &export.int8)),
+    }
+}
+
+/// ONNX Runtime adds products of bytes in 16 bits on x86-64 without VNNI (`vpmaddubsw`), which saturates with weights of
+/// 8 bits.
+fn weight_bits(isa: &str) -> u8 {
+    match isa.starts_with("x86_64") && !isa.contains("vnni") {
+        true => 7,
+        false => 8,
+    }
+}
+
+fn make(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    bundle: &Bundle,
+    precision: VariantPrecision,
+) -> anyhow::Result<Made> {
+    let export = &run.config.export;
+    let wanted = match precision {
+        VariantPrecision::Fp16 => export.fp16.images,
+        VariantPrecision::Int8 => export.int8.images,
+    };
+    let (images, pixels) = training_images(run, splits, checkpoint, wanted)?;
+    run.output.note(&format!(
+        "{}: looking at {} training images",
+        precision.name(),
+        images.len()
+    ));
+    let (height, width) = checkpoint.preprocess.output_size();
+    let sample = Sample::new(&pixels, [3, height, width])?;
+    let source = &bundle.variant(FP32)?.model;
+    let float32 = Exported {
+        model: bundle.read(source)?,
+        digest: source.digest,
+        data: None,
+    };
+    let mut runtime = Temporary(session_options(run));
+    let mut recipe = Recipe {
+        schema_version: Recipe::SCHEMA_VERSION,
+        source_digest: source.digest,
+        settings_digest: settings(run, precision),
+        cpu_isa: cpu_isa(),
+        weight_bits: None,
+        images,
+        error: None,
+        lowered: 0,
+        float32: std::collections::BTreeMap::new(),
+    };
+    let model = match precision {
+        VariantPrecision::Fp16 => {
+            let made = fp16(&float32, sample, &mut runtime, Attention::Half)?;
+            (recipe.lowered, recipe.float32) = (made.half, made.kept);
+            made.model
+        }
+        VariantPrecision::Int8 => {
+            let weight_bits = export.int8.weight_bits.unwrap_or(weight_bits(&cpu_isa()));
+            let options = Int8Options {
+                weight_bits,
+                max_error: export.int8.max_error,
+            };
+            let made = int8(&float32, sample, &mut runtime, options)?;
+            recipe.weight_bits = Some(weight_bits);
+            recipe.error = Some(made.error);
+            (recipe.lowered, recipe.float32) = (made.quantised.len(), made.kept);
+            made.model
+        }
+    };
+    Ok(Made { model, recipe })
+}
+
+/// Some images of `train`, by seeded hash, with their names; val_calib stays untouched.
+fn training_images(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    wanted: usize,
+) -> anyhow::Result<(Vec<String>, Vec<f32>)> {
+    let samples = splits.manifest.shuffled(Split::Train, run.config.seed);
+    let mut preprocessor = Preprocessor::new(checkpoint.preprocess.clone())?;
+    let (mut names, mut pixels) = (Vec::new(), Vec::new());
+    for sample in samples {
+        if names.len() == wanted {
+            break;
+        }
+        match decode_file(&splits.root.join(&sample.path), super::limits(&run.config)) {
+            Ok(image) => {
+                pixels.extend(preprocessor.run(&image)?);
+                names.push(sample.path.clone());
+            }
+            Err(_) if run.config.data.options.on_bad_image == OnBadImage::Skip => {}
+            Err(error) => return Err(error).context("cannot look at the training images"),
+        }
+    }
+    Ok((names, pixels))
+}
+
+/// Compares what was made with the trainer and the float32 model, and adds it to the bundle if it passes.
+fn judge(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    bundle: Bundle,
+    precision: VariantPrecision,
+    made: Made,
+) -> anyhow::Result<Outcome> {
+    let name = precision.name();
+    let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
+    let mut session = Deployed(OrtSession::from_bytes(
+        &made.model.model,
+        name,
+        &session_options(run),
+    )?);
+    let export = &run.config.export;
+    let tolerances = Tolerances {
+        reference: match precision {
+            VariantPrecision::Fp16 => export.fp16.parity_tolerance,
+            VariantPrecision::Int8 => export.int8.parity_tolerance,
+        },
+        ..Tolerances::default()
+    };
+    let mut parity = stage1_exporter::parity(&mut session, &reference, tolerances)?;
+    let batch_mode = match parity.batch_max_abs_error <= parity.batch_tolerance * parity.scale {
+        true => BatchMode::Any,
+        false => BatchMode::Single,
+    };
+    let float32 = bundle.variant(FP32)?;
+    let candidate = Variant {
+        precision: name.to_owned(),
+        batch_mode,
+        model: FileRef {
+            path: format!("variants/{name}/model.onnx"),
+            digest: made.model.digest,
+        },
+        data: None,
+        policy: None,
+        certificate: None,
+        ..float32.clone()
+    };
+    let options = scoring::options(run);
+    let mut scorer = Scorer::candidate(bundle.clone(), candidate, &made.model.model, &options)?;
+    let flips = flips(run, splits, &mut scorer)?;
+    parity.passed = parity.max_abs_error <= parity.tolerance * parity.scale && flips.passed();
+    parity.flips = Some(flips);
+    if !parity.passed {
+        return Ok(Outcome::ParityFailed {
+            variant: name,
+            parity,
+        });
+    }
+    if batch_mode == BatchMode::Single {
+        run.output.warn(&format!(
+            "{name}: an image's logits depend on its batch (by {:.1e}): it runs one image at a time",
+            parity.batch_max_abs_error
+        ));
+    }
+    let (_, golden_inputs) = bundle.golden()?.f32("pixel_values")?;
+    let new = NewVariant {
+        name,
+        precision: name,
+        batch_mode,
+        model: &made.model.model,
+        parity: &parity,
+        recipe: &made.recipe,
+        golden_logits: &scorer.logits(&golden_inputs)?,
+    };
+    let bundle = bundle::add_variant(bundle.dir(), &new)?;
+    Ok(Outcome::Exported(Box::new(bundle)))
+}
+
+/// On val_select, from image bytes, both models in the sessions that are deployed.
+fn flips(run: &Run, splits: &Splits, candidate: &mut Scorer) -> anyhow::Result<FlipRate> {
+    let mut float32 = scoring::open_session(run, FP32)?;
+    let want = scoring::logits(run, splits, &mut float32, Split::ValSelect)?;
+    let got = scoring::logits(run, splits, candidate, Split::ValSelect)?;
+    ensure!(
+        want.ids == got.ids,
+        "the images of val_select changed between two models; run it again"
+    );
+    let differs = |i: &usize| argmax(want.row(*i)) != argmax(got.row(*i));
+    Ok(FlipRate {
+        images: want.n() as u64,
+        flips: (0..want.n()).filter(differs).count() as u64,
+        max_rate: run.config.export.max_flip_rate,
+    })
+}
+
+/// Opens temporary models.
+struct Temporary(SessionOptions);
+
+impl Runtime for Temporary {
+    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
+        let session = OrtSession::from_bytes(model, "a temporary model", &self.0)?;
+        Ok(Box::new(Deployed(session)))
+    }
+}
+
+impl Observed for Deployed {
+    fn run(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
+        let outputs = self.0.run_named(pixel_values, shape, outputs)?;
+        Ok(outputs.into_iter().map(|tensor| tensor.values).collect())
+    }
+}
+
+/// One line about how far a variant's model is from what it was made from.
+pub(crate) fn describe(variant: &str, parity: &Parity, recipe: Option<&Recipe>) -> String {
+    let mut text = format!(
+        "  {variant}: parity on {} images: max |Δlogit| {:.2e}, mean {:.2e} of scale {:.3} (tolerance {:.0e} of scale), alone against in a batch {:.2e}",
+        parity.images,
+        parity.max_abs_error,
+        parity.mean_abs_error,
+        parity.scale,
+        parity.tolerance,
+        parity.batch_max_abs_error
+    );
+    if let Some(flips) = &parity.flips {
+        text += &format!(
+            "\n    another class than fp32: {} of {} images of val_select, {:.2} % (limit {:.2} %)",
+            flips.flips,
+            flips.images,
+            100.0 * flips.rate(),
+            100.0 * flips.max_rate
+        );
+    }
+    if let Some(recipe) = recipe {
+        let bits = recipe
+            .weight_bits
+            .map_or_else(String::new, |bits| format!(" of {bits}-bit weights"));
+        text += &format!(
+            "\n    {} layers{bits}; {} stay in float32; chosen on {} training images",
+            recipe.lowered,
+            recipe.float32.len(),
+            recipe.images.len()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_have_a_bit_less_where_sums_saturate() {
+        let cases = [
+            ("x86_64", 7),
+            ("x86_64-avx2", 7),
+            ("x86_64-avx512f", 7),
+            ("x86_64-avx512-vnni", 8),
+            ("aarch64-neon", 8),
+        ];
+        for (isa, want) in cases {
+            assert_eq!(weight_bits(isa), want, "{isa}");
+        }
+    }
+}

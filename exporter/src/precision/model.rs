@@ -1,0 +1,203 @@
+//! A finished model, opened again: its nodes, constants, and which node reads what.
+
+use crate::{
+    Error, Exported, Result,
+    onnx::{
+        ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
+        type_proto,
+    },
+};
+use prost::Message as _;
+use stage1_core::artifact::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A model in the making.
+#[derive(Clone)]
+pub(super) struct Model {
+    pub(super) proto: ModelProto,
+}
+
+/// A product of a value with a constant matrix, of the backbone: the head is small and stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layer {
+    /// The node's name.
+    pub(super) name: String,
+    /// The value that is multiplied, [..., inputs].
+    pub(super) input: String,
+    /// The product, [..., outputs].
+    pub(super) output: String,
+    /// The constant, `[inputs, outputs]`.
+    pub(super) weight: String,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+impl Model {
+    pub(super) fn read(model: &Exported) -> Result<Self> {
+        let proto = ModelProto::decode(model.model.as_slice()).map_err(|error| Error::Form {
+            reason: error.to_string(),
+        })?;
+        if model.data.is_some() {
+            return Err(Error::Form {
+                reason: "its weights lie outside of it".to_owned(),
+            });
+        }
+        if proto.graph.is_none() {
+            return Err(Error::Form {
+                reason: "it has no graph".to_owned(),
+            });
+        }
+        Ok(Self { proto })
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.proto.encode_to_vec()
+    }
+
+    pub(super) fn finish(self) -> Exported {
+        let model = self.bytes();
+        Exported {
+            data: None,
+            digest: Digest::of_bytes(&model),
+            model,
+        }
+    }
+
+    pub(super) fn nodes(&self) -> &[NodeProto] {
+        &self.graph().node
+    }
+
+    pub(super) fn graph(&self) -> &crate::onnx::GraphProto {
+        self.proto.graph.as_ref().expect("checked on reading")
+    }
+
+    pub(super) fn graph_mut(&mut self) -> &mut crate::onnx::GraphProto {
+        self.proto.graph.as_mut().expect("checked on reading")
+    }
+
+    /// Constants by name, with their place.
+    pub(super) fn constants(&self) -> BTreeMap<String, usize> {
+        let named = |(i, tensor): (usize, &TensorProto)| (tensor.name().to_owned(), i);
+        self.graph()
+            .initializer
+            .iter()
+            .enumerate()
+            .map(named)
+            .collect()
+    }
+
+    /// The float32 values of a constant; none if it is of another type.
+    pub(super) fn values(&self, place: usize) -> Option<Vec<f32>> {
+        let tensor = &self.graph().initializer[place];
+        if tensor.data_type() != i32::from(DataType::Float) {
+            return None;
+        }
+        let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        Some(tensor.raw_data().chunks_exact(4).map(value).collect())
+    }
+
+    pub(super) fn set_values(&mut self, place: usize, values: &[f32]) {
+        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.graph_mut().initializer[place].raw_data = Some(raw);
+    }
+
+    pub(super) fn add_constant(&mut self, name: &str, kind: DataType, shape: &[i64], raw: Vec<u8>) {
+        self.graph_mut()
+            .initializer
+            .push(constant(name, kind, shape, raw));
+    }
+
+    /// The nodes that read a value.
+    pub(super) fn readers(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut readers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (i, node) in self.nodes().iter().enumerate() {
+            for input in node.input.iter().collect::<BTreeSet<_>>() {
+                readers.entry(input.clone()).or_default().push(i);
+            }
+        }
+        readers
+    }
+
+    /// The backbone's linear layers, in the order of the graph.
+    pub(super) fn layers(&self) -> Vec<Layer> {
+        let constants = self.constants();
+        let layer = |node: &NodeProto| {
+            let [input, weight] = &node.input[..] else {
+                return None;
+            };
+            let is_head = node.name().starts_with("head.") || node.name().starts_with("logits");
+            if node.op_type() != "MatMul" || is_head || constants.contains_key(input) {
+                return None;
+            }
+            let tensor = &self.graph().initializer[*constants.get(weight)?];
+            let [inputs, outputs] = tensor.dims[..] else {
+                return None;
+            };
+            Some(Layer {
+                name: node.name().to_owned(),
+                input: input.clone(),
+                output: node.output[0].clone(),
+                weight: weight.clone(),
+                inputs: usize::try_from(inputs).ok()?,
+                outputs: usize::try_from(outputs).ok()?,
+            })
+        };
+        self.nodes().iter().filter_map(layer).collect()
+    }
+
+    /// The name of the first output.
+    pub(super) fn output(&self) -> Result<String> {
+        let first = self.graph().output.first();
+        let name = first.map(|info| info.name().to_owned());
+        name.ok_or_else(|| Error::Form {
+            reason: "it has no output".to_owned(),
+        })
+    }
+
+    /// Makes float32 values outputs, beside those that are.
+    pub(super) fn with_outputs(&self, names: &BTreeSet<String>) -> Self {
+        let mut model = self.clone();
+        let known: BTreeSet<String> = self
+            .graph()
+            .output
+            .iter()
+            .map(|info| info.name().to_owned())
+            .collect();
+        let tensor = type_proto::Tensor {
+            elem_type: Some(DataType::Float.into()),
+            shape: None,
+        };
+        let info = |name: &String| ValueInfoProto {
+            name: Some(name.clone()),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor.clone())),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        };
+        let further = names.difference(&known).map(info);
+        model.graph_mut().output.extend(further);
+        model
+    }
+}
+
+pub(super) fn constant(name: &str, kind: DataType, shape: &[i64], raw: Vec<u8>) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(kind.into()),
+        dims: shape.to_vec(),
+        raw_data: Some(raw),
+        ..TensorProto::default()
+    }
+}
+
+/// A node with one output, which has the node's name.
+pub(super) fn node(op: &str, name: &str, inputs: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: Some(op.to_owned()),
+        name: Some(name.to_owned()),
+        input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+        output: vec![name.to_owned()],
+        ..NodeProto::default()
+    }
+}
