@@ -1,6 +1,6 @@
 //! From a plan and val_calib to a policy and its certificate.
 
-use crate::calibrate;
+use crate::calibrate::{self, Selection};
 use crate::certify::{Certification, Certified, certify_jointly, certify_variant};
 use crate::error::Result;
 use crate::rows::CalibRows;
@@ -22,6 +22,8 @@ pub enum PolicyFit {
         policy: Policy,
         /// See [`certificate`] for its document.
         certified: Certified,
+        /// How the family of the reported probability was chosen; none where the configuration names one.
+        selection: Option<Selection>,
     },
     /// No policy: ready to be saved as `not-certified.json`.
     NotCertified(NotCertified),
@@ -97,7 +99,11 @@ fn fit(
     );
     policy.calibrator_fallback = fit.fallback;
     policy.splits_digest = plan.splits_digest;
-    Ok(PolicyFit::Certified { policy, certified })
+    Ok(PolicyFit::Certified {
+        policy,
+        certified,
+        selection: fit.selection,
+    })
 }
 
 /// What a certificate records beside the evidence.
@@ -281,7 +287,10 @@ mod tests {
         for make in [multi_set, binary_set] {
             let set = make(2000, 2);
             let (plan, _, fit) = calibrated(&make(2000, 1), &set);
-            let PolicyFit::Certified { policy, certified } = fit else {
+            let PolicyFit::Certified {
+                policy, certified, ..
+            } = fit
+            else {
                 panic!("{fit:?}")
             };
             policy.validate().unwrap();

@@ -54,7 +54,7 @@
 //! let calib = CalibRows::new(&rows(200), seed)?;
 //! let plan = plan(&select, calib.size().units, &Target::new(0.05, 0.1), None)?;
 //! match fit_policy(&plan, &calib, CalibratorChoice::Auto)? {
-//!     PolicyFit::Certified { policy, certified } => {
+//!     PolicyFit::Certified { policy, certified, .. } => {
 //!         assert!(certified.upper_bound <= 0.05);
 //!         assert_eq!(policy.decide(&[9.9, 0.0, 0.0])?.outcome, Outcome::Answer { label: 0 });
 //!     }

@@ -437,7 +437,10 @@ mod tests {
         let select = SelectRows::new(select, 1).unwrap();
         let plan = plan(&select, shape(calib), target, None).unwrap();
         let fit = fit_policy(&plan, &rows, CalibratorChoice::Auto).unwrap();
-        let PolicyFit::Certified { policy, certified } = fit else {
+        let PolicyFit::Certified {
+            policy, certified, ..
+        } = fit
+        else {
             panic!("{fit:?}")
         };
         let ledger = LedgerState::Unknown {

@@ -9,7 +9,7 @@ use super::{Fit, family};
 use crate::counter::bits;
 use crate::rows::Labelled;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stage1_core::config::CalibratorChoice;
 use stage1_core::policy::{Calibrator, Fallback};
 
@@ -23,7 +23,7 @@ const MOST_LOGITS: usize = 1 << 24;
 /// How `auto` chose: `folds`-fold cross-validation, by unit, of the mean negative log-likelihood. Of all candidates that
 /// are at most one standard error *of the difference* worse than the best, the simplest is taken: the candidates are
 /// judged on the same rows, so that what one of them finds hard and the others too says nothing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// Rows that the family was chosen on; the chosen one was fitted to all rows.
     pub rows: usize,
@@ -36,7 +36,7 @@ pub struct Selection {
 }
 
 /// One family and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The family.
     pub choice: CalibratorChoice,
@@ -47,7 +47,7 @@ pub struct Candidate {
 }
 
 /// Cross-validated negative log-likelihood in nats per row, with standard errors by unit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Mean.
     pub mean: f64,
@@ -60,7 +60,7 @@ pub struct Score {
 }
 
 /// Whether a candidate was chosen, or why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {

@@ -116,7 +116,7 @@ proptest! {
         let (plan, fit) = fitted_for(&target, &select, &calib);
         prop_assert_eq!(plan.calib_units, shape.units);
         let (calib, answered) = match fit {
-            PolicyFit::Certified { policy, certified } => {
+            PolicyFit::Certified { policy, certified, .. } => {
                 let circumstances = Circumstances::new(LedgerState::Unknown { reason: String::new() }, None);
                 let mut certificate = certificate(&plan, &policy, &certified, circumstances);
                 prop_assert!(certificate.validate().is_ok());
@@ -139,7 +139,7 @@ proptest! {
     fn what_is_certified_was_tested(set in logit_sets()) {
         let (select, calib) = halves(&set);
         let (plan, fit) = fitted(&select, &calib);
-        if let PolicyFit::Certified { policy, certified } = fit {
+        if let PolicyFit::Certified { policy, certified, .. } = fit {
             prop_assert!(certified.step.p_value <= plan.level);
             prop_assert!(certified.step.candidate >= plan.starts[0]);
             prop_assert_eq!(policy.threshold, plan.candidates[certified.step.candidate].threshold);

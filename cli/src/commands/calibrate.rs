@@ -5,8 +5,14 @@ use crate::{
     steps::{self, Run, calibrate::Outcome, export},
 };
 use anyhow::{Context, ensure};
+use serde::Serialize;
 use serde_json::json;
-use stage1_core::{bundle::FP32, certificate::FlipBounds, config::VariantPrecision};
+use stage1_calibration::calibrate::Selection;
+use stage1_core::{
+    bundle::{Bundle, FP32},
+    certificate::{Certificate, FlipBounds},
+    config::VariantPrecision,
+};
 use std::path::Path;
 
 pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answer> {
@@ -31,7 +37,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     match outcome {
         Outcome::Certified(bundle) => {
             let text = steps::report::read(&run.config, &args.variant)?.text();
-            output.answer(&bundle.certificate(&args.variant)?, &text)?;
+            output.answer(&Certified::read(&run, &bundle, &args.variant)?, &text)?;
             Ok(Answer::Yes)
         }
         Outcome::NotCertified(refusal) => {
@@ -44,6 +50,27 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
             output.answer(&document, &withheld(&args.variant, &flips))?;
             Ok(Answer::No)
         }
+    }
+}
+
+/// The certificate, and how its policy's calibrator was chosen.
+#[derive(Serialize)]
+struct Certified {
+    #[serde(flatten)]
+    certificate: Certificate,
+    /// None unless by `auto`.
+    calibrator_selection: Option<Selection>,
+}
+
+impl Certified {
+    fn read(run: &Run, bundle: &Bundle, variant: &str) -> anyhow::Result<Self> {
+        let certificate = bundle
+            .certificate(variant)?
+            .with_context(|| format!("{} lost its certificate", bundle.dir().display()))?;
+        Ok(Self {
+            calibrator_selection: steps::report::selection(&run.config, variant, &certificate),
+            certificate,
+        })
     }
 }
 

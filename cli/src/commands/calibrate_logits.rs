@@ -67,7 +67,11 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .collect::<Result<_, _>>()?;
     let all: Vec<&CalibRows> = std::iter::once(&calib).chain(&others).collect();
     let finding = match fit_policy_jointly(&plan, &all, settings.calibrator)? {
-        PolicyFit::Certified { policy, certified } => {
+        PolicyFit::Certified {
+            policy,
+            certified,
+            selection,
+        } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
             record.conclude(attempt, Some(digest))?;
             let certificate = certificate(
@@ -81,6 +85,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
             Finding::Certified {
                 policy,
                 certificate,
+                calibrator_selection: selection,
             }
         }
         PolicyFit::NotCertified(not_certified) => {

@@ -1,6 +1,10 @@
 //! Certifies a threshold through the deployed session: plan on val_select, ledger, then val_calib.
 
-use super::{Run, scoring, split::Splits};
+use super::{
+    Run, scoring,
+    selection::{self, CalibratorRecord},
+    split::Splits,
+};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
@@ -223,7 +227,11 @@ fn attempt(
         Origin::Float32(of) => fit_variant(&plan, of.threshold, &rows, calibrator)?,
     };
     match fit {
-        PolicyFit::Certified { policy, certified } => {
+        PolicyFit::Certified {
+            policy,
+            certified,
+            selection,
+        } => {
             let mut circumstances =
                 Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
             circumstances.variants = certified_with(&Bundle::open(&dir)?, variant);
@@ -231,6 +239,14 @@ fn attempt(
                 circumstances.flips = Some(of.flips);
             }
             let certificate = certificate(&plan, &policy, &certified, circumstances);
+            // Before the policy: one that is there has its record beside it.
+            let choice = CalibratorRecord {
+                schema_version: CalibratorRecord::SCHEMA_VERSION,
+                policy_digest: certificate.policy_digest,
+                asked: calibrator,
+                selection,
+            };
+            json::save(&choice, &selection::path(&run.config, variant))?;
             let bundle = bundle::attach_policy(&dir, variant, &policy, &certificate)?;
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
             Ok(Outcome::Certified(Box::new(bundle)))

@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod latency;
 pub(crate) mod report;
 pub(crate) mod scoring;
+pub(crate) mod selection;
 pub(crate) mod split;
 pub(crate) mod train;
 pub(crate) mod validate;

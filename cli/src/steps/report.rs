@@ -1,9 +1,14 @@
 //! What a run has found, read from its artifacts: nothing here is computed from images, nothing is made up.
 
-use super::{latency::Latency, scoring};
+use super::{
+    latency::Latency,
+    scoring,
+    selection::{self, CalibratorRecord},
+};
 use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
+    calibrate::Selection,
     metrics::{self, Metric, Predictions},
     verdict::{Check, Observed, Validation, Verdict},
 };
@@ -43,6 +48,8 @@ pub(crate) struct Report {
     /// Images that can't be decoded and were skipped, of the splits that were scored.
     left_out: BTreeMap<Split, u64>,
     calibration: Calibration,
+    /// How the family of the reported probability was chosen; none unless by `auto`.
+    calibrator_selection: Option<Selection>,
     validation: Option<Validation>,
     latency: Option<Latency>,
     calib_ledger: LedgerState,
@@ -138,6 +145,10 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         variants: summaries(&bundle)?,
         all_answered,
         left_out,
+        calibrator_selection: match &calibration {
+            Calibration::Certified(certificate) => selection(config, variant, certificate),
+            Calibration::NotCertified(_) => None,
+        },
         calibration,
         validation,
         latency,
@@ -167,6 +178,16 @@ fn calibration(config: &Config, bundle: &Bundle, variant: &str) -> anyhow::Resul
     }
     let (refusal, _) = json::load(&super::calibrate::refusal_path(config, variant))?;
     Ok(Calibration::NotCertified(Box::new(refusal)))
+}
+
+/// How `auto` chose the calibrator of the policy that `certificate` is about.
+pub(crate) fn selection(
+    config: &Config,
+    variant: &str,
+    certificate: &Certificate,
+) -> Option<Selection> {
+    let is_about = |r: &CalibratorRecord| r.policy_digest == certificate.policy_digest;
+    matching(&selection::path(config, variant), is_about)?.selection
 }
 
 /// A document of the run, if it is there and about this very bundle.
@@ -293,6 +314,9 @@ impl Report {
             }
             Calibration::NotCertified(refusal) => refused_rows(refusal, &mut rows),
         }
+        if let Some(selection) = &self.calibrator_selection {
+            selection_rows(selection, &mut rows);
+        }
         if let Some(validation) = &self.validation {
             verdict_rows(validation, &mut rows);
         }
@@ -361,6 +385,12 @@ fn flip_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         let rate = count as f64 / flips.rows.max(1) as f64;
         rows.push((what, percent(rate), note));
     }
+}
+
+fn selection_rows(selection: &Selection, rows: &mut Vec<Row>) {
+    let (chosen, how) = selection::heading(selection);
+    rows.push(("reported probability", chosen, how));
+    rows.extend(selection::lines(selection).map(|(name, note)| ("", name, note)));
 }
 
 type Row = (&'static str, String, String);

@@ -67,8 +67,30 @@ fn rows_without_splits_are_divided_and_that_is_said() {
     let policy: Value = serde_json::from_str(&cli.read("mine-policy/policy.json")).unwrap();
     assert_eq!(policy, document["policy"]);
 
+    let selection = &document["calibrator_selection"];
+    assert_eq!(
+        (&selection["rows"], &selection["folds"]),
+        (&json!(1000), &json!(5))
+    );
+    let candidates = selection["candidates"].as_array().unwrap();
+    let families: Vec<_> = candidates.iter().map(|c| &c["choice"]).collect();
+    assert_eq!(families, ["none", "ts_mix", "svs", "sms"]);
+    let chosen: Vec<_> = candidates
+        .iter()
+        .filter(|c| c["verdict"]["kind"] == "chosen")
+        .collect();
+    assert_eq!(chosen.len(), 1, "{selection}");
+    assert_eq!(
+        chosen[0]["choice"], policy["calibrator"]["kind"],
+        "{selection}"
+    );
+
     let text = calibrate(&cli, &["mine.csv", "--out", "text"]);
     for part in [
+        "chosen by 5-fold cross-validation on 1000 independent rows",
+        "NLL 0.",
+        " ± ",
+        ": chosen",
         "certified: answers are wrong at a rate of at most 5 % with confidence 90 %",
         "answered",
         "NLL",

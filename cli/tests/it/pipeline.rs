@@ -187,6 +187,15 @@ fn one_command_makes_a_certified_bundle_that_answers() {
         assert!(project.cli.path("a").join(artifact).is_file(), "{artifact}");
     }
 
+    // How the reported probability's family was chosen is told by each command.
+    let selection = &report["calibrator_selection"];
+    assert_eq!(selection["candidates"][0]["choice"], "none", "{selection}");
+    let again = project.stage1("calibrate", "a", &["--json"]);
+    assert_eq!(again.code, 0, "{again}");
+    assert_eq!(&again.json()["calibrator_selection"], selection, "{again}");
+    let text = project.stage1("report", "a", &[]);
+    assert!(text.stdout.contains("reported probability"), "{text}");
+
     let bundle = project.cli.path("a/bundle").display().to_string();
     let image = project.cli.path("images/red/00.png").display().to_string();
     let broken = project.cli.path("broken.png");

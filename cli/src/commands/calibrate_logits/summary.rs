@@ -1,8 +1,12 @@
 //! What a calibration found, for people and as JSON.
 
 use super::division::{Division, How};
+use crate::steps::selection;
 use serde::Serialize;
-use stage1_calibration::metrics::{Metric, Predictions, compute};
+use stage1_calibration::{
+    calibrate::Selection,
+    metrics::{Metric, Predictions, compute},
+};
 use stage1_core::{
     certificate::{
         Certificate, Claim, Constraint, NotCertified, NotCertifiedReason, Plan, SampleSize,
@@ -27,6 +31,8 @@ pub(super) enum Finding {
     Certified {
         policy: Policy,
         certificate: Certificate,
+        /// None unless by `auto`.
+        calibrator_selection: Option<Selection>,
     },
     NotCertified(NotCertified),
 }
@@ -90,7 +96,8 @@ impl Summary {
             Finding::Certified {
                 policy,
                 certificate,
-            } => self.certified(policy, certificate, &mut out),
+                calibrator_selection,
+            } => self.certified(policy, certificate, calibrator_selection.as_ref(), &mut out),
             Finding::NotCertified(not) => self.not_certified(not, &mut out),
         };
         written.expect("writing to a string can't fail");
@@ -101,6 +108,7 @@ impl Summary {
         &self,
         policy: &Policy,
         certificate: &Certificate,
+        choice: Option<&Selection>,
         out: &mut String,
     ) -> std::fmt::Result {
         let Certificate {
@@ -132,6 +140,7 @@ impl Summary {
         ignores_groups(*calib, out)?;
         line(out, "answer when", &rule(policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
+        choice.map_or(Ok(()), |choice| chosen(choice, out))?;
         line(out, "attempt", &certificate.attempt.to_string())?;
         line(
             out,
@@ -275,6 +284,16 @@ impl Quality {
             ece: value("ece"),
         }
     }
+}
+
+/// The families that `auto` compared.
+fn chosen(selection: &Selection, out: &mut String) -> std::fmt::Result {
+    let (name, how) = selection::heading(selection);
+    line(out, "", &format!("{name}, {how}"))?;
+    for (name, note) in selection::lines(selection) {
+        line(out, "", &format!("  {name:<12}{note}"))?;
+    }
+    Ok(())
 }
 
 fn ignores_groups(calib: SampleSize, out: &mut String) -> std::fmt::Result {
