@@ -1,4 +1,43 @@
 //! The planned tests on val_calib, and what comes of them.
+//!
+//! # What is promised
+//!
+//! A threshold is *rejected* when val_calib refutes "its risk is above α": for errors among answers, k wrong ones of n are
+//! so few that P(Bin(n, α) ≤ k) ≤ level (Clopper & Pearson 1934). Testing in an order that was fixed beforehand, to the
+//! first failure, keeps the chance of a wrong rejection at the level without a price for the number of thresholds
+//! ("Learn then Test", Angelopoulos et al. 2021, 2110.01052). Of the rejected ones the one that answers most is taken.
+//!
+//! - *Units.* n counts independent draws, never rows of one group: see [`rows`](crate::rows) for the two ways.
+//! - *Attempts.* The level is the plan's: δ for a single attempt, δ/(j(j + 1)) for attempt j of those that are paid for.
+//! - *Not promised.* Anything about a class that isn't a constraint, about deferred images, or about images drawn otherwise.
+//!   The upper bound of a threshold is for that threshold alone, not for the lowest bound among several.
+//!
+//! ```
+//! use stage1_calibration::certify::{Certification, certify};
+//! use stage1_calibration::plan::{Target, plan};
+//! use stage1_calibration::rows::{CalibRows, SelectRows, shape};
+//! use stage1_core::certificate::UnitRule;
+//! use stage1_core::logits::LogitSet;
+//!
+//! // 40 patients with five images each: all images of a patient are right. 200 rows, but only 40 independent draws.
+//! let rows = |first: u64| LogitSet {
+//!     classes: 3,
+//!     logits: (0..200).flat_map(|i| [5.0 + (i % 7) as f32, 0.0, 0.0]).collect(),
+//!     labels: vec![0; 200],
+//!     ids: (0..200).map(|i| format!("{}.png", first + i)).collect(),
+//!     units: Some((0..200).map(|i| (first + i) / 5).collect()),
+//!     ..LogitSet::default()
+//! };
+//! let select = SelectRows::new(&rows(0), 7)?;
+//! let calib = CalibRows::new(&rows(200), 7)?;
+//! let plan = plan(&select, shape(&rows(200)), &Target::new(0.05, 0.1), None)?;
+//! let Certification::NotCertified(not) = certify(&plan, &calib)? else { panic!("40 draws are too few") };
+//! assert_ne!(not.calib.rule, UnitRule::Rows);
+//! assert_eq!((not.calib.rows, not.calib.units), (200, 40));
+//! // 0.95^45 ≤ 0.1: it takes 45 answers of different patients without an error.
+//! assert!(not.needed_answered_if_no_error >= 45);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::binomial;
 use crate::error::{Error, Result};

@@ -18,7 +18,8 @@
 //! - *Several sessions.* A certificate belongs to the session that made the logits. Another precision or provider gets its
 //!   own ([`certify::certify_variant`]), or all get one together ([`certify::certify_jointly`]). V certificates on one
 //!   val_calib hold together with confidence 1 − V·δ; picking one by its certified coverage needs δ/V.
-//! - *Shift.* Nothing here notices that images have changed.
+//! - *Shift.* A certificate is about images drawn like those of val_calib, and doesn't notice when others come. [`monitor`]
+//!   can raise an alarm then, which withdraws no certificate and makes no new one.
 //!
 //! # The order of things
 //!

@@ -3,6 +3,17 @@
 //!
 //! The point probability is Loader's saddle-point form ("Fast and accurate computation of binomial probabilities",
 //! 2000); a tail is that times a sum of term ratios, added from its largest end.
+//!
+//! Bounds and p-values are two views of one test (Clopper & Pearson 1934): the upper bound of the error rate is the largest
+//! rate that the counts don't refute. They hold for independent draws and for one threshold that was fixed beforehand.
+//!
+//! ```
+//! use stage1_calibration::binomial::upper_bound;
+//!
+//! // No error among 45 answers bounds the error rate by 5 % with confidence 90 %; among 44 it doesn't.
+//! assert!(upper_bound(0, 45, 0.1) <= 0.05);
+//! assert!(upper_bound(0, 44, 0.1) > 0.05);
+//! ```
 
 mod counts;
 mod interval;
