@@ -18,7 +18,7 @@ impl Config {
         })?;
         let document = serde_saphyr::from_str(&text).map_err(|error| Error::Yaml {
             path: path.to_owned(),
-            reason: error.to_string(),
+            reason: error.render_with_formatter(&serde_saphyr::UserMessageFormatter),
         })?;
         Self::from_document(document, &path.display().to_string(), overrides)
     }
@@ -709,8 +709,9 @@ backbone: {path: weights}
                 &[],
                 "at `phase`: unknown variant `gate`, expected `baseline` or `peft`",
             ),
-            ("train: {learning_rate: .nan}", &[], "non-finite float"),
+            ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),
+            ("seed: 1\nseed: 2", &[], "duplicate mapping key `seed` is not allowed here\n"),
         ];
         for (extra, overrides, want) in cases {
             let message = load(extra, overrides).unwrap_err().to_string();
