@@ -1,7 +1,10 @@
 //! What can be said on the command line.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use stage1_core::config::{AnyBatch, BatchSize};
+use stage1_core::{
+    config::{AnyBatch, BatchSize},
+    preprocess::PixelFormat,
+};
 use std::path::PathBuf;
 
 /// From a folder of labelled images to a certified classifier.
@@ -129,6 +132,14 @@ pub(crate) struct ExportArgs {
     /// --backbone]
     #[arg(long, value_name = "dynamic|N", value_parser = batch_size)]
     pub(crate) batch: Option<BatchSize>,
+    /// How the model takes pictures: normalised planes, or grey levels as decoders deliver them, which it normalises by
+    /// itself (with --backbone: by ImageNet's mean and deviation) [default: `export.input` of the configuration, float32
+    /// with --backbone]
+    #[arg(long, value_enum)]
+    pub(crate) input: Option<PictureInput>,
+    /// What the bundle's models are made for [default: `export.target` of the configuration]
+    #[arg(long, value_enum, conflicts_with = "backbone")]
+    pub(crate) target: Option<ExportTarget>,
     /// Show nodes by type, parameters, FLOPs per image, bytes, and what was folded: of the export just made, or, with a path,
     /// of an ONNX file or a bundle that is there
     #[arg(long, value_name = "FILE|BUNDLE", num_args = 0..=1)]
@@ -157,6 +168,30 @@ pub(crate) enum Precision {
     Fp16,
     /// Linear layers in integers of 8 bits, with ranges from training images
     Int8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PictureInput {
+    /// [N, 3, H, W], normalised
+    Float32,
+    /// [N, H, W, 3], grey levels
+    Uint8,
+}
+
+impl PictureInput {
+    pub(crate) fn format(self) -> PixelFormat {
+        match self {
+            Self::Float32 => PixelFormat::Float32,
+            Self::Uint8 => PixelFormat::Uint8,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportTarget {
+    Portable,
+    /// fp16 keeps the attention's scores in fp32; there is no int8
+    Tensorrt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

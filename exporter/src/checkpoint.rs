@@ -1,5 +1,5 @@
 use crate::{
-    Error, Exported, Form, Result,
+    Error, Exported, Form, Input, Result,
     backbone::Backbone,
     graph::{Axis, Graph},
     head::Head,
@@ -8,6 +8,7 @@ use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
     checkpoint::Checkpoint,
     model::Weights,
+    preprocess::{PixelFormat, PreprocessSpec},
 };
 use std::collections::BTreeMap;
 
@@ -33,7 +34,8 @@ pub fn export_classifier(
 /// As [`export_classifier`], laid out as asked for.
 ///
 /// # Errors
-/// As [`export_classifier`].
+/// As [`export_classifier`]; [`Error::Preprocess`] when the checkpoint's pictures aren't whole grey levels and the form's
+/// are; [`Error::Normalisation`] when the form has another normalisation.
 pub fn export_classifier_as(
     checkpoint: &Checkpoint,
     head: &TensorFile,
@@ -42,6 +44,7 @@ pub fn export_classifier_as(
     form: &Form,
 ) -> Result<Exported> {
     check_backbone(checkpoint, weights)?;
+    check_input(&checkpoint.preprocess, form.input)?;
     let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
     let mut graph = Graph::of_form(
         "stage1_classifier",
@@ -49,8 +52,9 @@ pub fn export_classifier_as(
         4 * weights.spec().parameter_count(),
     );
     let size = checkpoint.preprocess.output_size();
-    let backbone = Backbone::write(&mut graph, weights, size, checkpoint.head.features.into())?;
-    let features = backbone.features(&mut graph, checkpoint.head.features);
+    let features = checkpoint.head.features;
+    let backbone = Backbone::write(&mut graph, weights, size, form.input, features.into())?;
+    let features = backbone.features(&mut graph, features);
     let logits = head.logits(&mut graph, &features);
     graph.output(
         &logits,
@@ -68,6 +72,19 @@ fn check_backbone(checkpoint: &Checkpoint, weights: &Weights) -> Result<()> {
         return Ok(());
     }
     Err(Error::OtherBackbone { want, got })
+}
+
+/// The model must do with grey levels what the checkpoint's preprocessing does.
+fn check_input(preprocess: &PreprocessSpec, input: Input) -> Result<()> {
+    let Input::Uint8(got) = input else {
+        return Ok(());
+    };
+    preprocess.check_format(PixelFormat::Uint8)?;
+    let want = preprocess.normalisation();
+    match got == want {
+        true => Ok(()),
+        false => Err(Error::Normalisation { want, got }),
+    }
 }
 
 fn properties(checkpoint: &Checkpoint) -> BTreeMap<String, String> {

@@ -30,7 +30,8 @@ pub fn export_embedding_as(
         form,
         4 * weights.spec().parameter_count(),
     );
-    let backbone = Backbone::write(&mut graph, weights, (height, width), Reads::Tokens)?;
+    let size = (height, width);
+    let backbone = Backbone::write(&mut graph, weights, size, form.input, Reads::Tokens)?;
     let tokens = backbone.tokens(&mut graph, "tokens");
     let features = graph.first("features", &tokens);
     let width = Axis::Fixed(backbone.hidden());

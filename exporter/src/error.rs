@@ -2,6 +2,7 @@ use crate::ImportError;
 use stage1_core::{
     artifact::{self, Digest},
     model::ModelError,
+    preprocess::{self, Normalisation},
 };
 
 /// Why there is no exported model, or no verdict on one.
@@ -14,6 +15,19 @@ pub enum Error {
     /// The backbone doesn't allow what was asked, e.g. the image size.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The preprocessing doesn't yield what the model is to take.
+    #[error(transparent)]
+    Preprocess(#[from] preprocess::Error),
+    /// The model would normalise otherwise than the checkpoint's preprocessing.
+    #[error(
+        "the model's input is to be normalised by {got:?}, the checkpoint was trained with {want:?}; give the checkpoint's"
+    )]
+    Normalisation {
+        /// The checkpoint's.
+        want: Normalisation,
+        /// The form's.
+        got: Normalisation,
+    },
     /// The ONNX file to import isn't of the form that can be read.
     #[error(transparent)]
     Import(#[from] ImportError),

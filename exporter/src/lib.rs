@@ -9,6 +9,8 @@
 //!
 //! Weights above 1.5 GB lie in a file beside the model ([`Form`]): protobuf ends at 2 GB.
 //!
+//! Where the form says so, `pixel_values` are uint8 [N, H, W, 3], and the model normalises them itself.
+//!
 //! N is dynamic unless the form fixes it, H and W are fixed: position tables are constants of the graph. The graph consists of primitive
 //! operators in float32; the weights hold what could be folded into them (see `backbone`). The same inputs give the same
 //! bytes.
@@ -39,7 +41,7 @@ mod precision;
 pub use checkpoint::{export_classifier, export_classifier_as};
 pub use embedding::{export_embedding, export_embedding_as};
 pub use error::{Error, Result};
-pub use form::Form;
+pub use form::{Form, Input};
 pub use graph::{Exported, ExternalData};
 pub use import::{ImportError, ImportReport, TorchError, import};
 pub use inspect::{Inspection, inspect};

@@ -4,12 +4,14 @@ use crate::{Error, Result};
 use stage1_core::{
     artifact::{self, Document as _, tensors::TensorFile},
     bundle::Parity,
+    preprocess::Normalisation,
 };
 use std::ops::Range;
 
 /// What runs a model: the command line implements it with ONNX Runtime.
 pub trait Session {
-    /// Logits [N, K], row-major, of `pixel_values` with shape [N, 3, H, W].
+    /// Logits [N, K], row-major, of normalised `pixel_values` with shape [N, 3, H, W]. A model that takes grey levels is given
+    /// those that the values were made of: refuse values that were made of none.
     ///
     /// # Errors
     /// The session's own.
@@ -39,8 +41,9 @@ impl Default for Tolerances {
 }
 
 /// Runs the images of `reference.safetensors` (`pixel_values` [n, 3, H, W], `logits` [n, K]) alone and in batches of
-/// several sizes, orders and neighbours (among them images of one extreme value each, which a batch-wide quantisation
-/// range would follow), and compares every result with the reference and with that of the image alone.
+/// several sizes, orders and neighbours (among them black and white ones, which a batch-wide quantisation
+/// range would follow), and compares every result with the reference and with that of the image alone. `normalisation` is
+/// what made `pixel_values` of grey levels: it tells what black and white are.
 ///
 /// [`Parity::passed`] is the verdict; it is the caller who acts on it.
 ///
@@ -50,6 +53,7 @@ impl Default for Tolerances {
 pub fn parity(
     session: &mut dyn Session,
     reference: &TensorFile,
+    normalisation: Normalisation,
     tolerances: Tolerances,
 ) -> Result<Parity> {
     check_tolerances(tolerances)?;
@@ -57,6 +61,7 @@ pub fn parity(
     let mut runner = Runner {
         session,
         reference: &reference,
+        extremes: [0.0, 255.0].map(|level| normalisation.apply([level; 3])),
     };
     let mut alone = Vec::new();
     for image in 0..reference.images {
@@ -164,7 +169,7 @@ impl Reference {
         };
         let (shape, pixels) = file.f32("pixel_values")?;
         let (logits_shape, logits) = file.f32("logits")?;
-        let [images, channels, height, width] = shape[..] else {
+        let [images, channels @ 3, height, width] = shape[..] else {
             return Err(wrong("pixel_values", &shape, "[n, 3, height, width]").into());
         };
         match logits_shape[..] {
@@ -216,6 +221,8 @@ fn arg_max(row: &[f32]) -> Option<usize> {
 struct Runner<'a> {
     session: &'a mut dyn Session,
     reference: &'a Reference,
+    /// A black and a white pixel.
+    extremes: [[f32; 3]; 2],
 }
 
 impl Runner<'_> {
@@ -252,8 +259,11 @@ impl Runner<'_> {
         for (place, image) in batch.iter().enumerate() {
             match image {
                 Some(image) => pixels.extend_from_slice(self.reference.image(*image)),
-                // About as dark and as bright as a normalised pixel gets.
-                None => pixels.extend(vec![[-2.5, 2.8][place % 2]; size]),
+                None => {
+                    for value in self.extremes[place % 2] {
+                        pixels.extend(vec![value; size / 3]);
+                    }
+                }
             }
         }
         pixels

@@ -1,5 +1,8 @@
 use crate::{Difference, InitError};
-use stage1_core::{artifact, bundle, preprocess};
+use stage1_core::{
+    artifact, bundle,
+    preprocess::{self, NotLevels},
+};
 use std::path::PathBuf;
 
 /// What can go wrong between a bundle and a decision. An image that can't be judged isn't one of these: it gets a record.
@@ -72,6 +75,14 @@ pub enum Error {
         got: String,
         /// Expected.
         want: String,
+    },
+    /// A model of grey levels was given values that aren't.
+    #[error("{model}: it takes grey levels, and {source}")]
+    Levels {
+        /// The model.
+        model: String,
+        /// The first such value.
+        source: NotLevels,
     },
     /// The bundle names the classes otherwise than its model, which the certificate covers.
     #[error("{}: bundle.json has the labels {got}, its model was exported with {want}; put the original bundle.json back", dir.display())]

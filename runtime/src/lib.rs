@@ -31,6 +31,7 @@ mod init;
 mod isa;
 mod native;
 mod pipeline;
+mod pixels;
 mod predictor;
 mod scorer;
 mod search;

@@ -1,9 +1,13 @@
 //! Files to model inputs, decoded on all cores while the model runs on the images before.
 
-use crate::{Error, Result, Timings};
+use crate::{
+    Error, Result, Timings,
+    pixels::{Pixel, Pixels},
+};
 use rayon::{ThreadPool, prelude::*};
 use stage1_core::preprocess::{
-    self, DecodeError, Limits, PreprocessSpec, Preprocessor, decode, decode_file,
+    self, DecodeError, Limits, PixelFormat, PreprocessSpec, Preprocessor, RgbImage, decode,
+    decode_file,
 };
 use std::{
     path::{Path, PathBuf},
@@ -33,22 +37,31 @@ pub(crate) struct Slot {
     pub(crate) timings: Timings,
 }
 
-/// Some images in order, and the pixels of the good ones, `[n, 3, height, width]`.
+/// Some images in order, and the pixels of the good ones.
 pub(crate) struct Chunk {
     pub(crate) slots: Vec<Slot>,
-    pub(crate) pixels: Vec<f32>,
+    pub(crate) pixels: Pixels,
 }
 
 /// Decodes and preprocesses.
 pub(crate) struct Pipeline {
     pool: ThreadPool,
     spec: Arc<PreprocessSpec>,
+    format: PixelFormat,
     limits: Limits,
     one: Preprocessor,
 }
 
 impl Pipeline {
-    pub(crate) fn new(spec: PreprocessSpec, limits: Limits, threads: usize) -> Result<Self> {
+    /// # Errors
+    /// [`Error::Preprocess`] when the spec isn't valid or doesn't yield pictures of this format; [`Error::Threads`].
+    pub(crate) fn new(
+        spec: PreprocessSpec,
+        format: PixelFormat,
+        limits: Limits,
+        threads: usize,
+    ) -> Result<Self> {
+        spec.check_format(format)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("stage1-decode-{i}"))
@@ -58,19 +71,23 @@ impl Pipeline {
             pool,
             one: Preprocessor::new(spec.clone())?,
             spec: Arc::new(spec),
+            format,
             limits,
         })
     }
 
     /// The pixels of one image in memory, on the calling thread.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> (Result<Vec<f32>, ImageError>, Timings) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> (Result<Pixels, ImageError>, Timings) {
         let start = Instant::now();
         let decoded = decode(bytes, self.limits);
         let decode = start.elapsed();
         let start = Instant::now();
         let pixels = decoded
             .map_err(ImageError::from)
-            .and_then(|image| Ok(self.one.run(&image)?));
+            .and_then(|image| match self.format {
+                PixelFormat::Float32 => Ok(Pixels::Float32(one(&mut self.one, &image)?)),
+                PixelFormat::Uint8 => Ok(Pixels::Uint8(one(&mut self.one, &image)?)),
+            });
         let preprocess = start.elapsed();
         let timings = Timings {
             decode,
@@ -83,18 +100,56 @@ impl Pipeline {
     /// Begins to decode files, and returns at once.
     pub(crate) fn start(&self, paths: Vec<PathBuf>) -> Receiver<Result<Chunk>> {
         let (sender, receiver) = sync_channel(1);
-        let (spec, limits) = (Arc::clone(&self.spec), self.limits);
+        let (spec, format, limits) = (Arc::clone(&self.spec), self.format, self.limits);
         self.pool.spawn(move || {
+            let chunk = decode_chunk(paths, &spec, format, limits);
             // A receiver that is gone has no use for the chunk.
-            let _ = sender.send(decode_chunk(paths, &spec, limits));
+            let _ = sender.send(chunk);
         });
         receiver
     }
 }
 
-fn decode_chunk(paths: Vec<PathBuf>, spec: &PreprocessSpec, limits: Limits) -> Result<Chunk> {
+fn one<T: Pixel>(
+    preprocessor: &mut Preprocessor,
+    image: &RgbImage,
+) -> Result<Vec<T>, preprocess::Error> {
+    let mut pixels = vec![T::default(); preprocessor.output_len()];
+    T::preprocess(preprocessor, image, &mut pixels)?;
+    Ok(pixels)
+}
+
+fn decode_chunk(
+    paths: Vec<PathBuf>,
+    spec: &PreprocessSpec,
+    format: PixelFormat,
+    limits: Limits,
+) -> Result<Chunk> {
+    Ok(match format {
+        PixelFormat::Float32 => {
+            let (slots, pixels) = decode_all(paths, spec, limits)?;
+            Chunk {
+                slots,
+                pixels: Pixels::Float32(pixels),
+            }
+        }
+        PixelFormat::Uint8 => {
+            let (slots, pixels) = decode_all(paths, spec, limits)?;
+            Chunk {
+                slots,
+                pixels: Pixels::Uint8(pixels),
+            }
+        }
+    })
+}
+
+fn decode_all<T: Pixel>(
+    paths: Vec<PathBuf>,
+    spec: &PreprocessSpec,
+    limits: Limits,
+) -> Result<(Vec<Slot>, Vec<T>)> {
     let image_len = Preprocessor::new(spec.clone())?.output_len();
-    let mut pixels = vec![0.0; paths.len() * image_len];
+    let mut pixels = vec![T::default(); paths.len() * image_len];
     let slots = paths
         .into_par_iter()
         .zip(pixels.par_chunks_mut(image_len))
@@ -107,17 +162,22 @@ fn decode_chunk(paths: Vec<PathBuf>, spec: &PreprocessSpec, limits: Limits) -> R
         )
         .collect::<Vec<_>>();
     close_gaps(&mut pixels, &slots, image_len);
-    Ok(Chunk { slots, pixels })
+    Ok((slots, pixels))
 }
 
-fn fill(preprocessor: &mut Preprocessor, path: PathBuf, limits: Limits, out: &mut [f32]) -> Slot {
+fn fill<T: Pixel>(
+    preprocessor: &mut Preprocessor,
+    path: PathBuf,
+    limits: Limits,
+    out: &mut [T],
+) -> Slot {
     let start = Instant::now();
     let decoded = decode_file(&path, limits);
     let decode = start.elapsed();
     let start = Instant::now();
     let outcome = decoded
         .map_err(ImageError::from)
-        .and_then(|image| Ok(preprocessor.run_into(&image, out)?));
+        .and_then(|image| Ok(T::preprocess(preprocessor, &image, out)?));
     let preprocess = start.elapsed();
     let timings = Timings {
         decode,
@@ -132,7 +192,7 @@ fn fill(preprocessor: &mut Preprocessor, path: PathBuf, limits: Limits, out: &mu
 }
 
 /// Moves the good images' pixels together.
-fn close_gaps(pixels: &mut Vec<f32>, slots: &[Slot], image_len: usize) {
+fn close_gaps<T: Copy>(pixels: &mut Vec<T>, slots: &[Slot], image_len: usize) {
     let mut kept = 0;
     for (i, _) in slots
         .iter()

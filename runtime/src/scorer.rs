@@ -1,6 +1,7 @@
 use crate::{
     Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings, Weights,
     pipeline::{Chunk, Pipeline, Slot, take},
+    pixels::{Pixel, Pixels},
     session::threads,
 };
 use stage1_core::{
@@ -8,7 +9,7 @@ use stage1_core::{
     bundle::{Bundle, FP32, Variant},
     certificate::{BatchMode, Fingerprint},
     logits::Source,
-    preprocess::Limits,
+    preprocess::{Limits, PixelFormat},
     progress::Progress,
 };
 use std::{
@@ -164,6 +165,7 @@ impl Scorer {
         let scorer = Self {
             pipeline: Pipeline::new(
                 bundle.manifest().preprocess.clone(),
+                session.pixels(),
                 options.limits,
                 threads,
             )?,
@@ -218,13 +220,14 @@ impl Scorer {
         }
     }
 
-    /// Raw logits `[n, K]` of normalised inputs `[n, 3, H, W]`, both row-major, in the variant's batches.
+    /// Raw logits `[n, K]` of normalised inputs `[n, 3, H, W]`, both row-major, in the variant's batches. A model that takes
+    /// grey levels gets those that the inputs were made of.
     ///
     /// # Errors
-    /// [`Error::Input`] when the values are no whole number of images; [`Error::Model`] when the model doesn't give one
-    /// logit per label; [`Error::Ort`] when a run fails.
+    /// [`Error::Input`] when the values are no whole number of images; [`Error::Levels`] when a grey level isn't whole;
+    /// [`Error::Model`] when the model doesn't give one logit per label; [`Error::Ort`] when a run fails.
     pub fn logits(&mut self, pixel_values: &[f32]) -> Result<Vec<f32>> {
-        let (height, width) = self.size();
+        let size @ (height, width) = self.size();
         let image_len = 3 * height * width;
         if !pixel_values.len().is_multiple_of(image_len) {
             return Err(Error::Input {
@@ -233,14 +236,34 @@ impl Scorer {
                 want: format!("a multiple of {image_len} (3 x {height} x {width})"),
             });
         }
+        match self.session.pixels() {
+            PixelFormat::Float32 => self.run(pixel_values),
+            PixelFormat::Uint8 => {
+                let normalisation = self.bundle.manifest().preprocess.normalisation();
+                let levels = self.session.levels(pixel_values, size, normalisation)?;
+                self.run(&levels)
+            }
+        }
+    }
+
+    fn run_pixels(&mut self, pixels: &Pixels) -> Result<Vec<f32>> {
+        match pixels {
+            Pixels::Float32(values) => self.run(values),
+            Pixels::Uint8(levels) => self.run(levels),
+        }
+    }
+
+    /// The logits of a whole number of images.
+    fn run<T: Pixel>(&mut self, pixel_values: &[T]) -> Result<Vec<f32>> {
+        let (height, width) = self.size();
+        let image_len = 3 * height * width;
         let classes = self.bundle.manifest().labels.len();
         let mut logits = Vec::with_capacity(pixel_values.len() / image_len * classes);
         for batch in pixel_values.chunks(self.batch * image_len) {
             let n = batch.len() / image_len;
             let output = self.bundle.manifest().output.as_str();
-            let mut outputs = self
-                .session
-                .run_named(batch, [n, 3, height, width], &[output])?;
+            let shape = T::FORMAT.shape(n, height, width);
+            let mut outputs = self.session.run_pixels(batch, shape, &[output])?;
             let tensor = outputs.remove(0);
             if tensor.shape != [n, classes] {
                 return Err(self.contradiction(
@@ -335,7 +358,7 @@ impl Scorer {
         let logits = match pixels {
             Ok(pixels) => {
                 let start = Instant::now();
-                let logits = self.logits(&pixels)?;
+                let logits = self.run_pixels(&pixels)?;
                 timings.inference = start.elapsed();
                 Ok(logits)
             }
@@ -347,7 +370,7 @@ impl Scorer {
     fn score_chunk(&mut self, chunk: Chunk) -> Result<Vec<Scored>> {
         let classes = self.bundle.manifest().labels.len();
         let start = Instant::now();
-        let logits = self.logits(&chunk.pixels)?;
+        let logits = self.run_pixels(&chunk.pixels)?;
         let rows = logits.len() / classes;
         let inference = start.elapsed() / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
         let mut rows = logits.chunks_exact(classes);
@@ -425,19 +448,23 @@ impl Scorer {
     fn check_input(&self) -> Result<()> {
         let want = &self.bundle.manifest().input;
         let input = self.session.input();
-        let fits = |side: Option<usize>, want: usize| side.is_none_or(|side| side == want);
-        if input.name == want.name
-            && fits(input.shape[2], want.height)
-            && fits(input.shape[3], want.width)
-        {
+        let shape = want.pixels.shape(1, want.height, want.width);
+        let mut sides = input.shape.iter().zip(shape).skip(1);
+        let fits = sides.all(|(side, want)| side.is_none_or(|side| side == want));
+        if input.name == want.name && self.session.pixels() == want.pixels && fits {
             return Ok(());
         }
         Err(self.contradiction(
             "input",
-            format!("`{}` {:?}", input.name, input.shape),
             format!(
-                "`{}` of {}x{} pixels, as bundle.json says",
-                want.name, want.height, want.width
+                "`{}` {:?} {:?}",
+                input.name,
+                self.session.pixels(),
+                input.shape
+            ),
+            format!(
+                "`{}` of {}x{} pixels in {:?}, as bundle.json says",
+                want.name, want.height, want.width, want.pixels
             ),
         ))
     }

@@ -1,4 +1,4 @@
-use crate::{Device, Error, Result, cpu_isa, init, native};
+use crate::{Device, Error, Result, cpu_isa, init, native, pixels::Pixel};
 use ort::{
     ep,
     logging::LogLevel,
@@ -8,6 +8,7 @@ use ort::{
 use stage1_core::{
     artifact::{self, Digest},
     certificate::{BatchMode, Fingerprint},
+    preprocess::{Normalisation, PixelFormat},
 };
 use std::{borrow::Cow, collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
 
@@ -32,7 +33,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// A float tensor of the model's interface. A dynamic dimension is `None`.
+/// A tensor of the model's interface. A dynamic dimension is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name.
@@ -61,7 +62,7 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
-/// A model in ONNX Runtime, with one float32 input `[N, 3, H, W]` and float32 outputs.
+/// A model in ONNX Runtime, with one input of pictures in a [`PixelFormat`], and float32 outputs.
 ///
 /// A model whose N is fixed takes any number of images, too: it runs whole batches, of which the last is filled up with its
 /// last image, and the rows of what was filled in are dropped.
@@ -82,6 +83,7 @@ pub struct OrtSession {
     model: String,
     digest: Digest,
     input: TensorInfo,
+    pixels: PixelFormat,
     outputs: Vec<TensorInfo>,
     version: String,
     placement: BTreeMap<String, usize>,
@@ -138,8 +140,10 @@ impl OrtSession {
             .map_err(failed("load the model"))?;
         let placement = native::placement(&session).map_err(failed("tell where nodes run"))?;
         check_placement(&placement, options.device, name)?;
+        let (input, pixels) = only_input(session.inputs(), name)?;
         Ok(Self {
-            input: only_input(session.inputs(), name)?,
+            input,
+            pixels,
             outputs: float_outputs(session.outputs()),
             session,
             device: options.device,
@@ -163,11 +167,70 @@ impl OrtSession {
     /// model.
     ///
     /// # Errors
-    /// [`Error::Input`] when the shape doesn't fit the model or the values; [`Error::Model`] when there is no such float
-    /// output; [`Error::Ort`] when the run fails.
+    /// [`Error::Input`] when the model takes pictures in another format, or the shape doesn't fit the model or the values;
+    /// [`Error::Model`] when there is no such float output; [`Error::Ort`] when the run fails.
     pub fn run_named(
         &mut self,
         pixel_values: &[f32],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
+        self.run_pixels(pixel_values, shape, outputs)
+    }
+
+    /// As [`OrtSession::run_named`], of a model that takes grey levels `[N, H, W, 3]`.
+    ///
+    /// # Errors
+    /// As [`OrtSession::run_named`].
+    pub fn run_bytes(
+        &mut self,
+        levels: &[u8],
+        shape: [usize; 4],
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
+        self.run_pixels(levels, shape, outputs)
+    }
+
+    /// As [`OrtSession::run_named`], of a model in either format: one that takes grey levels gets those that
+    /// `normalisation` made `pixel_values` of.
+    ///
+    /// # Errors
+    /// As [`OrtSession::run_named`], and [`Error::Levels`] when they aren't whole.
+    pub fn run_normalised(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+        normalisation: Normalisation,
+        outputs: &[&str],
+    ) -> Result<Vec<NamedTensor>> {
+        let [images, _, height, width] = shape;
+        match self.pixels {
+            PixelFormat::Float32 => self.run_named(pixel_values, shape, outputs),
+            PixelFormat::Uint8 => {
+                let levels = self.levels(pixel_values, (height, width), normalisation)?;
+                let shape = self.pixels.shape(images, height, width);
+                self.run_bytes(&levels, shape, outputs)
+            }
+        }
+    }
+
+    /// The grey levels `[n, H, W, 3]` behind normalised pictures `[n, 3, H, W]`.
+    pub(crate) fn levels(
+        &self,
+        pixel_values: &[f32],
+        (height, width): (usize, usize),
+        normalisation: Normalisation,
+    ) -> Result<Vec<u8>> {
+        let levels = normalisation.levels(pixel_values, (height * width).max(1));
+        levels.map_err(|source| Error::Levels {
+            model: self.model.clone(),
+            source,
+        })
+    }
+
+    pub(crate) fn run_pixels<T: Pixel>(
+        &mut self,
+        pixel_values: &[T],
         shape: [usize; 4],
         outputs: &[&str],
     ) -> Result<Vec<NamedTensor>> {
@@ -186,15 +249,20 @@ impl OrtSession {
         self.input.shape[0]
     }
 
-    fn run_whole_batches(
+    /// How it takes pictures.
+    pub fn pixels(&self) -> PixelFormat {
+        self.pixels
+    }
+
+    fn run_whole_batches<T: Pixel>(
         &mut self,
-        pixel_values: &[f32],
-        [images, channels, height, width]: [usize; 4],
+        pixel_values: &[T],
+        [images, a, b, c]: [usize; 4],
         outputs: &[&str],
         size: usize,
     ) -> Result<Vec<NamedTensor>> {
-        let image_len = channels * height * width;
-        let shape = [size, channels, height, width];
+        let image_len = a * b * c;
+        let shape = [size, a, b, c];
         let mut all: Vec<NamedTensor> = Vec::new();
         for batch in pixel_values.chunks(size * image_len) {
             let mut batch = Cow::Borrowed(batch);
@@ -225,9 +293,9 @@ impl OrtSession {
         Ok(all)
     }
 
-    fn run_once(
+    fn run_once<T: Pixel>(
         &mut self,
-        pixel_values: &[f32],
+        pixel_values: &[T],
         shape: [usize; 4],
         outputs: &[&str],
     ) -> Result<Vec<NamedTensor>> {
@@ -312,18 +380,27 @@ impl OrtSession {
         }
     }
 
-    fn check_input(&self, values: &[f32], shape: [usize; 4]) -> Result<()> {
+    fn check_input<T: Pixel>(&self, values: &[T], shape: [usize; 4]) -> Result<()> {
         let wrong = |got: String, want: String| Error::Input {
             model: self.model.clone(),
             got,
             want,
         };
+        if T::FORMAT != self.pixels {
+            return Err(wrong(
+                format!("{} values", name_of(T::FORMAT)),
+                describe_pixels(&self.input, self.pixels),
+            ));
+        }
         let fits = |(got, want): (&usize, &Option<usize>)| {
             *got > 0 && want.is_none_or(|want| want == *got)
         };
         let sides = shape[1..].iter().zip(&self.input.shape[1..]);
         if shape[0] == 0 || !sides.into_iter().all(fits) {
-            return Err(wrong(format!("{shape:?}"), describe(&self.input)));
+            return Err(wrong(
+                format!("{shape:?}"),
+                describe_pixels(&self.input, self.pixels),
+            ));
         }
         let want: usize = shape.iter().product();
         if values.len() != want {
@@ -425,12 +502,12 @@ fn check_placement(placement: &BTreeMap<String, usize>, device: Device, model: &
     })
 }
 
-fn only_input(inputs: &[Outlet], model: &str) -> Result<TensorInfo> {
+fn only_input(inputs: &[Outlet], model: &str) -> Result<(TensorInfo, PixelFormat)> {
     let wrong = |got: String| Error::Model {
         model: model.to_owned(),
         what: "input",
         got,
-        want: "one float32 tensor [N, 3, H, W]".to_owned(),
+        want: "one float32 tensor [N, 3, H, W], or one uint8 tensor [N, H, W, 3]".to_owned(),
     };
     let [input] = inputs else {
         let names: Vec<_> = inputs.iter().map(Outlet::name).collect();
@@ -440,38 +517,51 @@ fn only_input(inputs: &[Outlet], model: &str) -> Result<TensorInfo> {
             names.join(", ")
         )));
     };
-    match float_tensor(input) {
-        Some(info)
-            if info.shape.len() == 4 && info.shape[1].is_none_or(|channels| channels == 3) =>
-        {
-            Ok(info)
-        }
-        Some(info) => Err(wrong(describe(&info))),
-        None => Err(wrong(format!(
-            "`{}` of type {}",
-            input.name(),
-            input.dtype()
-        ))),
+    let formats = [
+        (PixelFormat::Float32, TensorElementType::Float32, 1),
+        (PixelFormat::Uint8, TensorElementType::Uint8, 3),
+    ];
+    for (format, element, channels) in formats {
+        let Some(info) = tensor_of(input, element) else {
+            continue;
+        };
+        let fits = info.shape.len() == 4 && info.shape[channels].is_none_or(|n| n == 3);
+        return match fits {
+            true => Ok((info, format)),
+            false => Err(wrong(describe_pixels(&info, format))),
+        };
     }
+    Err(wrong(format!(
+        "`{}` of type {}",
+        input.name(),
+        input.dtype()
+    )))
 }
 
 fn float_outputs(outputs: &[Outlet]) -> Vec<TensorInfo> {
-    outputs.iter().filter_map(float_tensor).collect()
+    let float = |outlet| tensor_of(outlet, TensorElementType::Float32);
+    outputs.iter().filter_map(float).collect()
 }
 
-fn float_tensor(outlet: &Outlet) -> Option<TensorInfo> {
-    let ValueType::Tensor {
-        ty: TensorElementType::Float32,
-        shape,
-        ..
-    } = outlet.dtype()
-    else {
+fn tensor_of(outlet: &Outlet, element: TensorElementType) -> Option<TensorInfo> {
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
         return None;
     };
-    Some(TensorInfo {
+    (*ty == element).then(|| TensorInfo {
         name: outlet.name().to_owned(),
         shape: shape.iter().map(|d| usize::try_from(*d).ok()).collect(),
     })
+}
+
+fn describe_pixels(info: &TensorInfo, format: PixelFormat) -> String {
+    format!("{} {}", name_of(format), describe(info))
+}
+
+fn name_of(format: PixelFormat) -> &'static str {
+    match format {
+        PixelFormat::Float32 => "float32",
+        PixelFormat::Uint8 => "uint8",
+    }
 }
 
 fn describe(info: &TensorInfo) -> String {

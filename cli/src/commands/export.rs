@@ -1,16 +1,22 @@
 use crate::{
-    args::{ExportArgs, Periods, Precision},
+    args::{ExportArgs, Periods, PictureInput, Precision},
     commands::inspect,
     output::{Answer, Output},
-    steps::{self, Run, export::Outcome, variants::describe},
+    steps::{
+        self, Run,
+        export::{Outcome, input},
+        variants::describe,
+    },
 };
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use serde_json::json;
 use stage1_core::{
     artifact::atomic,
     bundle::{Bundle, FP32, Parity},
     config::{BackboneConfig, BatchSize, VariantPrecision},
     model::{Blocks, RopePeriods},
+    preprocess::{IMAGENET_MEAN, IMAGENET_STD, Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, Form};
 use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
@@ -48,6 +54,14 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
             .map_or("dynamic".to_owned(), |n| n.to_string());
         step.source.overrides.push(format!("export.batch={value}"));
     }
+    if let Some(input) = args.input {
+        let value = name_of(input);
+        step.source.overrides.push(format!("export.input={value}"));
+    }
+    if let Some(target) = args.target {
+        let value = name_of(target);
+        step.source.overrides.push(format!("export.target={value}"));
+    }
     let run = Run::open(&step, *output)?;
     steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
@@ -63,6 +77,12 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
         Outcome::Exported(bundle) => exported(&bundle, args, output),
         Outcome::ParityFailed { variant, parity } => parity_failed(variant, &parity, output),
     }
+}
+
+/// A choice as it is written on the command line and in configurations.
+fn name_of(choice: impl ValueEnum) -> String {
+    let value = choice.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn exported(bundle: &Bundle, args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
@@ -123,6 +143,9 @@ fn embedding(
         );
     }
     let weights = backbone.open()?;
+    let format = args
+        .input
+        .map_or(PixelFormat::Float32, PictureInput::format);
     let form = Form {
         file_name: out
             .file_name()
@@ -131,22 +154,28 @@ fn embedding(
             .to_owned(),
         external_above: args.external_above,
         batch: args.batch.and_then(BatchSize::fixed),
+        input: input(format, Normalisation::new(IMAGENET_MEAN, IMAGENET_STD)),
     };
     let exported = stage1_exporter::export_embedding_as(&weights, height, width, &form)?;
     write(&exported, out, &data).context("cannot write the model")?;
     let tokens = weights.spec().token_count(height, width)?;
     let hidden = weights.spec().hidden();
     let images = form.batch.map_or(json!("N"), |n| json!(n));
+    let (kind, sides) = match format {
+        PixelFormat::Float32 => ("float32", [3, height, width]),
+        PixelFormat::Uint8 => ("uint8", [height, width, 3]),
+    };
+    let [a, b, c] = sides;
     let n = form.batch.map_or("N".to_owned(), |n| n.to_string());
     let document = json!({
         "model": out,
         "digest": exported.digest,
         "data": exported.data.as_ref().map(|_| &data),
-        "input": {"pixel_values": [images, 3, height, width]},
+        "input": {"pixel_values": [images, a, b, c], "type": kind},
         "outputs": {"tokens": [images, tokens, hidden], "features": [images, hidden]},
     });
     let text = format!(
-        "wrote {} ({:.1} MB)\n  pixel_values [{n}, 3, {height}, {width}] -> tokens [{n}, {tokens}, {hidden}], features [{n}, {hidden}]",
+        "wrote {} ({:.1} MB)\n  pixel_values {kind} [{n}, {a}, {b}, {c}] -> tokens [{n}, {tokens}, {hidden}], features [{n}, {hidden}]",
         out.display(),
         exported.model.len() as f64 / 1e6,
     );

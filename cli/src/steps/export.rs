@@ -8,8 +8,9 @@ use stage1_core::{
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{CalibrateConfig, Config, ExportConfig, ValidateConfig, VariantPrecision},
+    preprocess::{Normalisation, PixelFormat},
 };
-use stage1_exporter::{Exported, ExternalData, Form, Tolerances};
+use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
 use stage1_runtime::{Device, OrtSession, SessionOptions, Weights};
 use std::{
     collections::BTreeMap,
@@ -100,6 +101,7 @@ fn config_digest(config: &Config) -> Digest {
     config.export = ExportConfig {
         parity_tolerance: config.export.parity_tolerance,
         batch: config.export.batch,
+        input: config.export.input,
         ..ExportConfig::default()
     };
     Digest::of_json(&config)
@@ -124,24 +126,29 @@ fn create(
 ) -> anyhow::Result<Outcome> {
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
     let model = write_graph(run, splits, checkpoint)?;
-    let mut session = Deployed(OrtSession::with_weights(
+    let normalisation = checkpoint.preprocess.normalisation();
+    let session = OrtSession::with_weights(
         &model.model,
         model.data.as_ref().map(weights),
         "the exported model",
         &session_options(run),
-    )?);
+    )?;
+    let mut session = Deployed {
+        session,
+        normalisation,
+    };
     let tolerances = Tolerances {
         reference: run.config.export.parity_tolerance,
         ..Tolerances::default()
     };
-    let parity = stage1_exporter::parity(&mut session, &reference, tolerances)?;
+    let parity = stage1_exporter::parity(&mut session, &reference, normalisation, tolerances)?;
     if !parity.passed {
         return Ok(Outcome::ParityFailed {
             variant: FP32,
             parity,
         });
     }
-    let (golden_inputs, golden_logits) = golden(&mut session.0, &reference)?;
+    let (golden_inputs, golden_logits) = golden(&mut session, &reference)?;
     let (height, width) = checkpoint.preprocess.output_size();
     let new = NewBundle {
         labels: checkpoint.labels.clone(),
@@ -150,6 +157,7 @@ fn create(
             height,
             width,
             batch: run.config.export.batch.fixed(),
+            pixels: run.config.export.input,
         },
         output: "logits".to_owned(),
         preprocess: checkpoint.preprocess.clone(),
@@ -198,11 +206,23 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
     let form = Form {
         file_name: MODEL.to_owned(),
         batch: run.config.export.batch.fixed(),
+        input: input(
+            run.config.export.input,
+            checkpoint.preprocess.normalisation(),
+        ),
         ..Form::default()
     };
     Ok(stage1_exporter::export_classifier_as(
         checkpoint, &head, &weights, &metadata, &form,
     )?)
+}
+
+/// A model's input in this format, of pictures that are normalised so.
+pub(crate) fn input(format: PixelFormat, normalisation: Normalisation) -> Input {
+    match format {
+        PixelFormat::Float32 => Input::Float32,
+        PixelFormat::Uint8 => Input::Uint8(normalisation),
+    }
 }
 
 fn weights(data: &ExternalData) -> Weights {
@@ -213,15 +233,12 @@ fn weights(data: &ExternalData) -> Weights {
 }
 
 /// The deployed session's own answers, to recognise it by later.
-fn golden(
-    session: &mut OrtSession,
-    reference: &TensorFile,
-) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
+fn golden(session: &mut Deployed, reference: &TensorFile) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
     let (shape, inputs) = reference.f32("pixel_values")?;
     let shape = shape
         .try_into()
         .map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
-    let logits = session.run(&inputs, shape)?;
+    let logits = session.logits(&inputs, shape)?;
     Ok((inputs, logits))
 }
 
@@ -262,7 +279,27 @@ pub(crate) fn session_options(run: &Run) -> SessionOptions {
 }
 
 /// ONNX Runtime, as the exporter asks for it: exporter and runtime don't know each other.
-pub(crate) struct Deployed(pub(crate) OrtSession);
+pub(crate) struct Deployed {
+    pub(crate) session: OrtSession,
+    /// Of the pictures that it is given; a model of grey levels gets them without.
+    pub(crate) normalisation: Normalisation,
+}
+
+impl Deployed {
+    fn logits(
+        &mut self,
+        pixel_values: &[f32],
+        shape: [usize; 4],
+    ) -> stage1_runtime::Result<Vec<f32>> {
+        let outputs =
+            self.session
+                .run_normalised(pixel_values, shape, self.normalisation, &["logits"])?;
+        Ok(outputs
+            .into_iter()
+            .flat_map(|tensor| tensor.values)
+            .collect())
+    }
+}
 
 impl stage1_exporter::Session for Deployed {
     fn run(
@@ -270,7 +307,7 @@ impl stage1_exporter::Session for Deployed {
         pixel_values: &[f32],
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
-        Ok(self.0.run(pixel_values, shape)?)
+        Ok(self.logits(pixel_values, shape)?)
     }
 }
 
@@ -291,6 +328,8 @@ mod tests {
             let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
             config_digest(&Config::from_document(document, "a test", &overrides).unwrap())
         };
+        let bytes = &["preprocess.arithmetic=uint8", "export.input=uint8"];
+        assert_ne!(digest(bytes), digest(&bytes[..1]));
         let cases = [
             ("run_dir=elsewhere", true),
             ("data.source=elsewhere", true),
@@ -298,6 +337,7 @@ mod tests {
             ("backbone.adapter=elsewhere", true),
             ("calibrate.alpha=0.2", true),
             ("export.batch=4", false),
+            ("export.target=tensorrt", true),
             ("train.epochs=3", false),
         ];
         for (change, same) in cases {

@@ -12,10 +12,10 @@ use stage1_core::{
     bundle::{self, Bundle, FP32, FileRef, FlipRate, NewVariant, Parity, Recipe, Variant},
     certificate::BatchMode,
     checkpoint::Checkpoint,
-    config::VariantPrecision,
+    config::{Target, VariantPrecision},
     data::OnBadImage,
     policy::argmax,
-    preprocess::{Preprocessor, decode_file},
+    preprocess::{Normalisation, Preprocessor, decode_file},
     split::Split,
 };
 use stage1_exporter::{
@@ -33,7 +33,7 @@ pub(crate) fn ensure(
     precision: VariantPrecision,
 ) -> anyhow::Result<Outcome> {
     let name = precision.name();
-    check_source(&bundle, name)?;
+    check_source(&bundle, precision, run.config.export.target)?;
     let source = bundle.variant(FP32)?.model.clone();
     let settings = settings(run, precision);
     if let Some(recipe) = bundle.variant(name).ok().map(|_| bundle.recipe(name)) {
@@ -53,17 +53,22 @@ pub(crate) fn ensure(
     judge(run, splits, checkpoint, bundle, precision, made)
 }
 
-/// Further precisions are made from models that hold their weights and take any number of images.
-fn check_source(bundle: &Bundle, name: &str) -> anyhow::Result<()> {
+/// Further precisions are made from models that hold their weights, and int8 only for what can read it.
+fn check_source(
+    bundle: &Bundle,
+    precision: VariantPrecision,
+    target: Target,
+) -> anyhow::Result<()> {
+    let name = precision.name();
     ensure!(
         bundle.variant(FP32)?.data.is_none(),
         "{name}: the weights of the float32 model lie beside it, since they have more than 1.5 GB; {name} can be made of \
          smaller models only: take it out of `export.variants`"
     );
     ensure!(
-        bundle.manifest().input.batch.is_none(),
-        "{name}: the float32 model takes a fixed number of images (`export.batch`); {name} can be made of models for any \
-         number only: set `export.batch: dynamic`, or take {name} out of `export.variants`"
+        (precision, target) != (VariantPrecision::Int8, Target::TensorRt),
+        "int8: TensorRT reads symmetric int8 only, and these models have zero points; take --precision fp16, or --target \
+         portable"
     );
     Ok(())
 }
@@ -78,7 +83,7 @@ fn settings(run: &Run, precision: VariantPrecision) -> Digest {
     let export = &run.config.export;
     let common = (export.max_flip_rate, run.config.seed, cpu_isa());
     match precision {
-        VariantPrecision::Fp16 => Digest::of_json(&(common, &export.fp16)),
+        VariantPrecision::Fp16 => Digest::of_json(&(common, &export.fp16, export.target)),
         VariantPrecision::Int8 => Digest::of_json(&(common, &export.int8)),
     }
 }
@@ -89,6 +94,13 @@ fn weight_bits(isa: &str) -> u8 {
     match isa.starts_with("x86_64") && !isa.contains("vnni") {
         true => 7,
         false => 8,
+    }
+}
+
+fn attention(target: Target) -> Attention {
+    match target {
+        Target::Portable => Attention::Half,
+        Target::TensorRt => Attention::Single,
     }
 }
 
@@ -118,11 +130,15 @@ fn make(
         digest: source.digest,
         data: None,
     };
-    let mut runtime = Temporary(session_options(run));
+    let mut runtime = Temporary {
+        options: session_options(run),
+        normalisation: checkpoint.preprocess.normalisation(),
+    };
     let mut recipe = Recipe {
         schema_version: Recipe::SCHEMA_VERSION,
         source_digest: source.digest,
         settings_digest: settings(run, precision),
+        target: export.target,
         cpu_isa: cpu_isa(),
         weight_bits: None,
         images,
@@ -132,7 +148,8 @@ fn make(
     };
     let model = match precision {
         VariantPrecision::Fp16 => {
-            let made = fp16(&float32, sample, &mut runtime, Attention::Half)?;
+            let attention = attention(export.target);
+            let made = fp16(&float32, sample, &mut runtime, attention)?;
             (recipe.lowered, recipe.float32) = (made.half, made.kept);
             made.model
         }
@@ -189,11 +206,11 @@ fn judge(
 ) -> anyhow::Result<Outcome> {
     let name = precision.name();
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
-    let mut session = Deployed(OrtSession::from_bytes(
-        &made.model.model,
-        name,
-        &session_options(run),
-    )?);
+    let normalisation = checkpoint.preprocess.normalisation();
+    let mut session = Deployed {
+        session: OrtSession::from_bytes(&made.model.model, name, &session_options(run))?,
+        normalisation,
+    };
     let export = &run.config.export;
     let tolerances = Tolerances {
         reference: match precision {
@@ -202,7 +219,7 @@ fn judge(
         },
         ..Tolerances::default()
     };
-    let mut parity = stage1_exporter::parity(&mut session, &reference, tolerances)?;
+    let mut parity = stage1_exporter::parity(&mut session, &reference, normalisation, tolerances)?;
     let batch_mode = match parity.batch_max_abs_error <= parity.batch_tolerance * parity.scale {
         true => BatchMode::Any,
         false => BatchMode::Single,
@@ -269,12 +286,17 @@ fn flips(run: &Run, splits: &Splits, candidate: &mut Scorer) -> anyhow::Result<F
 }
 
 /// Opens temporary models.
-struct Temporary(SessionOptions);
+struct Temporary {
+    options: SessionOptions,
+    normalisation: Normalisation,
+}
 
 impl Runtime for Temporary {
     fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
-        let session = OrtSession::from_bytes(model, "a temporary model", &self.0)?;
-        Ok(Box::new(Deployed(session)))
+        Ok(Box::new(Deployed {
+            session: OrtSession::from_bytes(model, "a temporary model", &self.options)?,
+            normalisation: self.normalisation,
+        }))
     }
 }
 
@@ -285,7 +307,9 @@ impl Observed for Deployed {
         shape: [usize; 4],
         outputs: &[&str],
     ) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
-        let outputs = self.0.run_named(pixel_values, shape, outputs)?;
+        let outputs =
+            self.session
+                .run_normalised(pixel_values, shape, self.normalisation, outputs)?;
         Ok(outputs.into_iter().map(|tensor| tensor.values).collect())
     }
 }
@@ -315,7 +339,8 @@ pub(crate) fn describe(variant: &str, parity: &Parity, recipe: Option<&Recipe>) 
             .weight_bits
             .map_or_else(String::new, |bits| format!(" of {bits}-bit weights"));
         text += &format!(
-            "\n    {} layers{bits}; {} stay in float32; chosen on {} training images",
+            "\n    for {}: {} layers{bits}; {} stay in float32; chosen on {} training images",
+            recipe.target.name(),
             recipe.lowered,
             recipe.float32.len(),
             recipe.images.len()

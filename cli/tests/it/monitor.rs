@@ -11,7 +11,7 @@ use stage1_core::{
     config::Phase,
     logits::{LogitSet, Source},
     policy::{Outcome as Decided, Policy},
-    preprocess::PreprocessSpec,
+    preprocess::{PixelFormat, PreprocessSpec},
 };
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
@@ -639,6 +639,7 @@ fn deploy(watched: &Watched) {
             height: 4,
             width: 2,
             batch: None,
+            pixels: PixelFormat::Float32,
         },
         output: "logits".to_owned(),
         preprocess: preprocess.clone(),

@@ -1,7 +1,7 @@
 //! The model card: what a person reads before using a bundle.
 
 use super::BundleManifest;
-use crate::certificate::Certificate;
+use crate::{certificate::Certificate, preprocess::PixelFormat};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// The card's Markdown.
@@ -80,11 +80,18 @@ fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n## Input and output\n")?;
     writeln!(
         out,
-        "`{}`: float32 `[{}, 3, {}, {}]`, made from image bytes by this preprocessing (digest {}):\n",
+        "`{}`: {}, made from image bytes by this preprocessing{} (digest {}):\n",
         input.name,
-        images,
-        input.height,
-        input.width,
+        match input.pixels {
+            PixelFormat::Float32 =>
+                format!("float32 `[{images}, 3, {}, {}]`", input.height, input.width),
+            PixelFormat::Uint8 =>
+                format!("uint8 `[{images}, {}, {}, 3]`", input.height, input.width),
+        },
+        match input.pixels {
+            PixelFormat::Float32 => "",
+            PixelFormat::Uint8 => ", whose normalisation by `mean` and `std` the model does itself",
+        },
         manifest.preprocessing_digest().short()
     )?;
     let preprocess =

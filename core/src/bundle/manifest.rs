@@ -4,7 +4,7 @@ use crate::{
     artifact::{Digest, Document},
     certificate::BatchMode,
     config::Phase,
-    preprocess::PreprocessSpec,
+    preprocess::{PixelFormat, PreprocessSpec},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -41,7 +41,7 @@ pub struct BundleManifest {
     pub provenance: Provenance,
 }
 
-/// The models' input: `[N, 3, height, width]`, normalised float32.
+/// The models' input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
@@ -54,6 +54,9 @@ pub struct InputSpec {
     /// Images N per run; none: any number.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub batch: Option<NonZero<usize>>,
+    /// How pictures are given.
+    #[serde(skip_serializing_if = "PixelFormat::is_float32", default)]
+    pub pixels: PixelFormat,
 }
 
 /// A file of the bundle and its digest.
@@ -159,6 +162,9 @@ impl Document for BundleManifest {
                 made.0, made.1
             ));
         }
+        self.preprocess
+            .check_format(self.input.pixels)
+            .map_err(|error| format!("input.pixels: {error}"))?;
         check_name("input.name", &self.input.name)?;
         check_name("output", &self.output)?;
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {

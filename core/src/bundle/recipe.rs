@@ -1,4 +1,7 @@
-use crate::artifact::{Digest, Document};
+use crate::{
+    artifact::{Digest, Document},
+    config::Target,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -12,6 +15,9 @@ pub struct Recipe {
     pub source_digest: Digest,
     /// Of the settings that decided it.
     pub settings_digest: Digest,
+    /// What it was made for.
+    #[serde(default)]
+    pub target: Target,
     /// Instruction-set class of the CPU that it was made on and for.
     pub cpu_isa: String,
     /// Bits of an integer weight, the sign among them; none where weights aren't integers.

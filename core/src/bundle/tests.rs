@@ -5,10 +5,10 @@ use crate::{
         Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
         Guarantee, Procedure, SampleSize, TestKind, UnitRule,
     },
-    config::Phase,
+    config::{Phase, Target},
     ledger::LedgerState,
     policy::{Calibrator, Policy, Score, Threshold},
-    preprocess::PreprocessSpec,
+    preprocess::{PixelFormat, PreprocessSpec},
 };
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -40,6 +40,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
             height: 4,
             width: 2,
             batch: None,
+            pixels: PixelFormat::Float32,
         },
         output: "logits".to_owned(),
         preprocess: PreprocessSpec::dinov3(4, 2),
@@ -172,6 +173,7 @@ fn add_int8(dir: &Path, model: &[u8]) -> Bundle {
         schema_version: Recipe::SCHEMA_VERSION,
         source_digest: digest("fp32"),
         settings_digest: digest("settings"),
+        target: Target::Portable,
         cpu_isa: "x86_64-avx2".to_owned(),
         weight_bits: Some(7),
         images: vec!["a.png".to_owned()],
@@ -431,7 +433,7 @@ fn with_record(dir: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> Error {
 fn a_record_that_is_not_one_is_refused_by_its_field() {
     let dir = tempfile::tempdir().unwrap();
     type Edit = fn(&mut serde_json::Value);
-    let cases: [(&str, Edit); 9] = [
+    let cases: [(&str, Edit); 10] = [
         ("schema_version 2", |r| r["schema_version"] = 2.into()),
         ("typo", |r| r["typo"] = 1.into()),
         ("labels: a name occurs twice", |r| {
@@ -442,6 +444,9 @@ fn a_record_that_is_not_one_is_refused_by_its_field() {
         }),
         ("`preprocess` makes 4x2", |r| {
             r["input"]["height"] = 5.into()
+        }),
+        ("input.pixels: `arithmetic: float32`", |r| {
+            r["input"]["pixels"] = "uint8".into()
         }),
         ("come together", |r| {
             r["variants"]["fp32"]["policy"] = r["golden"].clone()

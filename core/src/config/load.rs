@@ -1,6 +1,6 @@
 use super::{
     AugmentConfig, Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase,
-    Precision, Result, Sampling, VERSION, schema,
+    Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
 };
 use crate::{certificate::Procedure, model::Blocks};
 use serde_json::{Map, Value};
@@ -146,6 +146,13 @@ impl Config {
                     distinct.len() == self.export.variants.len()
                 },
                 "each precision once",
+                format!("{:?}", self.export.variants),
+            ),
+            (
+                "export.variants",
+                self.export.target != Target::TensorRt
+                    || !self.export.variants.contains(&VariantPrecision::Int8),
+                "no `int8` with `export.target: tensorrt`, which reads symmetric int8 only (take fp16, or the target `portable`)",
                 format!("{:?}", self.export.variants),
             ),
             (
@@ -309,7 +316,10 @@ impl Config {
         }
         self.preprocess
             .validate()
-            .map_err(|error| type_error("preprocess", error.to_string()))
+            .map_err(|error| type_error("preprocess", error.to_string()))?;
+        self.preprocess
+            .check_format(self.export.input)
+            .map_err(|error| type_error("export.input", error.to_string()))
     }
 }
 
@@ -698,6 +708,21 @@ backbone: {path: weights}
                 "",
                 &["export.batch=any"],
                 "at `export.batch`: expected `dynamic` or a number of images, at least 1",
+            ),
+            (
+                "",
+                &["export.input=uint8"],
+                "at `export.input`: `arithmetic: float32` resizes to fractions of grey levels",
+            ),
+            (
+                "",
+                &["export.input=bytes"],
+                "at `export.input`: unknown variant `bytes`, expected `float32` or `uint8`",
+            ),
+            (
+                "",
+                &["export.target=tensorrt", "export.variants=[int8]"],
+                "at `export.variants`: expected no `int8` with `export.target: tensorrt`",
             ),
             (
                 "",

@@ -22,7 +22,7 @@ use crate::{
     certificate::{Attempts, Constraint, GroupRisk, Procedure},
     data::DataOptions,
     model::{self, Adapter, BackboneSpec, Blocks, Features, HeadKind, RopePeriods, Weights},
-    preprocess::PreprocessSpec,
+    preprocess::{PixelFormat, PreprocessSpec},
     split::SplitOptions,
 };
 use schemars::JsonSchema;
@@ -342,6 +342,11 @@ pub struct ExportConfig {
     /// Images per run of the model: `dynamic`, or a number, which suits engines that compile for one shape. A model with a
     /// fixed number is fed whole batches: the last one is filled up.
     pub batch: BatchSize,
+    /// How the model takes pictures: `float32`, normalised planes; `uint8`, grey levels as decoders deliver them, which the
+    /// model normalises by itself. `uint8` needs a `preprocess.arithmetic` in whole grey levels.
+    pub input: PixelFormat,
+    /// What the models are to run on.
+    pub target: Target,
     /// Further precisions in the bundle, beside fp32: `fp16`, `int8`.
     pub variants: Vec<VariantPrecision>,
     /// Largest share of val_select's images that a further precision may give another class than fp32.
@@ -357,6 +362,8 @@ impl Default for ExportConfig {
         Self {
             parity_tolerance: 1e-4,
             batch: BatchSize::Any(AnyBatch::Dynamic),
+            input: PixelFormat::Float32,
+            target: Target::Portable,
             variants: Vec::new(),
             max_flip_rate: 0.02,
             fp16: Fp16Config::default(),
@@ -392,6 +399,28 @@ impl BatchSize {
         match self {
             Self::Any(AnyBatch::Dynamic) => None,
             Self::Fixed(n) => Some(n),
+        }
+    }
+}
+
+/// What models are made for. The float32 model is the same for all: constant tables, explicit MatMul and Softmax.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Any runtime.
+    #[default]
+    Portable,
+    /// TensorRT: fp16 keeps the attention's scores and softmax in float32, since TensorRT gets DINOv3 wrong otherwise;
+    /// there is no int8, since TensorRT reads symmetric int8 only and ours has zero points.
+    TensorRt,
+}
+
+impl Target {
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::TensorRt => "tensorrt",
         }
     }
 }

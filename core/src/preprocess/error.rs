@@ -121,4 +121,10 @@ pub enum Error {
         /// Length expected.
         want: usize,
     },
+    /// Grey levels were asked for, and the spec's resize yields none.
+    #[error(
+        "`arithmetic: float32` resizes to fractions of grey levels, which bytes can't hold; take `export.input: float32`, or \
+         train with `preprocess.arithmetic: uint8` or `pillow`"
+    )]
+    NoLevels,
 }

@@ -24,6 +24,7 @@ mod error;
 mod jpeg;
 mod normalise;
 mod orientation;
+mod pixels;
 mod processor;
 mod resize;
 mod rgb;
@@ -33,6 +34,8 @@ mod spec;
 pub use decode::{Limits, decode, decode_file};
 pub use error::{DecodeError, Error};
 pub use image::RgbImage;
+pub use normalise::Normalisation;
+pub use pixels::{NotLevels, PixelFormat};
 pub use processor::Preprocessor;
 pub use spec::{
     Arithmetic, CentreCrop, CropRounding, Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec,

@@ -1,24 +1,74 @@
-use super::{CentreCrop, PreprocessSpec, spec::Size};
+use super::{CentreCrop, PixelFormat, PreprocessSpec, pixels::NotLevels, spec::Size};
 use fast_image_resize::pixels::{F32x3, U8x3};
 
-/// `grey level * scale + offset` per channel, which is `(level / 255 - mean) / std`.
-#[derive(Clone, Copy)]
-pub(super) struct Affine {
-    scale: [f32; 3],
-    offset: [f32; 3],
+/// `grey level * scale + offset` per channel (red, green, blue), which is `(level / 255 - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    /// Per channel, for grey levels 0 to 255.
+    pub scale: [f32; 3],
+    /// Per channel: what black becomes.
+    pub offset: [f32; 3],
 }
 
-impl Affine {
-    pub(super) fn new(spec: &PreprocessSpec) -> Self {
-        let channel = |c: usize| (f64::from(spec.mean[c]), f64::from(spec.std[c]));
+impl Normalisation {
+    /// From mean and standard deviation per channel, for values in 0..1.
+    pub fn new(mean: [f32; 3], std: [f32; 3]) -> Self {
+        let channel = |c: usize| (f64::from(mean[c]), f64::from(std[c]));
         Self {
             scale: [0, 1, 2].map(|c| (1.0 / (255.0 * channel(c).1)) as f32),
             offset: [0, 1, 2].map(|c| (-channel(c).0 / channel(c).1) as f32),
         }
     }
 
-    fn apply(&self, levels: [f32; 3]) -> [f32; 3] {
+    /// Three grey levels, normalised.
+    pub fn apply(&self, levels: [f32; 3]) -> [f32; 3] {
         [0, 1, 2].map(|c| levels[c] * self.scale[c] + self.offset[c])
+    }
+
+    /// The grey levels that normalised images came from: `[n, 3, height, width]` to `[n, height, width, 3]`, where an image
+    /// has `pixels` pixels.
+    ///
+    /// # Errors
+    /// [`NotLevels`] unless every value is a whole level from 0 to 255, but for rounding.
+    pub fn levels(&self, normalised: &[f32], pixels: usize) -> Result<Vec<u8>, NotLevels> {
+        /// In levels. A float32 of a normalised pixel is within 1e-4 of its level.
+        const ROUNDING: f32 = 1e-3;
+        let mut levels = vec![0; normalised.len()];
+        let images = levels.chunks_exact_mut(3 * pixels);
+        for (image, planes) in images.zip(normalised.chunks_exact(3 * pixels)) {
+            for (i, value) in planes.iter().enumerate() {
+                let (channel, pixel) = (i / pixels, i % pixels);
+                let level = (value - self.offset[channel]) / self.scale[channel];
+                let whole = level.round();
+                // NaN is no level either.
+                if !((level - whole).abs() <= ROUNDING && (0.0..=255.0).contains(&whole)) {
+                    return Err(NotLevels {
+                        value: *value,
+                        level,
+                    });
+                }
+                image[3 * pixel + channel] = whole as u8;
+            }
+        }
+        Ok(levels)
+    }
+}
+
+impl PreprocessSpec {
+    /// What is done with the grey levels after the resize.
+    pub fn normalisation(&self) -> Normalisation {
+        Normalisation::new(self.mean, self.std)
+    }
+
+    /// Whether pictures can be handed out in this format, and what a model must then do itself.
+    ///
+    /// # Errors
+    /// [`super::Error::NoLevels`] for [`PixelFormat::Uint8`] of a spec that resizes in floats.
+    pub fn check_format(&self, format: PixelFormat) -> Result<(), super::Error> {
+        match (format, self.arithmetic) {
+            (PixelFormat::Uint8, super::Arithmetic::Float32) => Err(super::Error::NoLevels),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -102,7 +152,7 @@ impl Levels for F32x3 {
 pub(super) fn write_planes(
     pixels: &[impl Levels],
     window: Window,
-    affine: Affine,
+    affine: Normalisation,
     out: &mut [f32],
 ) {
     let [red, green, blue] = split_planes(out, window.pixels());

@@ -1,6 +1,6 @@
 use super::{
-    Arithmetic, Error, PreprocessSpec,
-    normalise::{Affine, Window, write_planes},
+    Arithmetic, Error, PixelFormat, PreprocessSpec,
+    normalise::{Normalisation, Window, write_planes},
     resize::Scratch,
     spec::Size,
 };
@@ -13,7 +13,7 @@ const MAX_INTERMEDIATE: u64 = 1 << 26;
 #[derive(Clone)]
 pub struct Preprocessor {
     spec: PreprocessSpec,
-    affine: Affine,
+    normalisation: Normalisation,
     scratch: Scratch,
 }
 
@@ -23,7 +23,7 @@ impl Preprocessor {
     pub fn new(spec: PreprocessSpec) -> Result<Self, Error> {
         spec.validate()?;
         Ok(Self {
-            affine: Affine::new(&spec),
+            normalisation: spec.normalisation(),
             spec,
             scratch: Scratch::default(),
         })
@@ -56,27 +56,32 @@ impl Preprocessor {
     /// [`Error::OutputLength`] unless `out` has [`Preprocessor::output_len`] values; [`Error::EmptyPicture`] and
     /// [`Error::TooElongated`] for pictures that can't be resized. `out` is then as it was.
     pub fn run_into(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<(), Error> {
-        let want = self.output_len();
-        if out.len() != want {
-            return Err(Error::OutputLength {
-                got: out.len(),
-                want,
-            });
-        }
+        self.check_len(out)?;
         let (between, target) = self.sizes(image)?;
         let window = Window::new(target, self.spec.crop);
         let filter = self.spec.filter;
         match self.spec.arithmetic {
             Arithmetic::Uint8 | Arithmetic::Pillow => {
                 let pixels = self.scratch.resize_bytes(image, between, target, filter);
-                write_planes(pixels, window, self.affine, out);
+                write_planes(pixels, window, self.normalisation, out);
             }
             Arithmetic::Float32 => {
                 let pixels = self.scratch.resize_floats(image, target, filter);
-                write_planes(pixels, window, self.affine, out);
+                write_planes(pixels, window, self.normalisation, out);
             }
         }
         Ok(())
+    }
+
+    /// Writes the grey levels of `image` before normalisation into `out`, `[height, width, 3]` row by row: what a model takes
+    /// that normalises by itself.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::run_into`], and [`Error::NoLevels`] for a spec that resizes in floats.
+    pub fn run_bytes_into(&mut self, image: &RgbImage, out: &mut [u8]) -> Result<(), Error> {
+        self.spec.check_format(PixelFormat::Uint8)?;
+        self.check_len(out)?;
+        self.write_levels(image, out)
     }
 
     /// The resized and cropped picture before normalisation, in whole grey levels whatever the spec's arithmetic.
@@ -84,20 +89,38 @@ impl Preprocessor {
     /// # Errors
     /// As [`Preprocessor::run`].
     pub fn resized_u8(&mut self, image: &RgbImage) -> Result<RgbImage, Error> {
+        let (height, width) = self.spec.output_size();
+        let mut out = RgbImage::new(width as u32, height as u32);
+        self.write_levels(image, &mut out)?;
+        Ok(out)
+    }
+
+    fn write_levels(&mut self, image: &RgbImage, out: &mut [u8]) -> Result<(), Error> {
         let (between, target) = self.sizes(image)?;
         let window = Window::new(target, self.spec.crop);
         let filter = self.spec.filter;
         let pixels = self.scratch.resize_bytes(image, between, target, filter);
-        let (width, height) = window.size;
-        let mut out = RgbImage::new(width as u32, height as u32);
+        let width = window.size.0;
         let rows = out.chunks_exact_mut(3 * width);
         for (out, (column, pixels)) in rows.zip(window.rows(pixels)) {
+            if pixels.len() < width {
+                // Padding is black.
+                out.fill(0);
+            }
             let (out, _) = out[3 * column..].as_chunks_mut();
             for (out, pixel) in out.iter_mut().zip(pixels) {
                 *out = pixel.0;
             }
         }
-        Ok(out)
+        Ok(())
+    }
+
+    fn check_len<T>(&self, out: &[T]) -> Result<(), Error> {
+        let (got, want) = (out.len(), self.output_len());
+        match got == want {
+            true => Ok(()),
+            false => Err(Error::OutputLength { got, want }),
+        }
     }
 
     /// The sizes (width, height) of `image` between the passes and after the resize.

@@ -3,6 +3,7 @@
 //! The map is kept as [N, H, W, C], in which norms and linear layers work: each convolution has a transposition before
 //! and after it, and no other node needs one. LayerScale is folded into the layer before it.
 
+use super::Picture;
 use crate::{
     graph::{Conv, Graph, Value},
     linear::Linear,
@@ -14,10 +15,10 @@ pub(super) fn map(
     graph: &mut Graph,
     spec: &ConvNextSpec,
     weights: &Weights,
-    pixel_values: &Value,
+    picture: &Picture,
 ) -> Value {
     let network = ConvNext { spec, weights };
-    let mut x = network.stem(graph, pixel_values);
+    let mut x = network.stem(graph, picture);
     for stage in 0..spec.widths.len() {
         if stage > 0 {
             x = network.step(graph, stage, &x);
@@ -35,9 +36,9 @@ struct ConvNext<'a> {
 }
 
 impl ConvNext<'_> {
-    /// `pixel_values` [N, 3, H, W] to [N, H / 4, W / 4, C], normed.
-    fn stem(&self, graph: &mut Graph, pixel_values: &Value) -> Value {
-        let conv = self.down(graph, 0, pixel_values);
+    /// A picture [N, 3, H, W] to [N, H / 4, W / 4, C], normed.
+    fn stem(&self, graph: &mut Graph, picture: &Picture) -> Value {
+        let conv = picture.conv(graph, "stages.0.down", &self.down(0));
         let last = graph.transpose("stages.0.down.last", &conv, &TO_CHANNELS_LAST);
         self.norm_of(graph, "stages.0.norm", 0, &last)
     }
@@ -47,7 +48,7 @@ impl ConvNext<'_> {
         let name = |part: &str| format!("stages.{stage}.{part}");
         let normed = self.norm_of(graph, &name("norm"), stage, x);
         let first = graph.transpose(&name("norm.first"), &normed, &TO_CHANNELS_FIRST);
-        let conv = self.down(graph, stage, &first);
+        let conv = graph.conv(&name("down"), &first, &self.down(stage));
         graph.transpose(&name("down.last"), &conv, &TO_CHANNELS_LAST)
     }
 
@@ -58,17 +59,16 @@ impl ConvNext<'_> {
         graph.layer_norm(name, x, weight, bias, self.spec.norm_eps)
     }
 
-    fn down(&self, graph: &mut Graph, stage: usize, x: &Value) -> Value {
+    fn down(&self, stage: usize) -> Conv<'_> {
         let side = ConvNextSpec::step_side(stage);
-        let conv = Conv {
+        Conv {
             weight: self.weights.get(Role::Stage(stage, StageRole::ConvWeight)),
             bias: self.weights.get(Role::Stage(stage, StageRole::ConvBias)),
             side,
             stride: side,
             padding: 0,
             groups: 1,
-        };
-        graph.conv(&format!("stages.{stage}.down"), x, &conv)
+        }
     }
 
     /// [N, H, W, C] to the same shape.

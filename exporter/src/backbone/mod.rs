@@ -2,12 +2,15 @@
 //! heads and embeddings read after it, are here.
 
 mod convnext;
+mod picture;
 mod vit;
 
 use crate::{
-    graph::{Axis, Graph, Value},
+    Input,
+    graph::{Graph, Value},
     inspect::FOLDED,
 };
+use picture::Picture;
 use stage1_core::model::{BackboneSpec, Features, Result, Role, Weights};
 
 /// A backbone that was written into a graph, up to its final norm.
@@ -55,28 +58,24 @@ impl<'a> Backbone<'a> {
     pub(crate) fn write(
         graph: &mut Graph,
         weights: &'a Weights,
-        (height, width): (usize, usize),
+        size @ (height, width): (usize, usize),
+        input: Input,
         reads: Reads,
     ) -> Result<Self> {
         let spec = weights.spec();
         let grid = spec.grid(height, width)?;
-        let shape = [
-            Axis::Batch,
-            Axis::Fixed(3),
-            Axis::Fixed(height),
-            Axis::Fixed(width),
-        ];
-        let pixel_values = graph.input("pixel_values", &shape);
-        let (norm_eps, body, folded) = match spec {
+        let picture = Picture::write(graph, size, input);
+        let (norm_eps, body, mut folded) = match spec {
             BackboneSpec::Vit(vit) => {
-                let body = vit::body(graph, vit, weights, grid, &pixel_values, reads);
+                let body = vit::body(graph, vit, weights, grid, &picture, reads);
                 (vit.norm_eps, body, vit::folded(vit, reads))
             }
             BackboneSpec::ConvNext(convnext) => {
-                let map = convnext::map(graph, convnext, weights, &pixel_values);
+                let map = convnext::map(graph, convnext, weights, &picture);
                 (convnext.norm_eps, Body::Map(map), convnext::FOLDED.to_vec())
             }
         };
+        folded.extend(picture.folded());
         Ok(Self {
             weights,
             norm_eps,

@@ -8,7 +8,7 @@
 //! Where only the class token is read, the last block computes only that token's query, projection and feed-forward
 //! network; keys and values are still those of all tokens.
 
-use super::{Body, Reads};
+use super::{Body, Picture, Reads};
 use crate::{
     graph::{Conv, Graph, Value},
     linear::Linear,
@@ -23,7 +23,7 @@ pub(super) fn body(
     spec: &VitSpec,
     weights: &Weights,
     grid: (usize, usize),
-    pixel_values: &Value,
+    picture: &Picture,
     reads: Reads,
 ) -> Body {
     let mut vit = Vit {
@@ -35,7 +35,7 @@ pub(super) fn body(
     if let Positions::Rope { .. } = spec.positions {
         vit.rope = Some(vit.rope_constants(graph));
     }
-    let mut x = vit.embed(graph, pixel_values);
+    let mut x = vit.embed(graph, picture);
     let last = spec.layers - 1;
     for index in 0..last {
         x = vit.block(graph, index, &x);
@@ -88,7 +88,7 @@ impl Vit<'_> {
         self.grid.0 * self.grid.1
     }
 
-    fn embed(&self, graph: &mut Graph, pixel_values: &Value) -> Value {
+    fn embed(&self, graph: &mut Graph, picture: &Picture) -> Value {
         let conv = Conv {
             weight: self.weights.get(Role::PatchWeight),
             bias: self.weights.get(Role::PatchBias),
@@ -97,7 +97,7 @@ impl Vit<'_> {
             padding: 0,
             groups: 1,
         };
-        let patches = graph.conv("embeddings.patches", pixel_values, &conv);
+        let patches = picture.conv(graph, "embeddings.patches", &conv);
         let shape = [0, self.spec.hidden as i64, self.patches() as i64];
         let flat = graph.reshape("embeddings.flat", &patches, &shape);
         let rows = graph.transpose("embeddings.rows", &flat, &[0, 2, 1]);

@@ -76,7 +76,7 @@ mod tests {
         let form = Form {
             file_name: "m.onnx".to_owned(),
             external_above: 0,
-            batch: None,
+            ..Form::default()
         };
         let mut external = External::new(&form, 0);
         for (bytes, offset) in [(5000, "0"), (4096, "8192"), (9000, "12288")] {

@@ -39,7 +39,7 @@ const MAX_BYTES: usize = i32::MAX as usize;
 /// The property that holds the digest of the weights' own file.
 const DATA_DIGEST: &str = "stage1.data_digest";
 /// What the dynamic batch axis is called.
-const BATCH: &str = "N";
+pub(crate) const BATCH: &str = "N";
 
 /// A finished model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,14 +110,23 @@ impl Graph {
 
     /// A float32 input.
     pub(crate) fn input(&mut self, name: &str, shape: &[Axis]) -> Value {
-        let info = self.value_info(name, shape);
+        self.input_of(DataType::Float, name, shape)
+    }
+
+    /// An input of bytes.
+    pub(crate) fn input_u8(&mut self, name: &str, shape: &[Axis]) -> Value {
+        self.input_of(DataType::Uint8, name, shape)
+    }
+
+    fn input_of(&mut self, kind: DataType, name: &str, shape: &[Axis]) -> Value {
+        let info = self.value_info(kind, name, shape);
         self.proto.input.push(info);
         self.claim(name)
     }
 
     /// Declares a float32 value that a node has computed to be an output.
     pub(crate) fn output(&mut self, value: &Value, shape: &[Axis]) {
-        let info = self.value_info(&value.0, shape);
+        let info = self.value_info(DataType::Float, &value.0, shape);
         self.proto.output.push(info);
     }
 
@@ -155,7 +164,7 @@ impl Graph {
         });
     }
 
-    fn value_info(&self, name: &str, shape: &[Axis]) -> ValueInfoProto {
+    fn value_info(&self, kind: DataType, name: &str, shape: &[Axis]) -> ValueInfoProto {
         let axis = |axis: &Axis| tensor_shape_proto::Dimension {
             value: Some(match (axis, self.batch) {
                 (Axis::Batch, None) => dimension::Value::DimParam(BATCH.to_owned()),
@@ -165,7 +174,7 @@ impl Graph {
             ..tensor_shape_proto::Dimension::default()
         };
         let tensor = type_proto::Tensor {
-            elem_type: Some(DataType::Float.into()),
+            elem_type: Some(kind.into()),
             shape: Some(TensorShapeProto {
                 dim: shape.iter().map(axis).collect(),
             }),

@@ -4,7 +4,7 @@ use super::{
     Attribute::{Float, Int, Ints},
     Graph, Value,
 };
-use crate::linear::Linear;
+use crate::{linear::Linear, onnx::tensor_proto::DataType};
 use std::f32::consts::SQRT_2;
 
 /// A two-dimensional convolution with square kernels.
@@ -98,6 +98,12 @@ impl Graph {
 
     pub(crate) fn transpose(&mut self, name: &str, x: &Value, axes: &[i64]) -> Value {
         self.node("Transpose", name, &[x], &[("perm", Ints(axes.to_vec()))])
+    }
+
+    /// The values as float32.
+    pub(crate) fn cast_f32(&mut self, name: &str, x: &Value) -> Value {
+        let to = i32::from(DataType::Float);
+        self.node("Cast", name, &[x], &[("to", Int(to.into()))])
     }
 
     /// Cuts `axis` into parts of the given names and lengths.

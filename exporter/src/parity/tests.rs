@@ -1,5 +1,8 @@
 use super::*;
-use stage1_core::artifact::tensors::{self, Tensor};
+use stage1_core::{
+    artifact::tensors::{self, Tensor},
+    preprocess::{IMAGENET_MEAN, IMAGENET_STD},
+};
 use std::{collections::BTreeMap, error};
 
 const IMAGES: usize = 4;
@@ -59,9 +62,19 @@ fn reference() -> (tempfile::TempDir, TensorFile) {
     (dir, file)
 }
 
+/// That of ImageNet.
+fn normalisation() -> Normalisation {
+    Normalisation::new(IMAGENET_MEAN, IMAGENET_STD)
+}
+
 fn verdict_of(wrong: impl FnMut(&[f32], &mut Vec<f32>)) -> Result<Parity> {
     let (_dir, reference) = reference();
-    parity(&mut Fake(wrong), &reference, Tolerances::default())
+    parity(
+        &mut Fake(wrong),
+        &reference,
+        normalisation(),
+        Tolerances::default(),
+    )
 }
 
 #[test]
@@ -157,13 +170,19 @@ fn no_verdict_without_numbers() {
         "{short:?}"
     );
     let (_dir, reference) = reference();
-    let broken = parity(&mut Broken, &reference, Tolerances::default()).unwrap_err();
+    let broken = parity(
+        &mut Broken,
+        &reference,
+        normalisation(),
+        Tolerances::default(),
+    )
+    .unwrap_err();
     assert!(broken.to_string().contains("out of memory"), "{broken}");
     let tolerances = Tolerances {
         batch: f64::NAN,
         ..Tolerances::default()
     };
-    let senseless = parity(&mut Broken, &reference, tolerances);
+    let senseless = parity(&mut Broken, &reference, normalisation(), tolerances);
     assert!(
         matches!(senseless, Err(Error::Tolerance { name: "batch", .. })),
         "{senseless:?}"
@@ -202,9 +221,14 @@ fn a_reference_of_another_form_is_named() {
             .collect();
         tensors::save(&path, &tensors, &BTreeMap::new()).unwrap();
         let reference = TensorFile::open(&path).unwrap();
-        let error = parity(&mut Broken, &reference, Tolerances::default())
-            .unwrap_err()
-            .to_string();
+        let error = parity(
+            &mut Broken,
+            &reference,
+            normalisation(),
+            Tolerances::default(),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains(want), "{want}: {error}");
     }
 }

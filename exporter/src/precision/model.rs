@@ -2,8 +2,11 @@
 
 use crate::{
     Error, Exported, Result,
+    graph::BATCH,
     onnx::{
-        ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
+        ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
+        tensor_proto::DataType,
+        tensor_shape_proto::{Dimension, dimension},
         type_proto,
     },
 };
@@ -15,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone)]
 pub(super) struct Model {
     pub(super) proto: ModelProto,
+    /// Images per run of the finished model, if that is fixed. Until it is finished it takes any number, so that it can be
+    /// looked at one image at a time.
+    batch: Option<i64>,
 }
 
 /// A product of a value with a constant matrix, of the backbone: the head is small and stays as it is.
@@ -47,14 +53,38 @@ impl Model {
                 reason: "it has no graph".to_owned(),
             });
         }
-        Ok(Self { proto })
+        let mut model = Self { proto, batch: None };
+        let fixed = |dim: &mut Dimension| match dim.value {
+            Some(dimension::Value::DimValue(n)) => Some(n),
+            _ => None,
+        };
+        model.batch = model.batch_axes().into_iter().find_map(fixed);
+        model.set_batch(None);
+        Ok(model)
+    }
+
+    fn set_batch(&mut self, batch: Option<i64>) {
+        for dim in self.batch_axes() {
+            dim.value = Some(match batch {
+                Some(n) => dimension::Value::DimValue(n),
+                None => dimension::Value::DimParam(BATCH.to_owned()),
+            });
+        }
+    }
+
+    /// The first axis of every input and output; the graph between them names no number of images.
+    fn batch_axes(&mut self) -> Vec<&mut Dimension> {
+        let graph = self.graph_mut();
+        let ends = graph.input.iter_mut().chain(&mut graph.output);
+        ends.filter_map(batch_axis).collect()
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.proto.encode_to_vec()
     }
 
-    pub(super) fn finish(self) -> Exported {
+    pub(super) fn finish(mut self) -> Exported {
+        self.set_batch(self.batch);
         let model = self.bytes();
         Exported {
             data: None,
@@ -178,6 +208,13 @@ impl Model {
         let further = names.difference(&known).map(info);
         model.graph_mut().output.extend(further);
         model
+    }
+}
+
+fn batch_axis(info: &mut ValueInfoProto) -> Option<&mut Dimension> {
+    match info.r#type.as_mut()?.value.as_mut()? {
+        type_proto::Value::TensorType(tensor) => tensor.shape.as_mut()?.dim.first_mut(),
+        _ => None,
     }
 }
 

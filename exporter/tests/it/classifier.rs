@@ -1,6 +1,6 @@
 //! Backbone and head as one model: the head's formula, the file's properties, and parity's verdicts.
 
-use crate::support::{Ort, golden_backbone, goldens, numbers, relative_error};
+use crate::support::{Ort, golden_backbone, goldens, normalisation, numbers, relative_error};
 use stage1_core::{
     artifact::{
         self, Digest,
@@ -11,7 +11,9 @@ use stage1_core::{
     model::{Features, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
-use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, inspect, parity};
+use stage1_exporter::{
+    Error, Exported, Form, Tolerances, export_classifier_as, export_embedding, inspect, parity,
+};
 use std::collections::BTreeMap;
 
 /// A multiple of every golden backbone's patch.
@@ -25,7 +27,7 @@ pub(crate) const SHAPE: [usize; 4] = [IMAGES, 3, SIDE, SIDE];
 pub(crate) struct Trained {
     dir: tempfile::TempDir,
     weights: Weights,
-    checkpoint: Checkpoint,
+    pub(crate) checkpoint: Checkpoint,
     head: BTreeMap<String, Tensor>,
     pub(crate) pixels: Vec<f32>,
 }
@@ -64,11 +66,16 @@ impl Trained {
     }
 
     pub(crate) fn export(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.export_as(&Form::default())?.model)
+    }
+
+    pub(crate) fn export_as(&self, form: &Form) -> Result<Exported, Error> {
         let head = self.save("head.safetensors", &self.head);
         let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
-        let exported = export_classifier(&self.checkpoint, &head, &self.weights, &metadata)?;
+        let exported =
+            export_classifier_as(&self.checkpoint, &head, &self.weights, &metadata, form)?;
         assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
-        Ok(exported.model)
+        Ok(exported)
     }
 
     fn logits(&self) -> Vec<f32> {
@@ -192,8 +199,13 @@ fn logits_are_the_heads_formula_and_parity_holds() {
             .remove(0);
         let error = relative_error(&logits, &trained.logits());
         assert!(error <= 1e-5, "{name}: {error:e}");
-        let parity =
-            parity(&mut session, &trained.reference(), Tolerances::default()).expect("a verdict");
+        let parity = parity(
+            &mut session,
+            &trained.reference(),
+            normalisation(),
+            Tolerances::default(),
+        )
+        .expect("a verdict");
         assert!(parity.passed && parity.same_labels, "{name}: {parity:?}");
         assert_eq!(parity.images, IMAGES);
     }
@@ -277,7 +289,13 @@ fn a_changed_weight_fails_parity() {
         };
         values[0] += 0.01;
         let mut session = Ort::new(&trained.export().expect("exported"));
-        let parity = parity(&mut session, &reference, Tolerances::default()).expect("a verdict");
+        let parity = parity(
+            &mut session,
+            &reference,
+            normalisation(),
+            Tolerances::default(),
+        )
+        .expect("a verdict");
         assert!(
             !parity.passed && parity.max_abs_error > parity.tolerance * parity.scale,
             "{parity:?}"

@@ -7,7 +7,7 @@ use stage1_core::{
     bundle::{self, Bundle, Existing, FP32, InputSpec, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     config::Phase,
-    preprocess::PreprocessSpec,
+    preprocess::{PixelFormat, PreprocessSpec},
 };
 use stage1_exporter::{Exported, Form, export_embedding, export_embedding_as, inspect};
 use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
@@ -19,7 +19,7 @@ fn outside(name: &str, file_name: &str) -> Exported {
     let form = Form {
         file_name: file_name.to_owned(),
         external_above: 0,
-        batch: None,
+        ..Form::default()
     };
     export_embedding_as(&golden_backbone(name), SHAPE[2], SHAPE[3], &form).expect("exported")
 }
@@ -89,6 +89,7 @@ fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) 
             height: SHAPE[2],
             width: SHAPE[3],
             batch: NonZero::new(batch),
+            pixels: PixelFormat::Float32,
         },
         output: "features".to_owned(),
         preprocess: PreprocessSpec::dinov3(SHAPE[2] as u32, SHAPE[3] as u32),

@@ -6,6 +6,7 @@ mod goldens;
 mod backbones;
 mod classifier;
 mod form;
+mod input;
 mod inspect;
 mod precision;
 mod support;

@@ -3,7 +3,7 @@
 
 use crate::{
     classifier::{SHAPE, Trained},
-    support::{Opener, Ort, numbers},
+    support::{Opener, Ort, normalisation, numbers},
 };
 use stage1_core::{
     artifact::Digest,
@@ -15,7 +15,7 @@ use stage1_exporter::{
 };
 
 /// The repository's golden backbones; at least one of each family.
-fn backbones() -> Vec<String> {
+pub(crate) fn backbones() -> Vec<String> {
     let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
     let mut names: Vec<String> = std::fs::read_dir(goldens)
         .expect("goldens")
@@ -63,7 +63,7 @@ fn quantise(model: &Exported, weight_bits: u8, max_error: f64) -> Result<Int8, E
 }
 
 /// Parity with the reference, within `tolerance`, and with 1e-5 of the scale between batches.
-fn check(trained: &Trained, model: &Exported, tolerance: f64) -> Parity {
+pub(crate) fn check(trained: &Trained, model: &Exported, tolerance: f64) -> Parity {
     let tolerances = Tolerances {
         reference: tolerance,
         ..Tolerances::default()
@@ -71,6 +71,7 @@ fn check(trained: &Trained, model: &Exported, tolerance: f64) -> Parity {
     parity(
         &mut Ort::new(&model.model),
         &trained.reference(),
+        normalisation(),
         tolerances,
     )
     .expect("it runs")

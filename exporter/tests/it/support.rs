@@ -3,6 +3,7 @@
 use stage1_core::{
     artifact::tensors::{self, Tensor, TensorFile},
     model::Weights,
+    preprocess::{IMAGENET_MEAN, IMAGENET_STD, Normalisation},
 };
 use stage1_exporter::{Observed, Runtime, Session};
 use stage1_runtime::{OrtSession, SessionOptions};
@@ -25,7 +26,26 @@ impl Ort {
         )
     }
 
-    /// The named outputs' values.
+    /// Images per run, if that is fixed.
+    pub(crate) fn batch(&self) -> Option<usize> {
+        self.0.batch()
+    }
+
+    /// As [`Ort::outputs`], of a model that takes grey levels.
+    pub(crate) fn outputs_of_levels(
+        &mut self,
+        levels: &[u8],
+        shape: [usize; 4],
+        names: &[&str],
+    ) -> Vec<Vec<f32>> {
+        let outputs = self
+            .0
+            .run_bytes(levels, shape, names)
+            .expect("the model runs");
+        outputs.into_iter().map(|tensor| tensor.values).collect()
+    }
+
+    /// The named outputs' values, of pictures that are normalised.
     pub(crate) fn outputs(
         &mut self,
         pixels: &[f32],
@@ -34,7 +54,7 @@ impl Ort {
     ) -> Vec<Vec<f32>> {
         let outputs = self
             .0
-            .run_named(pixels, shape, names)
+            .run_normalised(pixels, shape, normalisation(), names)
             .expect("the model runs");
         outputs.into_iter().map(|tensor| tensor.values).collect()
     }
@@ -46,8 +66,19 @@ impl Session for Ort {
         pixels: &[f32],
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
-        Ok(self.0.run(pixels, shape)?)
+        let outputs = self
+            .0
+            .run_normalised(pixels, shape, normalisation(), &["logits"])?;
+        Ok(outputs
+            .into_iter()
+            .flat_map(|tensor| tensor.values)
+            .collect())
     }
+}
+
+/// That of ImageNet.
+pub(crate) fn normalisation() -> Normalisation {
+    Normalisation::new(IMAGENET_MEAN, IMAGENET_STD)
 }
 
 /// The repository's own golden backbones.

@@ -1,6 +1,6 @@
 //! A bundle whose model looks at colours: red, green and blue pictures are its three classes.
 
-use crate::onnx::exponential;
+use crate::onnx::{Input, exponential};
 use image::{Rgb, RgbImage};
 use stage1_core::{
     artifact::{Digest, Document},
@@ -12,7 +12,7 @@ use stage1_core::{
     config::Phase,
     ledger::LedgerState,
     policy::{Calibrator, Policy, Score, Threshold},
-    preprocess::{Arithmetic, Filter, PreprocessSpec, Resize},
+    preprocess::{Arithmetic, Filter, PixelFormat, PreprocessSpec, Resize},
 };
 use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
 use std::{
@@ -31,16 +31,26 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// A bundle without a policy.
     pub(crate) fn uncalibrated(batch_mode: BatchMode) -> Self {
+        Self::of_format(PixelFormat::Float32, batch_mode)
+    }
+
+    /// A bundle without a policy, whose model takes pictures in this format.
+    pub(crate) fn of_format(pixels: PixelFormat, batch_mode: BatchMode) -> Self {
         let fixture = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        create(&fixture.bundle(), batch_mode);
+        create(&fixture.bundle(), pixels, batch_mode);
         fixture
     }
 
     /// A bundle that answers where the largest probability is at least 0.9.
     pub(crate) fn calibrated() -> Self {
-        let fixture = Self::uncalibrated(BatchMode::Any);
+        Self::calibrated_of_format(PixelFormat::Float32)
+    }
+
+    /// As [`Fixture::calibrated`], with a model that takes pictures in this format.
+    pub(crate) fn calibrated_of_format(pixels: PixelFormat) -> Self {
+        let fixture = Self::of_format(pixels, BatchMode::Any);
         let scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
         fixture.attach(scorer.fingerprint());
         fixture
@@ -73,18 +83,29 @@ impl Fixture {
 }
 
 /// The class of a red, green or blue picture has logit exp(3), the others exp(0); yellow and white pictures overflow.
-fn model() -> Vec<u8> {
+fn model(pixels: PixelFormat) -> Vec<u8> {
     let weights = [[3.0, 0.0, 100.0], [0.0, 3.0, 100.0], [0.0, 0.0, 103.0]];
-    exponential(SIDE as i64, &weights, [0.0, 0.0, -100.0])
+    let (input, scale) = match pixels {
+        PixelFormat::Float32 => (Input::default(), 1.0),
+        PixelFormat::Uint8 => (Input::levels(), 1.0 / 255.0),
+    };
+    let weights = weights.map(|row| row.map(|weight| weight * scale));
+    exponential(&input, SIDE as i64, &weights, [0.0, 0.0, -100.0])
 }
 
-fn create(dir: &Path, batch_mode: BatchMode) {
-    let model = model();
+fn create(dir: &Path, pixels: PixelFormat, batch_mode: BatchMode) {
+    let model = model(pixels);
     let golden_inputs: Vec<f32> = (0..4 * 3 * SIDE * SIDE)
-        .map(|i| 0.2 * (i as f32 * 0.1).sin().abs())
+        .map(|i| (51.0 * (i as f32 * 0.1).sin().abs()).round() / 255.0)
         .collect();
     let mut session = OrtSession::from_bytes(&model, "model", &SessionOptions::default()).unwrap();
-    let golden_logits = session.run(&golden_inputs, [4, 3, SIDE, SIDE]).unwrap();
+    let shape = [4, 3, SIDE, SIDE];
+    let normalisation = preprocess().normalisation();
+    let golden_logits = session
+        .run_normalised(&golden_inputs, shape, normalisation, &["logits"])
+        .unwrap()
+        .remove(0)
+        .values;
     let digest = |name: &str| Digest::of_bytes(name.as_bytes());
     let new = NewBundle {
         labels: LABELS.map(str::to_owned).to_vec(),
@@ -93,6 +114,7 @@ fn create(dir: &Path, batch_mode: BatchMode) {
             height: SIDE,
             width: SIDE,
             batch: None,
+            pixels,
         },
         output: "logits".to_owned(),
         preprocess: preprocess(),

@@ -105,6 +105,7 @@ struct Dim {
 }
 
 const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
 const INT64: i32 = 7;
 const ATTRIBUTE_INT: i32 = 2;
 const ATTRIBUTE_INTS: i32 = 7;
@@ -127,6 +128,22 @@ impl Default for Input {
 }
 
 impl Input {
+    /// An input of grey levels, [N, side, side, 3].
+    pub(crate) fn levels() -> Self {
+        Self {
+            elem_type: UINT8,
+            ..Self::default()
+        }
+    }
+
+    /// The shape of an image, and its axes of pixels.
+    fn image(&self, side: i64) -> ([i64; 3], [i64; 2]) {
+        match self.elem_type {
+            UINT8 => ([side, side, self.channels], [1, 2]),
+            _ => ([self.channels, side, side], [2, 3]),
+        }
+    }
+
     /// An input of integers.
     pub(crate) fn integers() -> Self {
         Self {
@@ -137,7 +154,7 @@ impl Input {
 }
 
 /// `logits = mean over the pixels of each channel (3) x weights [3, classes] + bias [classes]`, and those means as `features`.
-/// Input [N, 3, `side`, `side`], N dynamic.
+/// Input [N, 3, `side`, `side`] or [N, `side`, `side`, 3], N dynamic.
 pub(crate) fn channel_means(
     input: &Input,
     side: i64,
@@ -148,11 +165,17 @@ pub(crate) fn channel_means(
 }
 
 /// As [`channel_means`], and `logits` are the exponentials of that: they overflow above 88.
-pub(crate) fn exponential(side: i64, weights: &[[f32; 3]; 3], bias: [f32; 3]) -> Vec<u8> {
-    model(&Input::default(), side, weights, bias, "Exp")
+pub(crate) fn exponential(
+    input: &Input,
+    side: i64,
+    weights: &[[f32; 3]; 3],
+    bias: [f32; 3],
+) -> Vec<u8> {
+    model(input, side, weights, bias, "Exp")
 }
 
 fn model(input: &Input, side: i64, weights: &[[f32; 3]; 3], bias: [f32; 3], last: &str) -> Vec<u8> {
+    let (image, axes) = input.image(side);
     let mut nodes = Vec::new();
     let mut pixels = input.name;
     if input.elem_type != FLOAT {
@@ -168,7 +191,7 @@ fn model(input: &Input, side: i64, weights: &[[f32; 3]; 3], bias: [f32; 3], last
         "ReduceMean",
         &[pixels],
         "features",
-        vec![ints("axes", &[2, 3]), int("keepdims", 0)],
+        vec![ints("axes", &axes), int("keepdims", 0)],
     ));
     nodes.push(node(
         "MatMul",
@@ -189,11 +212,7 @@ fn model(input: &Input, side: i64, weights: &[[f32; 3]; 3], bias: [f32; 3], last
             ),
             tensor("bias", &[3], &bias),
         ],
-        input: vec![value(
-            input.name,
-            input.elem_type,
-            &[input.channels, side, side],
-        )],
+        input: vec![value(input.name, input.elem_type, &image)],
         output: vec![value("logits", FLOAT, &[3]), value("features", FLOAT, &[3])],
     };
     let model = Model {

@@ -1,6 +1,9 @@
 use crate::fixture::{Fixture, SIDE};
-use stage1_core::{bundle, certificate::BatchMode, progress::Progress};
-use stage1_runtime::{Error, OrtSession, Scorer, ScorerOptions, SessionOptions};
+use serde_json::{Value, json};
+use stage1_core::{bundle, certificate::BatchMode, preprocess::PixelFormat, progress::Progress};
+use stage1_runtime::{
+    Error, OrtSession, Predictor, PredictorOptions, Scorer, ScorerOptions, SessionOptions,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn options(batch: usize, threads: usize) -> ScorerOptions {
@@ -123,4 +126,61 @@ fn half_an_image_is_refused() {
     let error = scorer.logits(&vec![0.0; 3 * SIDE * SIDE + 1]).unwrap_err();
     assert!(error.to_string().contains("193 values"), "{error}");
     assert!(scorer.logits(&[]).unwrap().is_empty());
+}
+
+/// A model that takes grey levels gives pictures the logits of its twin that takes them normalised, and is certified as it.
+#[test]
+fn pictures_in_bytes_get_the_same_logits() {
+    let formats = [PixelFormat::Float32, PixelFormat::Uint8];
+    let fixtures = formats.map(Fixture::calibrated_of_format);
+    let paths: Vec<_> = (0..11u8)
+        .map(|i| fixtures[0].picture(&format!("{i}.png"), [i * 5, 90 - i * 3, i]))
+        .chain([fixtures[0].file("text.png", b"hello")])
+        .collect();
+    let scores = fixtures.each_ref().map(|fixture| {
+        let mut scorer = Scorer::open(&fixture.bundle(), &options(4, 2)).unwrap();
+        assert!(scorer.check_golden().unwrap().passed());
+        let scores = scorer.score_paths(&paths, &Counter::default()).unwrap();
+        scores.into_iter().map(Result::ok).collect::<Vec<_>>()
+    });
+    for (got, want) in scores[1].iter().zip(&scores[0]) {
+        let pairs = got.iter().flatten().zip(want.iter().flatten());
+        let near = |(got, want): (&f32, &f32)| (got - want).abs() <= 1e-5 * want.abs().max(1.0);
+        assert_eq!(got.is_some(), want.is_some());
+        assert!(pairs.into_iter().all(near), "{got:?}, expected {want:?}");
+    }
+    let mut predictor =
+        Predictor::open(&fixtures[1].bundle(), &PredictorOptions::default()).unwrap();
+    assert!(predictor.standing().is_certified());
+    let red = std::fs::read(fixtures[1].picture("red.png", [255, 0, 0])).unwrap();
+    let answer = predictor.predict_bytes("red", &red).unwrap();
+    assert_eq!(answer.label.as_deref(), Some("red"));
+}
+
+#[test]
+fn a_model_of_bytes_takes_no_fractions_of_grey_levels() {
+    let fixture = Fixture::of_format(PixelFormat::Uint8, BatchMode::Any);
+    let mut scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
+    let error = scorer
+        .logits(&[100.5 / 255.0; 3 * SIDE * SIDE])
+        .unwrap_err();
+    assert!(matches!(error, Error::Levels { .. }), "{error:?}");
+    assert!(error.to_string().contains("grey level 100."), "{error}");
+}
+
+#[test]
+fn the_record_says_how_pictures_are_given() {
+    for (pixels, other) in [
+        (PixelFormat::Float32, json!("uint8")),
+        (PixelFormat::Uint8, json!("float32")),
+    ] {
+        let fixture = Fixture::of_format(pixels, BatchMode::Any);
+        let path = fixture.bundle().join("bundle.json");
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["input"]["pixels"] = other;
+        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        let error = Scorer::open(&fixture.bundle(), &ScorerOptions::default());
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("as bundle.json says"), "{error}");
+    }
 }

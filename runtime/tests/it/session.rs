@@ -1,4 +1,5 @@
 use crate::onnx::{Input, channel_means};
+use stage1_core::preprocess::{Normalisation, PixelFormat};
 use stage1_runtime::{Error, OrtSession, SessionOptions};
 
 const WEIGHTS: [[f32; 3]; 3] = [[1.0, 10.0, 0.5], [2.0, 20.0, 0.25], [3.0, 30.0, 0.125]];
@@ -30,6 +31,36 @@ fn outputs_are_found_by_name() {
     );
     assert_eq!(named[0].values, [1.0, 2.0, 3.0, 0.0, 4.0, 0.0]);
     assert_eq!(named[1].values, want);
+}
+
+/// Levels of one image, pixel by pixel, and the same in planes.
+#[test]
+fn grey_levels_go_in_as_bytes() {
+    let mut session = open(&Input::levels()).unwrap();
+    assert_eq!(session.pixels(), PixelFormat::Uint8);
+    let levels = [0, 2, 3, 2, 2, 3, 1, 2, 3, 1, 2, 3];
+    let shape = [1, 2, 2, 3];
+    let bytes = session.run_bytes(&levels, shape, &["features"]).unwrap();
+    assert_eq!(bytes[0].values, [1.0, 2.0, 3.0]);
+    let planes = [0_u8, 2, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3].map(f32::from);
+    let normalisation = Normalisation::new([0.0; 3], [1.0; 3]);
+    let planes = planes.map(|level| level / 255.0);
+    let again = session
+        .run_normalised(&planes, [1, 3, 2, 2], normalisation, &["features"])
+        .unwrap();
+    assert_eq!(again, bytes);
+    let error = session
+        .run_named(&planes, [1, 3, 2, 2], &["features"])
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("uint8 `pixel_values` [any, 2, 2, 3]"),
+        "{error}"
+    );
+    let mut floats = open(&Input::default()).unwrap();
+    let error = floats.run_bytes(&levels, shape, &["features"]).unwrap_err();
+    assert!(error.to_string().contains("uint8 values"), "{error}");
 }
 
 #[test]

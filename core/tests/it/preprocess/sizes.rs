@@ -2,7 +2,7 @@
 
 use image::{Rgb, RgbImage};
 use stage1_core::preprocess::{
-    Arithmetic, CentreCrop, CropRounding, Error, PreprocessSpec, Preprocessor, Resize,
+    Arithmetic, CentreCrop, CropRounding, Error, PixelFormat, PreprocessSpec, Preprocessor, Resize,
 };
 
 const SHAPES: [(u32, u32); 8] = [
@@ -175,4 +175,57 @@ fn what_cannot_be_done_is_an_error() {
     let mut exact = preprocessor(PreprocessSpec::dinov3(224, 224));
     let error = exact.run(&RgbImage::new(1, 400_000)).expect_err("a thread");
     assert!(matches!(error, Error::TooElongated { .. }), "{error}");
+}
+
+/// What a model gets that normalises by itself is what the normalised planes came from, at every shape and with padding.
+#[test]
+fn grey_levels_are_those_behind_the_normalised_planes() {
+    let padded = PreprocessSpec::dinov2(40, 56, 42);
+    for spec in [specs()[1].clone(), specs()[2].clone(), padded] {
+        for arithmetic in [Arithmetic::Uint8, Arithmetic::Pillow] {
+            let spec = PreprocessSpec {
+                arithmetic,
+                ..spec.clone()
+            };
+            spec.check_format(PixelFormat::Uint8).expect("whole levels");
+            let mut preprocessor = preprocessor(spec.clone());
+            for (width, height) in SHAPES {
+                let image = picture(width, height);
+                let mut levels = vec![7; preprocessor.output_len()];
+                preprocessor
+                    .run_bytes_into(&image, &mut levels)
+                    .expect("runs");
+                let planes = preprocessor.run(&image).expect("runs");
+                let back = spec.normalisation().levels(&planes, 56 * 42);
+                assert_eq!(back.as_ref(), Ok(&levels), "{spec:?} {width}x{height}");
+                assert_eq!(
+                    preprocessor.resized_u8(&image).expect("runs").as_raw(),
+                    &levels
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn fractions_of_grey_levels_are_no_bytes() {
+    let floats = PreprocessSpec::dinov3(56, 42);
+    let error = floats.check_format(PixelFormat::Uint8).expect_err("floats");
+    assert!(matches!(error, Error::NoLevels), "{error}");
+    let error = preprocessor(floats.clone())
+        .run_bytes_into(&picture(9, 9), &mut [0; 3 * 56 * 42])
+        .expect_err("floats");
+    assert!(matches!(error, Error::NoLevels), "{error}");
+    let normalisation = floats.normalisation();
+    let level = |level: f32| normalisation.apply([level; 3]);
+    for (name, values, whole) in [
+        ("black", level(0.0), true),
+        ("white", level(255.0), true),
+        ("a half", level(100.5), false),
+        ("below black", level(-1.0), false),
+        ("above white", level(256.0), false),
+        ("not a number", [f32::NAN; 3], false),
+    ] {
+        assert_eq!(normalisation.levels(&values, 1).is_ok(), whole, "{name}");
+    }
 }
