@@ -4,7 +4,7 @@ use std::{hint::black_box, io::Cursor};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, Rgb, RgbImage};
-use stage1_core::preprocess::{Limits, PreprocessSpec, Preprocessor, decode};
+use stage1_core::preprocess::{Limits, PixelFormat, PreprocessSpec, Preprocessor, decode};
 
 /// A camera-sized picture with smooth and busy parts, so that it compresses about as a photograph does.
 fn picture() -> RgbImage {
@@ -52,6 +52,12 @@ fn resizing(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| preprocessor.run_into(black_box(&picture), &mut out));
         });
+        if let Ok(()) = preprocessor.spec().check_format(PixelFormat::Uint8) {
+            let mut out = vec![0; preprocessor.output_len()];
+            group.bench_function(format!("{name}, bytes"), |b| {
+                b.iter(|| preprocessor.run_bytes_into(black_box(&picture), &mut out));
+            });
+        }
     }
     group.finish();
 }

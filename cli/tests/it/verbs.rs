@@ -255,7 +255,7 @@ fn large_weights_lie_beside_the_model() {
 }
 
 #[test]
-fn an_exports_number_of_images_can_be_fixed() {
+fn an_exports_input_is_as_asked_for() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones/dinov3-vit-mlp");
     let golden = golden.display().to_string();
     let cli = Cli::new();
@@ -269,8 +269,13 @@ fn an_exports_number_of_images_can_be_fixed() {
         "--out",
         "x.onnx",
     ];
-    for (batch, shape) in [("dynamic", "[N, 3, 32, 32]"), ("4", "[4, 3, 32, 32]")] {
-        let outcome = cli.run([&fixed[..], &["--batch", batch]].concat());
+    let forms = [
+        ("dynamic", "float32", "float32 [N, 3, 32, 32]"),
+        ("4", "float32", "float32 [4, 3, 32, 32]"),
+        ("4", "uint8", "uint8 [4, 32, 32, 3]"),
+    ];
+    for (batch, input, shape) in forms {
+        let outcome = cli.run([&fixed[..], &["--batch", batch, "--input", input]].concat());
         assert_eq!(outcome.code, 0, "{outcome}");
         assert!(outcome.stdout.contains(shape), "{outcome}");
     }

@@ -1,5 +1,9 @@
 //! Backbones as graphs, for one image size. A family's module writes what comes before the final norm; the norm, and what
 //! heads and embeddings read after it, are here.
+//!
+//! The norms' weights and biases stay in the norms. In the layers after them they would save nothing: without them, ViT-S/16
+//! took 0.995 times the processor time ([0.982, 1.008], 80 alternated runs of 8 images on ONNX Runtime 1.31's CPU), as
+//! `LayerNormalization` has a weight in any case; and int8's smoothing needs a place for its factors.
 
 mod convnext;
 mod picture;

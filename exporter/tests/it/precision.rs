@@ -11,7 +11,7 @@ use stage1_core::{
     model::{Features, HeadKind},
 };
 use stage1_exporter::{
-    Attention, Error, Exported, Int8, Int8Options, Sample, Tolerances, fp16, int8, parity,
+    Attention, Error, Exported, Int8, Int8Options, Sample, Tolerances, fp16, inspect, int8, parity,
 };
 
 /// The repository's golden backbones; at least one of each family.
@@ -85,9 +85,11 @@ fn every_variant_of_every_family_is_near_and_independent_of_its_batch() {
             let model = exported(&trained);
             let pixels = training_images();
             let sample = Sample::new(&pixels, image()).unwrap();
+            let mut lowered = Vec::new();
             for attention in [Attention::Half, Attention::Single] {
                 let half = fp16(&model, sample, &mut Opener::default(), attention).unwrap();
                 assert!(half.half > 0, "{name}");
+                lowered.push(half.half);
                 assert!(half.kept.is_empty(), "{name}: {:?}", half.kept);
                 assert!(half.model.model.len() < model.model.len(), "{name}");
                 let parity = check(&trained, &half.model, 5e-3);
@@ -96,6 +98,10 @@ fn every_variant_of_every_family_is_near_and_independent_of_its_batch() {
                     "{name} {features:?} {attention:?}: {parity:?}"
                 );
             }
+            // Each block's scores, and nothing else, is what the attention's precision is about.
+            let nodes = inspect(&model.model).unwrap().nodes;
+            let softmax = nodes.get("Softmax").copied().unwrap_or(0);
+            assert_eq!(lowered[0] - lowered[1], softmax, "{name} {features:?}");
             for (bits, tolerance) in [(8, 0.1), (7, 0.15)] {
                 let int8 = quantise(&model, bits, 0.5).unwrap();
                 assert!(
