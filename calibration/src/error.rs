@@ -112,6 +112,29 @@ pub enum Error {
         /// Units given.
         units: usize,
     },
+    /// Conformal risk control can't do what was asked.
+    #[error(transparent)]
+    Crc(#[from] crate::crc::CrcError),
+    /// A setting that belongs to the other kind of promise.
+    #[error("at `{key}`: expected {expected}, got {got}")]
+    Contradiction {
+        /// The setting.
+        key: &'static str,
+        /// What it would have to be.
+        expected: &'static str,
+        /// What it is.
+        got: String,
+    },
+    /// A promise of one kind and evidence of the other.
+    #[error(
+        "plan, policy and certificate must be of one kind: `expectation` goes with a policy of kind scrc, and `pac` with the others"
+    )]
+    NotExpectation,
+    /// Several sessions at once.
+    #[error(
+        "several sessions get one threshold together for `guarantee: pac` only, and without a threshold of their own; calibrate each by itself"
+    )]
+    Jointly,
     /// The policy can't decide a row.
     #[error("row {row}: {source}")]
     Row {

@@ -169,7 +169,8 @@ pub struct Opening {
 /// Answers val_test by `policy` and compares what comes of it with `certificate`'s promises; `gamma` is usually [`GAMMA`].
 ///
 /// # Errors
-/// [`Error::Level`], [`Error::Classes`], or [`Error::NoGate`].
+/// [`Error::Level`], [`Error::Classes`], [`Error::NoGate`], or [`Error::NotExpectation`] for a promise in expectation, which
+/// has no claims that rows could refute ([`estimate`](crate::crc::estimate)).
 pub fn validate(
     policy: &Policy,
     certificate: &Certificate,
@@ -178,6 +179,9 @@ pub fn validate(
     opening: Opening,
 ) -> Result<Validation> {
     level("gamma", gamma)?;
+    if certificate.claims.is_empty() {
+        return Err(Error::NotExpectation);
+    }
     check_rows(policy, test)?;
     let rows = Rows {
         evidence: Evidence::new(
@@ -501,7 +505,7 @@ mod tests {
         };
         let (select, calib) = (grouped(multi_set(3000, 1)), grouped(multi_set(3000, 2)));
         let promised = promised(&Target::new(0.1, 0.1), &select, &calib);
-        assert_eq!(promised.certificate.test, TestKind::Betting);
+        assert_eq!(promised.certificate.test, Some(TestKind::Betting));
         let held = promised.on(&grouped(multi_set(20_000, 3)));
         assert_eq!(
             (held.verdict, held.test_kind),

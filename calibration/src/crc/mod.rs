@@ -11,7 +11,8 @@
 //!
 //! [`scrc`] controls the risk *among selected rows* (selective conformal risk control, 2512.12844): the [`Selection`] is
 //! fixed on val_select, and risk control runs on the selected rows of val_calib; given the selection they and a new
-//! selected row are exchangeable, so that no new theory is needed. With the loss "the set misses the label" it is
+//! selected row are exchangeable, so that no new theory is needed. [`answers`] makes a policy of it
+//! (`calibrate.guarantee: expectation`): the loss is a wrong answer, and a selected image that is deferred loses nothing. With the loss "the set misses the label" it is
 //! [`SetPredictor::fit_selected`](crate::conformal::SetPredictor::fit_selected).
 //!
 //! ```
@@ -26,10 +27,13 @@
 //! # Ok::<(), stage1_calibration::crc::CrcError>(())
 //! ```
 
+pub mod answers;
+mod estimate;
 mod losses;
 mod scrc;
 mod selection;
 
+pub use estimate::{Estimate, estimate};
 pub use losses::GridLosses;
 pub use scrc::{LossFamily, Scrc, ScrcFit, ScrcRefusal, scrc};
 pub use selection::Selection;

@@ -12,6 +12,8 @@ mod pareto;
 mod resample;
 mod start;
 
+pub(crate) use grid::one_sided;
+
 use crate::binomial;
 use crate::calibrate::{binary_columns, platt, temperature};
 use crate::error::{Error, Result, level};
@@ -304,7 +306,7 @@ fn measure(count: Count, n: usize, calib_units: u64, alpha: f64, level: f64) -> 
 }
 
 /// The scores that a choice stands for, the default first.
-fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
+pub(crate) fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
     let classes = select.classes();
     let has_gate = select.0.kept.has_gate();
     let max_probability = || Score::MaxProbability {

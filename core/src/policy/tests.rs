@@ -248,3 +248,30 @@ fn scores_without_parameters_are_those_of_their_papers() {
         "a tie has no margin"
     );
 }
+
+#[test]
+fn a_policy_that_selects_answers_from_its_threshold_on() {
+    let plain = multi(0.9);
+    let policy = plain.clone().selecting(0.6);
+    policy.validate().unwrap();
+    assert_eq!(policy.kind, PolicyKind::Scrc);
+    for logits in [[0.0, 9.0, 1.0], [0.0, 3.0, 1.0], [0.0, 0.1, 0.0]] {
+        assert_eq!(policy.decide(&logits), plain.decide(&logits));
+    }
+    type Edit = (&'static str, fn(&mut Policy));
+    let edits: [Edit; 3] = [
+        ("needs Scrc", |p| p.kind = PolicyKind::Softmax),
+        ("needs Softmax", |p| p.selected_from = None),
+        ("needs one_sided from there on", |p| {
+            p.selected_from = Some(0.91)
+        }),
+    ];
+    for (message, edit) in edits {
+        let mut policy = policy.clone();
+        edit(&mut policy);
+        let got = policy.validate().unwrap_err();
+        assert!(got.contains(message), "{got}");
+    }
+    let written = String::from_utf8(json::to_bytes(&plain)).unwrap();
+    assert!(!written.contains("selected_from"), "{written}");
+}
