@@ -10,6 +10,7 @@ mod goldens;
 mod calibrate_logits;
 mod cli;
 mod doctor;
+mod expectation;
 mod metrics;
 mod monitor;
 mod pipeline;
