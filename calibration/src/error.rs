@@ -1,4 +1,4 @@
-use stage1_core::config::CalibratorChoice;
+use stage1_core::config::{CalibratorChoice, ScoreChoice};
 
 /// What can be wrong with a request to fit or to certify. Data that is merely degenerate isn't an error: see
 /// [`Fallback`](stage1_core::policy::Fallback) and [`NotCertified`](stage1_core::certificate::NotCertified).
@@ -70,6 +70,24 @@ pub enum Error {
     Score {
         /// Number of classes.
         classes: usize,
+    },
+    /// A fitted score that doesn't go with two classes.
+    #[error(
+        "score {choice:?} is for three classes or more: of two classes it would be a function of the margin; use binary_margin"
+    )]
+    FittedScore {
+        /// The choice.
+        choice: ScoreChoice,
+    },
+    /// A score that can't be fitted.
+    #[error(
+        "score {choice:?} can't be fitted on val_select ({fallback:?}); use max_probability, margin or energy"
+    )]
+    NoScore {
+        /// The calibrator whose probability was to be the score.
+        choice: CalibratorChoice,
+        /// Why there is none.
+        fallback: stage1_core::policy::Fallback,
     },
     /// The score is a gate, and the rows have none.
     #[error(

@@ -92,7 +92,7 @@ fn fit(
     let fit = calibrate::fit(rows.labelled(), None, rows.seed, calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
-        plan.score,
+        plan.score.clone(),
         certified.threshold,
         fit.calibrator,
         certified.plan_digest,
@@ -357,8 +357,8 @@ mod tests {
                 panic!()
             };
             assert_eq!(
-                (other.threshold, other.score),
-                (policy.threshold, policy.score)
+                (other.threshold, &other.score),
+                (policy.threshold, &policy.score)
             );
             assert_ne!(other.calibrator, policy.calibrator);
         }

@@ -62,10 +62,6 @@ use stage1_core::policy::{Policy, Threshold};
 
 /// Why a threshold may be used.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum Proof {
     /// With confidence 1 − δ.
     Pac(Certified),
@@ -75,10 +71,6 @@ pub enum Proof {
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum Fit {
     /// A policy, and the evidence for it.
     Certified {
@@ -214,7 +206,7 @@ fn fit_answers(
     let fit = calibrate::fit(rows.labelled(), None, rows.seed, calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
-        plan.score,
+        plan.score.clone(),
         controlled.threshold,
         fit.calibrator,
         controlled.plan_digest,
@@ -297,10 +289,6 @@ fn of_answers(
 /// `validation.json`: a verdict, or of a promise in expectation an estimate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per validation"
-)]
 pub enum Judgement {
     /// HELD, REFUTED or INCONCLUSIVE.
     Verdict(Validation),

@@ -45,10 +45,6 @@ pub struct Controlled {
 
 /// What comes of [`control_answers`].
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum AnswersFit {
     /// A threshold is controlled.
     Controlled(Controlled),
@@ -109,7 +105,7 @@ fn plan_with(
     score: Score,
     splits_digest: Option<Digest>,
 ) -> ExpectationPlan {
-    let rows = Scored::new(&select.0.kept, score);
+    let rows = Scored::new(&select.0.kept, &score);
     let thresholds = one_sided(&rows.values);
     let n = rows.values.len() as f64;
     let counts = rows.counts(ERRORS_AMONG_ANSWERS, &thresholds);
@@ -171,7 +167,7 @@ pub fn control_answers(
     threshold: Option<Threshold>,
 ) -> Result<AnswersFit> {
     check(plan, calib)?;
-    let rows = Scored::new(&calib.0.kept, plan.score);
+    let rows = Scored::new(&calib.0.kept, &plan.score);
     let thresholds: Vec<Threshold> = plan
         .candidates
         .iter()
@@ -430,7 +426,7 @@ mod tests {
         let plan = planned(&multi_set(2000, 1), 300, ScoreChoice::Auto).unwrap();
         let truth = multi_set(100_000, 9);
         let rows = SelectRows::new(&truth, 1).unwrap();
-        let scored = Scored::new(&rows.0.kept, plan.score);
+        let scored = Scored::new(&rows.0.kept, &plan.score);
         let from = |at_least| scored.selective(Threshold::OneSided { at_least });
         let selected = from(plan.selected_from()).total as f64;
         let rates: Vec<f64> = (0..400)

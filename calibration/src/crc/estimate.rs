@@ -93,7 +93,7 @@ pub fn estimate(
     if policy.score == Score::Gate && !test.0.kept.has_gate() {
         return Err(Error::NoGate { what: "val_test" });
     }
-    let rows = Scored::new(&test.0.kept, policy.score);
+    let rows = Scored::new(&test.0.kept, &policy.score);
     let selected = rows.selective(Threshold::OneSided { at_least: from }).total;
     let Count { errors, total } = rows.selective(policy.threshold);
     let rate = |of: u64| (of > 0).then(|| errors as f64 / of as f64);

@@ -7,7 +7,8 @@
 //! Schuster 2022, 2208.02814). That is `guarantee: expectation`. **It is no bound with confidence 1 − δ**: of a
 //! false-positive rate controlled at α = .05, the true rate exceeds .05 in 45 %, 48 % and 49 % of calibrations with 200,
 //! 1,000 and 5,000 negatives ([`excess_probability`]). Where one calibration must hold, use
-//! [`certify`](crate::certify), or [`rcps`] for monotone losses.
+//! [`certify`](crate::certify), or [`rcps`] for monotone losses. It holds for independent units (one row of each counts),
+//! for one attempt (the best of several isn't an average one), and for images drawn like those of val_calib.
 //!
 //! [`scrc`] controls the risk *among selected rows* (selective conformal risk control, 2512.12844): the [`Selection`] is
 //! fixed on val_select, and risk control runs on the selected rows of val_calib; given the selection they and a new

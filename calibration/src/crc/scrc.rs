@@ -97,7 +97,7 @@ pub fn scrc(
         Some(at) => ScrcFit::Controlled(Scrc {
             guarantee: Guarantee::Expectation,
             alpha,
-            selection: *selection,
+            selection: selection.clone(),
             parameter: family.grid[at],
             calib: calib.size(),
             selected: n,

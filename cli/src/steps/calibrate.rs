@@ -11,6 +11,7 @@ use stage1_calibration::{
     calibrate::check_choice,
     fit::Circumstances,
     flips::Pairs,
+    plan::check_score,
     promise::{self, Fit, certificate, plan},
     rows::{CalibRows, SelectRows, shape},
 };
@@ -56,10 +57,11 @@ impl Document for Record {
     }
 }
 
-/// Fails when the calibrator doesn't go with the number of classes: before training, and before an attempt is spent.
+/// Fails when the calibrator or the score doesn't go with the number of classes: before training, and before an attempt is spent.
 pub(crate) fn check_calibrator(config: &Config, splits: &Splits) -> anyhow::Result<()> {
-    check_choice(config.calibrate.calibrator, splits.manifest.labels.len())
-        .context("calibrate.calibrator")
+    let classes = splits.manifest.labels.len();
+    check_choice(config.calibrate.calibrator, classes).context("calibrate.calibrator")?;
+    check_score(config.calibrate.score, classes).context("calibrate.score")
 }
 
 /// Where the plan is written before val_calib's labels are read.
@@ -155,7 +157,8 @@ fn float32(
     let pairs = Pairs::new(&reference, calib, run.config.split.seed)?;
     let delta = settings.flip_delta;
     let labels = pairs.of_labels(delta)?;
-    let decisions = pairs.of_decisions(policy.score, policy.threshold, delta, plan.thresholds())?;
+    let decisions =
+        pairs.of_decisions(&policy.score, policy.threshold, delta, plan.thresholds())?;
     Ok(Float32 {
         plan,
         threshold: policy.threshold,

@@ -7,10 +7,6 @@ use serde::{Deserialize, Serialize};
 /// `plan.json`, whatever is to be promised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum AnyPlan {
     /// With confidence 1 − δ.
     Pac(Plan),
@@ -64,10 +60,6 @@ impl Document for AnyPlan {
 /// `not-certified.json`, whatever was to be promised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum AnyRefusal {
     /// With confidence 1 − δ.
     Pac(NotCertified),

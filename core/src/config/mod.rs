@@ -497,7 +497,8 @@ pub struct CalibrateConfig {
     pub max_flip_bound: Option<f64>,
 }
 
-/// The number that is compared with the threshold; always a function of the raw logits, or the gate.
+/// The number that is compared with the threshold; always a function of the raw logits, or the gate. What is fitted for it
+/// is fitted on val_select, so that val_calib certifies with all its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreChoice {
@@ -514,6 +515,12 @@ pub enum ScoreChoice {
     Energy,
     /// The output of a learned gate, where the model has one.
     Gate,
+    /// The probability of the answer after vector scaling that was fitted on val_select; three classes or more.
+    Vector,
+    /// The same after structured vector scaling (a penalised weight and bias per class).
+    Svs,
+    /// The same after structured matrix scaling (a penalised matrix and a bias per class).
+    Sms,
     /// Of all that apply, the one with the largest certified share to be expected from val_select.
     BestOnSelect,
 }

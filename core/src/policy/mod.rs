@@ -209,7 +209,7 @@ impl Policy {
     }
 
     fn check_gate(&self, gate: Option<f32>) -> Result<(), PolicyError> {
-        match (self.score, gate) {
+        match (&self.score, gate) {
             (Score::Gate, None) => Err(PolicyError::NoGate),
             (Score::Gate, Some(value)) if !value.is_finite() => {
                 Err(PolicyError::NonFiniteGate { value })

@@ -275,3 +275,43 @@ fn a_policy_that_selects_answers_from_its_threshold_on() {
     let written = String::from_utf8(json::to_bytes(&plain)).unwrap();
     assert!(!written.contains("selected_from"), "{written}");
 }
+
+/// Where a calibrator reorders the classes, its largest probability isn't that of the answer.
+#[test]
+fn a_calibrated_score_is_the_probability_of_the_answer() {
+    let by = Calibrator::Vector {
+        weights: vec![1.0; 3],
+        biases: vec![0.0, 0.0, 5.0],
+    };
+    let score = Score::Calibrated { by: by.clone() };
+    let logits = [0.0, 3.0, 1.0];
+    let probabilities = by.probabilities(&logits);
+    assert!(probabilities[2] > probabilities[1]);
+    assert_eq!(score.value(&logits).to_bits(), probabilities[1].to_bits());
+    let policy = |by| {
+        Policy::new(
+            3,
+            Score::Calibrated { by },
+            Threshold::OneSided { at_least: 0.5 },
+            Calibrator::None,
+            Digest::of_bytes(b"plan"),
+        )
+    };
+    policy(by).validate().unwrap();
+    for (message, by) in [
+        (
+            "score.by is temperature",
+            Calibrator::Temperature { t: 2.0 },
+        ),
+        (
+            "3",
+            Calibrator::Vector {
+                weights: vec![1.0; 2],
+                biases: vec![0.0; 2],
+            },
+        ),
+    ] {
+        let got = policy(by).validate().unwrap_err();
+        assert!(got.contains(message), "{got}");
+    }
+}

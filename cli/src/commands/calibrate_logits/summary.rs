@@ -144,7 +144,7 @@ impl Summary {
             )?;
         }
         ignores_groups(*calib, out)?;
-        line(out, "answer when", &rule(policy.score, policy.threshold))?;
+        line(out, "answer when", &rule(&policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
         choice.map_or(Ok(()), |choice| chosen(choice, out))?;
         line(out, "attempt", &certificate.attempt.to_string())?;
@@ -234,10 +234,10 @@ impl Summary {
         )
     }
 
-    fn score(&self) -> Score {
+    fn score(&self) -> &Score {
         match &self.plan {
-            AnyPlan::Pac(plan) => plan.score,
-            AnyPlan::Expectation(plan) => plan.score,
+            AnyPlan::Pac(plan) => &plan.score,
+            AnyPlan::Expectation(plan) => &plan.score,
         }
     }
 
@@ -448,13 +448,14 @@ fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
     writeln!(out, "  {name:<13}{value}")
 }
 
-fn rule(score: Score, threshold: Threshold) -> String {
+fn rule(score: &Score, threshold: Threshold) -> String {
     let score = match score {
         Score::BinaryMargin => "z1 - z0".to_owned(),
         Score::MaxProbability { temperature } => format!("max softmax(z / {temperature:.4})"),
         Score::Margin => "largest logit - second largest".to_owned(),
         Score::Energy => "ln sum exp(z)".to_owned(),
         Score::Gate => "gate".to_owned(),
+        Score::Calibrated { by } => format!("probability of the answer by {}", by.name()),
         other => format!("{other:?}"),
     };
     match threshold {
