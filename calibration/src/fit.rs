@@ -15,6 +15,10 @@ use stage1_core::policy::{Policy, Threshold};
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists per calibration"
+)]
 pub enum PolicyFit {
     /// A policy, and the evidence for it.
     Certified {

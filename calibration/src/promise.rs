@@ -71,6 +71,10 @@ pub enum Proof {
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists per calibration"
+)]
 pub enum Fit {
     /// A policy, and the evidence for it.
     Certified {
