@@ -199,7 +199,7 @@ impl<'a> Tests<'a> {
             });
         };
         let evidence = |calib: &&CalibRows| {
-            Evidence::new(&calib.0, plan.score, plan.unit_rule, plan.group_risk)
+            Evidence::new(&calib.0, &plan.score, plan.unit_rule, plan.group_risk)
         };
         Ok(Self {
             plan,

@@ -1,4 +1,4 @@
-use stage1_core::config::CalibratorChoice;
+use stage1_core::config::{CalibratorChoice, ScoreChoice};
 
 /// What can be wrong with a request to fit or to certify. Data that is merely degenerate isn't an error: see
 /// [`Fallback`](stage1_core::policy::Fallback) and [`NotCertified`](stage1_core::certificate::NotCertified).
@@ -71,6 +71,24 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
+    /// A fitted score that doesn't go with two classes.
+    #[error(
+        "score {choice:?} is for three classes or more: of two classes it would be a function of the margin; use binary_margin"
+    )]
+    FittedScore {
+        /// The choice.
+        choice: ScoreChoice,
+    },
+    /// A score that can't be fitted.
+    #[error(
+        "score {choice:?} can't be fitted on val_select ({fallback:?}); use max_probability, margin or energy"
+    )]
+    NoScore {
+        /// The calibrator whose probability was to be the score.
+        choice: CalibratorChoice,
+        /// Why there is none.
+        fallback: stage1_core::policy::Fallback,
+    },
     /// The score is a gate, and the rows have none.
     #[error(
         "{what} has no `gate` column, which the score compares; use the logits of a model with a gate, or another score"
@@ -112,6 +130,29 @@ pub enum Error {
         /// Units given.
         units: usize,
     },
+    /// Conformal risk control can't do what was asked.
+    #[error(transparent)]
+    Crc(#[from] crate::crc::CrcError),
+    /// A setting that belongs to the other kind of promise.
+    #[error("at `{key}`: expected {expected}, got {got}")]
+    Contradiction {
+        /// The setting.
+        key: &'static str,
+        /// What it would have to be.
+        expected: &'static str,
+        /// What it is.
+        got: String,
+    },
+    /// A promise of one kind and evidence of the other.
+    #[error(
+        "plan, policy and certificate must be of one kind: `expectation` goes with a policy of kind scrc, and `pac` with the others"
+    )]
+    NotExpectation,
+    /// Several sessions at once.
+    #[error(
+        "several sessions get one threshold together for `guarantee: pac` only, and without a threshold of their own; calibrate each by itself"
+    )]
+    Jointly,
     /// The policy can't decide a row.
     #[error("row {row}: {source}")]
     Row {

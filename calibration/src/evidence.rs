@@ -6,6 +6,22 @@
 //! exactly if E[L_g] is. For the risk of a random image, with units of at most B rows, the weight 1/n_g becomes
 //! min(1, B/n_g)/B = 1/max(B, n_g). The losses go to the bettor of Waudby-Smith & Ramdas (2010.09686) in the order of a
 //! hash of the unit's number; a bet uses earlier units only.
+//!
+//! What a p-value says: were the rate α or more, evidence as good as this would come with at most that probability, over
+//! draws of *units*. It says nothing about one unit, and is void if units were ordered by anything that is in them (their
+//! size, their errors). Exact binomial tests: Clopper & Pearson 1934. The other tests are [`bounds`](crate::bounds)'s.
+//!
+//! ```
+//! use stage1_calibration::bounds::wsr_p;
+//!
+//! // 120 patients with four answered images each; one image of every tenth patient is answered wrongly: a rate of 2.5 %.
+//! let alpha = 0.1;
+//! let loss = |errors: f64| alpha + (errors - alpha * 4.0) / 4.0;
+//! let losses: Vec<f64> = (0..120).map(|g| loss(if g % 10 == 9 { 1.0 } else { 0.0 })).collect();
+//! assert!(losses.iter().all(|loss| (0.0..=1.0).contains(loss)));
+//! // "The rate is at least 10 %" is rejected.
+//! assert!(wsr_p(&losses, alpha, 0.1) < 0.1);
+//! ```
 
 use crate::binomial;
 use crate::bounds::{wsr_p, wsr_refuting_p};
@@ -26,7 +42,7 @@ pub(crate) enum Evidence {
 
 impl Evidence {
     /// As `rule` wants it; a sample without groups is always counted by rows.
-    pub(crate) fn new(sample: &Sample, score: Score, rule: UnitRule, risk: GroupRisk) -> Self {
+    pub(crate) fn new(sample: &Sample, score: &Score, rule: UnitRule, risk: GroupRisk) -> Self {
         match (&sample.grouped, rule) {
             (Some(grouped), UnitRule::Betting) => {
                 Self::Units(ScoredUnits::new(grouped, score, risk))
@@ -148,7 +164,7 @@ pub(crate) struct ScoredUnits {
 }
 
 impl ScoredUnits {
-    pub(crate) fn new(grouped: &Grouped, score: Score, risk: GroupRisk) -> Self {
+    pub(crate) fn new(grouped: &Grouped, score: &Score, risk: GroupRisk) -> Self {
         Self {
             scored: Scored::new(&grouped.rows, score),
             units: grouped.units().collect(),
@@ -157,7 +173,7 @@ impl ScoredUnits {
     }
 
     /// Rows that are their own units.
-    pub(crate) fn of_rows(rows: &Block, score: Score, risk: GroupRisk) -> Self {
+    pub(crate) fn of_rows(rows: &Block, score: &Score, risk: GroupRisk) -> Self {
         Self {
             scored: Scored::new(rows, score),
             units: (0..rows.n()).map(|i| i..i + 1).collect(),

@@ -15,6 +15,10 @@ use stage1_core::policy::{Policy, Threshold};
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists per calibration"
+)]
 pub enum PolicyFit {
     /// A policy, and the evidence for it.
     Certified {
@@ -92,7 +96,7 @@ fn fit(
     let fit = calibrate::fit(rows.labelled(), None, rows.seed, calibrator)?;
     let mut policy = Policy::new(
         plan.classes,
-        plan.score,
+        plan.score.clone(),
         certified.threshold,
         fit.calibrator,
         certified.plan_digest,
@@ -142,20 +146,21 @@ pub fn certificate(
         schema_version: Certificate::SCHEMA_VERSION,
         guarantee: Guarantee::Pac,
         alpha: plan.alpha(),
-        delta: plan.delta,
+        delta: Some(plan.delta),
         attempt: plan.attempt,
         attempts: plan.attempts,
-        level: plan.level,
-        procedure: plan.procedure,
+        level: Some(plan.level),
+        procedure: Some(plan.procedure),
         variants: circumstances.variants,
         calib: certified.calib,
         risk: certified.risk,
-        test: certified.calib.rule.test(),
+        test: Some(certified.calib.rule.test()),
         claims: certified.claims.clone(),
+        expected: None,
         answered: certified.step.answered,
         errors: certified.step.errors,
-        p_value: certified.step.p_value,
-        upper_bound: certified.upper_bound,
+        p_value: Some(certified.step.p_value),
+        upper_bound: Some(certified.upper_bound),
         coverage: certified.coverage,
         run: certified.run.clone(),
         plan_digest: certified.plan_digest,
@@ -231,7 +236,17 @@ fn assumptions(plan: &Plan, certified: &Certified, circumstances: &Circumstances
         "no row of val_calib was used to train or choose the model, the score, the thresholds or their order".to_owned(),
         units(certified),
     ];
-    if plan.splits_digest.is_none() {
+    all.extend(circumstantial(plan.splits_digest, circumstances));
+    all
+}
+
+/// What any promise made under these circumstances rests on, beside its own assumptions.
+pub(crate) fn circumstantial(
+    splits_digest: Option<Digest>,
+    circumstances: &Circumstances,
+) -> Vec<String> {
+    let mut all = Vec::new();
+    if splits_digest.is_none() {
         all.push(
             "the user divided the rows into val_select and val_calib without looking at them"
                 .to_owned(),
@@ -346,8 +361,8 @@ mod tests {
                 panic!()
             };
             assert_eq!(
-                (other.threshold, other.score),
-                (policy.threshold, policy.score)
+                (other.threshold, &other.score),
+                (policy.threshold, &policy.score)
             );
             assert_ne!(other.calibrator, policy.calibrator);
         }

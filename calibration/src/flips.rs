@@ -4,6 +4,30 @@
 //! On val_calib, whose labels aren't used, the flip rate has an exact upper bound (Clopper–Pearson) with confidence
 //! 1 − δ_f; that of decisions at a threshold which was chosen among m on the same rows has one at 1 − δ_f/m. On
 //! val_select, which also stopped training, only the observed rate means something.
+//!
+//! What the bound says: over draws of val_calib it is exceeded with probability at most δ_f; it counts one row of each unit,
+//! holds for images like val_calib's on that very session, and says nothing about which of the two is right. Picking the
+//! variant with the fewest flips would need δ_f divided among all that were looked at. The bound is Clopper & Pearson's
+//! (1934), the division by m Bonferroni's.
+//!
+//! ```
+//! use stage1_calibration::flips::Pairs;
+//! use stage1_core::logits::LogitSet;
+//!
+//! let rows = |error: f32| LogitSet {
+//!     classes: 2,
+//!     logits: (0..200).flat_map(|i| [0.0, (i % 40) as f32 / 10.0 - 1.95 + error]).collect(),
+//!     labels: vec![0; 200],
+//!     ids: (0..200).map(|i| format!("{i}.png")).collect(),
+//!     ..LogitSet::default()
+//! };
+//! let (float32, int8) = (rows(0.0), rows(0.1));
+//! let flips = Pairs::new(&float32, &int8, 7)?.of_labels(0.05)?;
+//! assert_eq!((flips.rows, flips.flips), (200, 5));
+//! // 2.5 % were seen, 5.2 % can't be ruled out.
+//! assert!((flips.upper_bound - 0.052).abs() < 1e-3);
+//! # Ok::<(), stage1_calibration::Error>(())
+//! ```
 
 use crate::binomial;
 use crate::error::{Error, Result, level};
@@ -118,7 +142,7 @@ impl<'a> Pairs<'a> {
     /// [`Error::Level`], or [`Error::NoGate`].
     pub fn of_decisions(
         &self,
-        score: Score,
+        score: &Score,
         threshold: Threshold,
         delta: f64,
         thresholds: usize,
@@ -128,7 +152,7 @@ impl<'a> Pairs<'a> {
             ("the reference", self.reference),
             ("the variant", self.variant),
         ] {
-            if score == Score::Gate && set.gate.is_none() {
+            if *score == Score::Gate && set.gate.is_none() {
                 return Err(Error::NoGate { what });
             }
         }
@@ -170,7 +194,7 @@ mod tests {
         assert!((labels.upper_bound - binomial::upper_bound(7, 400, 0.05)).abs() < 1e-15);
         let threshold = Threshold::OneSided { at_least: 3.0 };
         let decisions = pairs
-            .of_decisions(Score::Margin, threshold, 0.05, 50)
+            .of_decisions(&Score::Margin, threshold, 0.05, 50)
             .unwrap();
         // Rotating changes no margin: only answered rows differ.
         assert!(decisions.flips <= 7);
@@ -200,7 +224,7 @@ mod tests {
         assert!(Pairs::new(&nameless, &nameless, 1).is_err());
         assert!(matches!(
             Pairs::new(&set, &set, 1).unwrap().of_decisions(
-                Score::Gate,
+                &Score::Gate,
                 Threshold::OneSided { at_least: 0.0 },
                 0.1,
                 1

@@ -65,7 +65,7 @@
 //! ```
 //!
 //! Two promises are of another kind, on average over calibrations and without δ: prediction sets ([`conformal`]) and
-//! conformal risk control ([`crc`]). After deployment, [`monitor`] raises an alarm when scores or errors are no longer
+//! conformal risk control ([`crc`]). [`promise`] makes policies of either kind, as a configuration asks. After deployment, [`monitor`] raises an alarm when scores or errors are no longer
 //! those of val_calib, and [`shift`] estimates how often the classes come, conditional on label shift.
 //!
 //! Two classes can be told other things too: at most a share α of the class-1 images may be missed, and at least half of
@@ -127,6 +127,7 @@ pub mod monotone;
 mod parallel;
 pub mod plan;
 pub mod procedure;
+pub mod promise;
 pub mod rows;
 mod scored;
 pub mod shift;

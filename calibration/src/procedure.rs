@@ -3,6 +3,30 @@
 //! A fixed sequence and several starts are graphical procedures in the sense of Bauer (1991) and of "Learn then Test"
 //! (Angelopoulos et al. 2021, 2110.01052); Holm is step-down Bonferroni (Holm 1979). See
 //! [`Procedure`] for when each is worth it.
+//!
+//! What is promised is about the whole set: at most a share `level` of such val_calibs certify *anything* wrongly. It takes
+//! p-values that are valid one by one (independent units), an order that was fixed beforehand, and one attempt; how the
+//! p-values depend on one another doesn't matter. Testing every threshold at `level` and taking the laxest that passes
+//! promises nothing of the kind (the control `pointwise` of `tests/simulation` shows it).
+//!
+//! ```
+//! use stage1_calibration::procedure::test;
+//! use stage1_core::certificate::Procedure;
+//!
+//! // Five thresholds from strict to lax.
+//! let p = [0.001, 0.02, 0.06, 0.2, 0.04];
+//! let rejected = |procedure, starts: &[usize]| -> Vec<usize> {
+//!     let tested = test(procedure, &p, &[0, 1, 2, 3, 4], starts, 0.1);
+//!     tested.iter().filter(|one| one.rejected).map(|one| one.candidate).collect()
+//! };
+//! // Each at 0.1, to the first failure: the last one isn't reached.
+//! assert_eq!(rejected(Procedure::FixedSequence, &[0]), [0, 1, 2]);
+//! // All at 0.1 / 5; Holm goes on at 0.1 / 4 after the first rejection.
+//! assert_eq!(rejected(Procedure::Bonferroni, &[]), [0, 1]);
+//! assert_eq!(rejected(Procedure::Holm, &[]), [0, 1]);
+//! // Two sequences at 0.05 each.
+//! assert_eq!(rejected(Procedure::MultiStart { starts: 2 }, &[0, 4]), [0, 1, 4]);
+//! ```
 
 use stage1_core::certificate::Procedure;
 

@@ -9,6 +9,38 @@
 //!
 //! **Halves.** A score that was fitted on val_calib can't be certified there. [`halves`] divides val_calib by unit into
 //! rows that fit ([`FitHalf`]) and rows that certify ([`CertifyHalf`]); each type is accepted only where it may be used.
+//! Fitting on val_select is as valid and leaves val_calib whole: that is what the command does (`calibrate.score`).
+//!
+//! What the types can't know: whether the units are what you say (images of one patient under two group names are taken
+//! for independent), whether val_calib is a random sample of what will come, and whether you looked at its labels before.
+//! Exchangeability of units is all that is used of the data's order (split conformal prediction: Papadopoulos et al. 2002;
+//! Lei et al. 2018, 1604.04173); the greedy balancing of group sizes would destroy it.
+//!
+//! ```
+//! use stage1_calibration::rows::{CalibRows, halves, shape};
+//! use stage1_core::certificate::UnitRule;
+//! use stage1_core::logits::LogitSet;
+//!
+//! // Twelve images of four patients.
+//! let set = LogitSet {
+//!     classes: 2,
+//!     logits: (0..12).flat_map(|i| [0.0, i as f32]).collect(),
+//!     labels: vec![1; 12],
+//!     ids: (0..12).map(|i| format!("{i}.png")).collect(),
+//!     units: Some((0..12).map(|i| i / 3).collect()),
+//!     ..LogitSet::default()
+//! };
+//! assert_eq!((shape(&set).rows, shape(&set).units, shape(&set).largest), (12, 4, 3));
+//! let calib = CalibRows::new(&set, 7)?;
+//! assert_eq!((calib.size().rule, calib.size().units), (UnitRule::OnePerUnit, 4));
+//! // The order of rows changes nothing.
+//! let backward: Vec<usize> = (0..12).rev().collect();
+//! assert_eq!(CalibRows::new(&set.subset(&backward), 7)?, calib);
+//! // No patient is in both halves.
+//! let (_, certify) = halves(&set, 7)?;
+//! assert_eq!((certify.size().units, certify.size().rows), (2, 6));
+//! # Ok::<(), stage1_calibration::Error>(())
+//! ```
 
 use crate::error::{Error, Result};
 use crate::metrics::Ranking;

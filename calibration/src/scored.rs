@@ -45,7 +45,7 @@ pub fn count(
 }
 
 impl Scored {
-    pub(crate) fn new(rows: &Block, score: Score) -> Self {
+    pub(crate) fn new(rows: &Block, score: &Score) -> Self {
         Self {
             values: (0..rows.n())
                 .into_par_iter()

@@ -4,6 +4,58 @@
 //! it is refuted). HELD needs every constraint to hold at γ; REFUTED one that is refuted at γ/C. Floors on coverage are
 //! ceilings on deferrals. Where the certificate came of betting tests and val_test has units of several rows, the same
 //! losses are bet on, in either direction.
+//!
+//! # What a verdict says, and what it doesn't
+//!
+//! - HELD: were the rate α or more, val_test would look this good in at most a share γ of draws. REFUTED: were it α or
+//!   less, it would look this bad in at most γ. INCONCLUSIVE: val_test is too small to tell, which [`Power`] foresees.
+//! - *Units and groups.* Draws are units; images of a group count as one, or are bet on together.
+//! - *Attempts.* γ holds for the first opening of val_test. Whoever validates until it is HELD has a verdict on nothing:
+//!   later openings of another policy are marked exploratory.
+//! - *Shift.* A verdict is about images like val_test's.
+//!
+//! A promise in expectation gets no verdict but an [`Estimate`](crate::crc::Estimate).
+//!
+//! The tests are exact binomial ones (Clopper & Pearson 1934) and Waudby-Smith & Ramdas's bets (2010.09686); all
+//! constraints are HELD together by an intersection–union test (Berger 1982).
+//!
+//! ```
+//! use stage1_calibration::fit::{Circumstances, PolicyFit, certificate, fit_policy};
+//! use stage1_calibration::plan::{Target, plan};
+//! use stage1_calibration::rows::{CalibRows, SelectRows, TestRows};
+//! use stage1_calibration::verdict::{GAMMA, Opening, Verdict, validate};
+//! use stage1_core::artifact::Digest;
+//! use stage1_core::config::CalibratorChoice;
+//! use stage1_core::ledger::LedgerState;
+//! use stage1_core::logits::LogitSet;
+//!
+//! // 300 rows of three classes; every eighth of the unsure ones is wrong.
+//! let rows = |first: usize| LogitSet {
+//!     classes: 3,
+//!     logits: (first..first + 300).flat_map(|i| [(i % 100) as f32 / 10.0, 0.0, 0.0]).collect(),
+//!     labels: (first..first + 300).map(|i| i64::from(i % 100 < 40 && i % 8 == 0)).collect(),
+//!     ids: (first..first + 300).map(|i| format!("{i}.png")).collect(),
+//!     ..LogitSet::default()
+//! };
+//! let (select, calib) = (SelectRows::new(&rows(0), 7)?, CalibRows::new(&rows(300), 7)?);
+//! let plan = plan(&select, 300, &Target::new(0.05, 0.1), None)?;
+//! let PolicyFit::Certified { policy, certified, .. } = fit_policy(&plan, &calib, CalibratorChoice::None)? else {
+//!     panic!("enough rows")
+//! };
+//! let ledger = LedgerState::Unknown { reason: "an example".to_owned() };
+//! let certificate = certificate(&plan, &policy, &certified, Circumstances::new(ledger, None));
+//! let judge = |test: &LogitSet| {
+//!     let opening = Opening { subject_digest: Digest::of_bytes(b"a policy"), number: 1, ledger: None };
+//!     validate(&policy, &certificate, &TestRows::new(test, 7)?, GAMMA, opening).map(|v| v.verdict)
+//! };
+//! let mut worse = rows(600);
+//! worse.labels.iter_mut().step_by(4).for_each(|label| *label = 2);
+//! assert_eq!(judge(&worse)?, Verdict::Refuted);
+//! // Twenty rows can't tell.
+//! let few: Vec<usize> = (0..20).collect();
+//! assert_eq!(judge(&rows(600).subset(&few))?, Verdict::Inconclusive);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::binomial;
 use crate::error::{Error, Result, level};
@@ -169,7 +221,8 @@ pub struct Opening {
 /// Answers val_test by `policy` and compares what comes of it with `certificate`'s promises; `gamma` is usually [`GAMMA`].
 ///
 /// # Errors
-/// [`Error::Level`], [`Error::Classes`], or [`Error::NoGate`].
+/// [`Error::Level`], [`Error::Classes`], [`Error::NoGate`], or [`Error::NotExpectation`] for a promise in expectation, which
+/// has no claims that rows could refute ([`estimate`](crate::crc::estimate)).
 pub fn validate(
     policy: &Policy,
     certificate: &Certificate,
@@ -178,11 +231,14 @@ pub fn validate(
     opening: Opening,
 ) -> Result<Validation> {
     level("gamma", gamma)?;
+    if certificate.claims.is_empty() {
+        return Err(Error::NotExpectation);
+    }
     check_rows(policy, test)?;
     let rows = Rows {
         evidence: Evidence::new(
             &test.0,
-            policy.score,
+            &policy.score,
             certificate.calib.rule,
             group_risk(certificate.risk),
         ),
@@ -501,7 +557,7 @@ mod tests {
         };
         let (select, calib) = (grouped(multi_set(3000, 1)), grouped(multi_set(3000, 2)));
         let promised = promised(&Target::new(0.1, 0.1), &select, &calib);
-        assert_eq!(promised.certificate.test, TestKind::Betting);
+        assert_eq!(promised.certificate.test, Some(TestKind::Betting));
         let held = promised.on(&grouped(multi_set(20_000, 3)));
         assert_eq!(
             (held.verdict, held.test_kind),

@@ -21,7 +21,8 @@ pub fn platt(margins: &[f64], labels: &[bool]) -> Result<(f64, f64), Fallback> {
     )
 }
 
-/// Logistic regression on the margin: as [`platt`] with the labels themselves as targets.
+/// Logistic regression on the margin: as [`platt`] with the labels themselves as targets. This is Cox's recalibration
+/// (Cox 1958, "Two further applications of a model for binary regression").
 ///
 /// # Errors
 /// A [`Fallback`]: no rows, one class, a margin that separates the classes, or a slope that isn't positive.

@@ -14,7 +14,9 @@
 //! | `svs` | 3 and more | 2K, penalised | no | the same |
 //! | `sms` | 3 to 100 | K² + K, penalised | no | the same |
 //!
-//! Papers: temperature and vector scaling, Guo et al. 2017 (1706.04599); `platt`, Platt 1999 with the targets and the
+//! Papers: temperature and vector scaling, Guo et al. 2017 (1706.04599); `ts_mix`, Berta, Holzmüller, Jordan & Bach 2025
+//! (2501.19195; Laplace's rule); `affine`, Cox 1958; `quadratic`, discriminant analysis of two normal margins (Cox 1966), in
+//! the package of 2511.03685; `platt`, Platt 1999 with the targets and the
 //! iteration of Lin, Lin & Weng 2007; `beta`, Kull, Silva Filho & Flach 2017; `svs` and `sms`, 2511.03685; `isotonic`,
 //! Ayer et al. 1955; `venn_abers`, Vovk, Petej & Fedorova 2015.
 //!

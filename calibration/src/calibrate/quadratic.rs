@@ -7,6 +7,10 @@ use stage1_core::policy::Fallback;
 /// [c₀, c₁, c₂] that maximise the likelihood of sigmoid(c₀ + c₁·s + c₂·s²) for margins s = z₁ − z₀; `labels` says whether
 /// the class is 1. Beyond the parabola's vertex a surer margin gets a smaller probability.
 ///
+/// The logit is such a parabola exactly where the margins of either class are normal, each with a variance of its own:
+/// logistic discrimination with squares (Cox 1966; Anderson 1975, "Quadratic logistic discrimination"). As
+/// `quadratic-scaling` of the package probmetrics, which goes with 2511.03685.
+///
 /// # Errors
 /// A [`Fallback`]: no rows, one class, fewer than three distinct margins, a parabola that separates the classes, or one
 /// that falls on average over the rows.

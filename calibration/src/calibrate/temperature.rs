@@ -94,7 +94,8 @@ fn in_bracket(rows: Labelled<'_>) -> Result<f64, Fallback> {
 }
 
 /// Temperature scaling mixed with the uniform distribution, whose share is 1/(n + 1) (Laplace's rule): no class of any
-/// row is reported as impossible.
+/// row is reported as impossible. As `ts-mix` of the package probmetrics, which goes with Berta, Holzmüller, Jordan & Bach
+/// 2025, "Rethinking early stopping: refine, then calibrate" (2501.19195).
 ///
 /// # Errors
 /// As [`temperature`].

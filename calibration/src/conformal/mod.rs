@@ -8,6 +8,9 @@
 //! one image or one class ([`Conditioning::PerClass`], "Mondrian" sets, promises it for every class), nothing under
 //! shift, and a set may be empty or hold every label.
 //!
+//! *Units.* Where images come in groups, one image of each counts, and the promise is about a random image of a random
+//! group. *Attempts.* It is for one method, chosen beforehand: the smallest of several sets doesn't keep it.
+//!
 //! # How
 //!
 //! A [`SetScore`] says how odd a label looks; the threshold is the r-th smallest score of the true labels of val_calib,

@@ -136,7 +136,7 @@ impl SetPredictor {
         calib: &CalibRows,
         alpha: f64,
     ) -> Result<Self, ConformalError> {
-        Self::fit_where(method, Some(*selection), calib, alpha)
+        Self::fit_where(method, Some(selection.clone()), calib, alpha)
     }
 
     fn fit_where(

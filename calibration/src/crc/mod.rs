@@ -7,11 +7,13 @@
 //! Schuster 2022, 2208.02814). That is `guarantee: expectation`. **It is no bound with confidence 1 − δ**: of a
 //! false-positive rate controlled at α = .05, the true rate exceeds .05 in 45 %, 48 % and 49 % of calibrations with 200,
 //! 1,000 and 5,000 negatives ([`excess_probability`]). Where one calibration must hold, use
-//! [`certify`](crate::certify), or [`rcps`] for monotone losses.
+//! [`certify`](crate::certify), or [`rcps`] for monotone losses. It holds for independent units (one row of each counts),
+//! for one attempt (the best of several isn't an average one), and for images drawn like those of val_calib.
 //!
 //! [`scrc`] controls the risk *among selected rows* (selective conformal risk control, 2512.12844): the [`Selection`] is
 //! fixed on val_select, and risk control runs on the selected rows of val_calib; given the selection they and a new
-//! selected row are exchangeable, so that no new theory is needed. With the loss "the set misses the label" it is
+//! selected row are exchangeable, so that no new theory is needed. [`answers`] makes a policy of it
+//! (`calibrate.guarantee: expectation`): the loss is a wrong answer, and a selected image that is deferred loses nothing. With the loss "the set misses the label" it is
 //! [`SetPredictor::fit_selected`](crate::conformal::SetPredictor::fit_selected).
 //!
 //! ```
@@ -26,10 +28,13 @@
 //! # Ok::<(), stage1_calibration::crc::CrcError>(())
 //! ```
 
+pub mod answers;
+mod estimate;
 mod losses;
 mod scrc;
 mod selection;
 
+pub use estimate::{Estimate, estimate};
 pub use losses::GridLosses;
 pub use scrc::{LossFamily, Scrc, ScrcFit, ScrcRefusal, scrc};
 pub use selection::Selection;

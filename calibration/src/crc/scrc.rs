@@ -97,7 +97,7 @@ pub fn scrc(
         Some(at) => ScrcFit::Controlled(Scrc {
             guarantee: Guarantee::Expectation,
             alpha,
-            selection: *selection,
+            selection: selection.clone(),
             parameter: family.grid[at],
             calib: calib.size(),
             selected: n,
@@ -115,7 +115,7 @@ pub fn scrc(
 }
 
 /// The least m with `bound` ≤ α·(m + 1).
-fn needed(alpha: f64, bound: f64) -> u64 {
+pub(super) fn needed(alpha: f64, bound: f64) -> u64 {
     let mut m = (bound / alpha).floor().max(1.0) as u64;
     // The quotient may be one off either way; a bound of 1 is compared in decimals.
     let enough = |m: u64| {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use stage1_core::policy::Score;
 
 /// Which rows are answered at all: those whose score is at least a value that val_select fixed. val_calib has no say.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// The number that is compared.

@@ -7,7 +7,7 @@
 //! - **Risk** ([`Risk`], labels of a random sample of answered images): *the certified risk is exceeded*.
 //!
 //! Each is raised with probability at most `level`, ever, if nothing is wrong, however long and however often one looks
-//! (Ville's inequality: the wealth of a bettor against "nothing is wrong" exceeds 1 / level with that probability). No
+//! (Ville 1939: the wealth of a bettor against "nothing is wrong" exceeds 1 / level with that probability). No
 //! alarm doesn't prove that nothing is wrong.
 //!
 //! # How
@@ -292,10 +292,10 @@ mod tests {
             seed: 1,
             alpha: None,
         };
-        let start = |select, calib, score, settings| {
-            Monitor::start(select, calib, score, settings).map(|_| ())
+        let start = |select, calib, score: &Score, settings| {
+            Monitor::start(select, calib, score.clone(), settings).map(|_| ())
         };
-        let score = Score::MaxProbability { temperature: 1.0 };
+        let score = &Score::MaxProbability { temperature: 1.0 };
         let cases = [
             ("val_select has no rows", start(&none, &calib, score, &fine)),
             (
@@ -304,7 +304,7 @@ mod tests {
             ),
             (
                 "val_select has 3 classes, 2",
-                start(&select, &calib, Score::BinaryMargin, &fine),
+                start(&select, &calib, &Score::BinaryMargin, &fine),
             ),
             (
                 "level is 0",

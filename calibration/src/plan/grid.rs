@@ -8,7 +8,7 @@ const CANDIDATES: usize = 50;
 const SIDE: usize = 20;
 
 /// One-sided thresholds on `scores`.
-pub(super) fn one_sided(scores: &[f64]) -> Vec<Threshold> {
+pub(crate) fn one_sided(scores: &[f64]) -> Vec<Threshold> {
     let strict_to_lax = spaced(scores.to_vec(), CANDIDATES);
     strict_to_lax
         .into_iter()

@@ -6,14 +6,53 @@
 //! - Several constraints, or others: the thresholds that nothing dominates on val_select, most likely first.
 //! - Units of several rows: one row per unit or betting tests, and the start, whichever certifies the larger share in
 //!   resamples of val_select.
+//!
+//! # What a plan says, and what it doesn't
+//!
+//! A plan promises nothing: its shares and powers are what val_select lets one expect. It is what makes the promise of
+//! [`certify`](crate::certify) possible: tests keep their level only if thresholds, order and start were fixed without a
+//! look at the labels that are tested ("Learn then Test", Angelopoulos et al. 2021, 2110.01052; the order of several
+//! constraints follows its Pareto testing, Laufer-Goldshtein et al. 2022, 2210.07913). Hence:
+//!
+//! - *Units.* A plan is made for a number of units of val_calib, and for groups or none; other rows are refused.
+//! - *Attempts.* A second plan on the same val_calib is a second attempt, whatever has changed; its number is in the plan.
+//! - *Shift.* If val_select isn't like val_calib, the start is a bad one, and less is certified; never something wrong.
+//! - *Scores that are fitted* (`T_sel`, `vector`, `svs`, `sms`) are fitted on val_select, which costs nothing of val_calib.
+//!   A bad fit costs power. Where val_select is too small for that, [`plan_fitted`] takes half of val_calib's units, and
+//!   only the other half may certify.
+//!
+//! ```
+//! use stage1_calibration::plan::{Target, plan};
+//! use stage1_calibration::rows::SelectRows;
+//! use stage1_core::logits::LogitSet;
+//!
+//! // 300 rows of three classes; every eighth of the unsure ones is wrong.
+//! let rows = |first: usize| LogitSet {
+//!     classes: 3,
+//!     logits: (first..first + 300).flat_map(|i| [(i % 100) as f32 / 10.0, 0.0, 0.0]).collect(),
+//!     labels: (first..first + 300).map(|i| i64::from(i % 100 < 40 && i % 8 == 0)).collect(),
+//!     ids: (first..first + 300).map(|i| format!("{i}.png")).collect(),
+//!     ..LogitSet::default()
+//! };
+//! let plan = plan(&SelectRows::new(&rows(0), 7)?, 1000, &Target::new(0.05, 0.1), None)?;
+//! // The start trades the chance to fail at once for what may be reached.
+//! let start = &plan.candidates[plan.order[plan.starts[0]]];
+//! assert!(start.measures[0].power > 0.8 && plan.expected_coverage >= start.coverage);
+//! // 45 answers without an error are needed at least: for 20 units nothing is expected.
+//! let few = stage1_calibration::plan::plan(&SelectRows::new(&rows(0), 7)?, 20, &Target::new(0.05, 0.1), None)?;
+//! assert!(few.expected_coverage < 1e-9);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod grid;
 mod pareto;
 mod resample;
 mod start;
 
+pub(crate) use grid::one_sided;
+
 use crate::binomial;
-use crate::calibrate::{binary_columns, platt, temperature};
+use crate::calibrate::{self, binary_columns, platt, temperature};
 use crate::error::{Error, Result, level};
 use crate::procedure::level_of_one;
 use crate::rows::{FitHalf, SelectRows, Shape};
@@ -23,7 +62,7 @@ use stage1_core::artifact::{Digest, Document};
 use stage1_core::certificate::{
     Attempts, Candidate, Constraint, GroupRisk, Measure, Plan, Procedure, UnitRule,
 };
-use stage1_core::config::{CalibrateConfig, ScoreChoice};
+use stage1_core::config::{CalibrateConfig, CalibratorChoice, ScoreChoice};
 use stage1_core::policy::{Score, Threshold};
 
 /// What is asked for.
@@ -107,8 +146,8 @@ impl Target {
 /// temperature fitted on val_select (1 if there is none).
 ///
 /// # Errors
-/// [`Error::EmptySelect`], [`Error::Level`], [`Error::AttemptZero`], [`Error::Constraint`], [`Error::Score`], or
-/// [`Error::NoGate`].
+/// [`Error::EmptySelect`], [`Error::Level`], [`Error::AttemptZero`], [`Error::Constraint`], [`Error::Score`],
+/// [`Error::FittedScore`], [`Error::NoScore`], or [`Error::NoGate`].
 pub fn plan(
     select: &SelectRows,
     calib: impl Into<Shape>,
@@ -203,8 +242,8 @@ impl<'a> Ask<'a> {
     }
 
     fn plan(&self, score: Score) -> Plan {
-        let rows = Scored::new(&self.select.0.kept, score);
-        let thresholds = self.thresholds(score, &rows);
+        let rows = Scored::new(&self.select.0.kept, &score);
+        let thresholds = self.thresholds(&score, &rows);
         let one = level_of_one(self.target.procedure, thresholds.len(), self.level);
         let candidates = self.assess(&rows, &thresholds, one);
         let mut plan = Plan {
@@ -247,7 +286,7 @@ impl<'a> Ask<'a> {
         }
     }
 
-    fn thresholds(&self, score: Score, rows: &Scored) -> Vec<Threshold> {
+    fn thresholds(&self, score: &Score, rows: &Scored) -> Vec<Threshold> {
         match (score, self.target.selective_error()) {
             (Score::BinaryMargin, Some(_)) => grid::two_sided(&rows.values, centre(self.select)),
             (Score::BinaryMargin, None) => grid::pairs(&rows.values),
@@ -304,17 +343,20 @@ fn measure(count: Count, n: usize, calib_units: u64, alpha: f64, level: f64) -> 
 }
 
 /// The scores that a choice stands for, the default first.
-fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
+pub(crate) fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
     let classes = select.classes();
     let has_gate = select.0.kept.has_gate();
+    check_score(choice, classes)?;
     let max_probability = || Score::MaxProbability {
         temperature: temperature(select.0.labelled()).unwrap_or(1.0),
     };
     match choice {
         ScoreChoice::Auto if classes == 2 => Ok(vec![Score::BinaryMargin]),
         ScoreChoice::Auto | ScoreChoice::MaxProbability => Ok(vec![max_probability()]),
-        ScoreChoice::BinaryMargin if classes == 2 => Ok(vec![Score::BinaryMargin]),
-        ScoreChoice::BinaryMargin => Err(Error::Score { classes }),
+        ScoreChoice::BinaryMargin => Ok(vec![Score::BinaryMargin]),
+        ScoreChoice::Vector => calibrated(select, CalibratorChoice::Vector),
+        ScoreChoice::Svs => calibrated(select, CalibratorChoice::Svs),
+        ScoreChoice::Sms => calibrated(select, CalibratorChoice::Sms),
         ScoreChoice::Margin => Ok(vec![Score::Margin]),
         ScoreChoice::Energy => Ok(vec![Score::Energy]),
         ScoreChoice::Gate if has_gate => Ok(vec![Score::Gate]),
@@ -325,6 +367,29 @@ fn scores(select: &SelectRows, choice: ScoreChoice) -> Result<Vec<Score>> {
             let gate = has_gate.then_some(Score::Gate);
             Ok(binary.into_iter().chain(always).chain(gate).collect())
         }
+    }
+}
+
+/// Whether `choice` goes with the number of classes: what can be told before there are rows.
+///
+/// # Errors
+/// [`Error::Score`] or [`Error::FittedScore`] if it doesn't.
+pub fn check_score(choice: ScoreChoice, classes: usize) -> Result<()> {
+    use ScoreChoice as C;
+    match choice {
+        C::BinaryMargin if classes != 2 => Err(Error::Score { classes }),
+        C::Vector | C::Svs | C::Sms if classes == 2 => Err(Error::FittedScore { choice }),
+        _ => Ok(()),
+    }
+}
+
+/// The probability of the answer by a calibrator that is fitted on val_select. A bad fit costs power and never validity
+/// there; nothing of val_calib is given away for it, as [`plan_fitted`] would.
+fn calibrated(select: &SelectRows, choice: CalibratorChoice) -> Result<Vec<Score>> {
+    let fit = calibrate::fit(select.0.labelled(), None, select.0.seed, choice)?;
+    match fit.fallback {
+        None => Ok(vec![Score::Calibrated { by: fit.calibrator }]),
+        Some(fallback) => Err(Error::NoScore { choice, fallback }),
     }
 }
 

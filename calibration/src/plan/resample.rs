@@ -56,7 +56,7 @@ struct Resampler<'a> {
 
 impl<'a> Resampler<'a> {
     fn new(plan: &'a Plan, select: &SelectRows, alpha: f64) -> Self {
-        let (score, risk) = (plan.score, plan.group_risk);
+        let (score, risk) = (&plan.score, plan.group_risk);
         let scored = match &select.0.grouped {
             Some(grouped) => ScoredUnits::new(grouped, score, risk),
             None => ScoredUnits::of_rows(&select.0.kept, score, risk),

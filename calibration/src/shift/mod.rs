@@ -16,7 +16,8 @@
 //!   1901.06852): the frequencies under which the calibrated probabilities are most likely. The better the
 //!   calibration, the better the estimate.
 //!
-//! Where both differ by much, label shift is in doubt.
+//! Where both differ by much, label shift is in doubt. Neither has an interval here: the estimates count rows, and rows of one
+//! group aren't independent, so that a few large groups can decide them.
 //!
 //! ```
 //! use stage1_calibration::shift::{Confusion, bbse, em};

@@ -122,7 +122,7 @@ proptest! {
                 prop_assert!(certificate.validate().is_ok());
                 // No document may claim otherwise.
                 certificate.calib.rule = UnitRule::Rows;
-                certificate.test = TestKind::Binomial;
+                certificate.test = Some(TestKind::Binomial);
                 prop_assert!(certificate.validate().is_err());
                 (certified.calib, certified.step.answered)
             }

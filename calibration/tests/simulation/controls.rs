@@ -44,7 +44,7 @@ fn laxest(
     let violated = |repetition| {
         let (plan, calib) = planned(|stream| rows(size, stream, curve), repetition);
         let threshold = laxest_that(&plan, &calib, &passes);
-        outcome(curve, plan.score, threshold).violated
+        outcome(curve, &plan.score, threshold).violated
     };
     let violations = repeat(repetitions, violated)
         .into_iter()
@@ -58,7 +58,7 @@ fn laxest_that(
     calib: &LogitSet,
     passes: &impl Fn(u64, u64) -> bool,
 ) -> Option<Threshold> {
-    let rows = falling(plan.score, calib);
+    let rows = falling(&plan.score, calib);
     let is_fine = |threshold: &Threshold| {
         let Threshold::OneSided { at_least } = *threshold else {
             panic!("{threshold:?}")
@@ -106,7 +106,7 @@ fn isotonic_certifies(repetition: u64) -> bool {
         )
     };
     let set = three_classes((0..1000).map(draw));
-    let mut rising = falling(Score::MaxProbability { temperature: 1.0 }, &set);
+    let mut rising = falling(&Score::MaxProbability { temperature: 1.0 }, &set);
     rising.reverse();
     // Pool adjacent violators: (right, rows) of each block, rates rising with the score.
     let mut blocks: Vec<(u64, u64)> = Vec::new();

@@ -115,11 +115,11 @@ pub(super) fn cells() -> Vec<Cell> {
 fn one_sided(curve: Curve, (size, table, violation): Reference, repetitions: u64) -> Finding {
     let outcomes = repeat(repetitions, |repetition| {
         let (plan, calib) = planned(|stream| rows(size, stream, curve), repetition);
-        let of = |threshold| outcome(curve, plan.score, threshold);
+        let of = |threshold| outcome(curve, &plan.score, threshold);
         [
             of(certified(&plan, &calib)),
             of(holm(&plan, &calib)),
-            of(sgr(plan.score, &calib)),
+            of(sgr(&plan.score, &calib)),
             if grows_with_levels(&plan, &calib) {
                 Outcome::default()
             } else {
@@ -199,7 +199,7 @@ pub(super) fn certified(plan: &Plan, calib: &LogitSet) -> Option<Threshold> {
     }
 }
 
-pub(super) fn outcome(curve: Curve, score: Score, threshold: Option<Threshold>) -> Outcome {
+pub(super) fn outcome(curve: Curve, score: &Score, threshold: Option<Threshold>) -> Outcome {
     let Some(Threshold::OneSided { at_least }) = threshold else {
         return Outcome::default();
     };
@@ -254,8 +254,8 @@ pub(super) fn three_classes(rows: impl Iterator<Item = (f64, bool)>) -> LogitSet
 }
 
 /// P(score ≥ `at_least`): inverts 1 / (1 + 2·exp(−4s/T)).
-pub(super) fn true_coverage(score: Score, at_least: f64) -> f64 {
-    let Score::MaxProbability { temperature } = score else {
+pub(super) fn true_coverage(score: &Score, at_least: f64) -> f64 {
+    let &Score::MaxProbability { temperature } = score else {
         panic!("{score:?}")
     };
     let s = temperature * (2.0 * at_least / (1.0 - at_least)).ln() / 4.0;
@@ -286,7 +286,7 @@ fn ties(curve: Curve, repetitions: u64) -> Finding {
                 panic!("{threshold:?}")
             };
             // A threshold lies on a level, half a level above its border.
-            let answered = (10.0 * true_coverage(plan.score, at_least) + 0.5).round() / 10.0;
+            let answered = (10.0 * true_coverage(&plan.score, at_least) + 0.5).round() / 10.0;
             (curve.risk)(answered) > ALPHA
         })
     };

@@ -110,7 +110,7 @@ fn methods(units: Units, repetitions: u64) -> Finding {
                 unit_rule,
                 ..plan.clone()
             };
-            outcome(units.curve, plan.score, certified(&plan, &calib))
+            outcome(units.curve, &plan.score, certified(&plan, &calib))
         };
         [
             by(plan.unit_rule),

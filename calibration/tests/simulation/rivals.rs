@@ -18,7 +18,7 @@ pub(super) fn holm(plan: &Plan, calib: &LogitSet) -> Option<Threshold> {
 }
 
 /// Scores, falling, with whether the arg-max is wrong.
-pub(super) fn falling(score: Score, calib: &LogitSet) -> Vec<(f64, bool)> {
+pub(super) fn falling(score: &Score, calib: &LogitSet) -> Vec<(f64, bool)> {
     let row = |i: usize| {
         let wrong = argmax(calib.row(i)) as i64 != calib.labels[i];
         (score.value(calib.row(i)), wrong)
@@ -30,7 +30,7 @@ pub(super) fn falling(score: Score, calib: &LogitSet) -> Vec<(f64, bool)> {
 
 /// Selection with guaranteed risk (Geifman & El-Yaniv 2017, Algorithm 1): a binary search for the lowest threshold, every
 /// step of it at δ / steps; the laxest that passed is taken.
-pub(super) fn sgr(score: Score, calib: &LogitSet) -> Option<Threshold> {
+pub(super) fn sgr(score: &Score, calib: &LogitSet) -> Option<Threshold> {
     let rows = falling(score, calib);
     let n = rows.len();
     let steps = (n as f64).log2().ceil();

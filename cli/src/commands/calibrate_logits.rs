@@ -8,17 +8,17 @@ use crate::{
     args::CalibrateArgs,
     output::{Answer, Output},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use division::Division;
 use record::Record;
 use stage1_calibration::{
-    fit::{Circumstances, PolicyFit, certificate, fit_policy_jointly},
-    plan::{Target, plan},
+    fit::Circumstances,
+    promise::{self, Fit, certificate},
     rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, json},
-    certificate::Plan,
+    certificate::{AnyPlan, Guarantee},
     config::{CalibrateConfig, Config, VERSION},
     logits::LogitSet,
 };
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let logits = args.logits.as_deref().context("--logits names no file")?;
     let out = args.out.clone().unwrap_or_else(|| beside(logits));
     check_free(&out, args.step.overwrite)?;
+    let settings = settings(args)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
     let sessions: Vec<LogitSet> = args
         .joint
@@ -50,13 +51,9 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .collect::<anyhow::Result<_>>()?;
     let select = SelectRows::new(&division.select, args.seed)?;
     let shape = shape(&division.calib);
-    let settings = settings(args)?;
-    let plan = |attempt| {
-        let target = Target::from_config(&settings, attempt);
-        plan(&select, shape, &target, None)
-    };
+    let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
     let mut record = Record::open(logits, &division, &sessions, *output)?;
-    let attempt = record.begin(shape.units, &settings, &plan)?;
+    let attempt = record.begin(shape, &settings, &plan)?;
     let plan = plan(attempt)?;
     clear(&out)?;
     json::save(&plan, &out.join(PLAN))?;
@@ -66,10 +63,10 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .map(|set| CalibRows::new(set, args.seed))
         .collect::<Result<_, _>>()?;
     let all: Vec<&CalibRows> = std::iter::once(&calib).chain(&others).collect();
-    let finding = match fit_policy_jointly(&plan, &all, settings.calibrator)? {
-        PolicyFit::Certified {
+    let finding = match promise::fit(&plan, None, &all, settings.calibrator)? {
+        Fit::Certified {
             policy,
-            certified,
+            proof,
             selection,
         } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
@@ -77,9 +74,9 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
             let certificate = certificate(
                 &plan,
                 &policy,
-                &certified,
+                &proof,
                 Circumstances::new(record.state(), None),
-            );
+            )?;
             json::save(&policy, &out.join(POLICY))?;
             json::save(&certificate, &out.join(CERTIFICATE))?;
             Finding::Certified {
@@ -88,7 +85,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
                 calibrator_selection: selection,
             }
         }
-        PolicyFit::NotCertified(not_certified) => {
+        Fit::NotCertified(not_certified) => {
             record.conclude(attempt, None)?;
             json::save(&not_certified, &out.join(NOT_CERTIFIED))?;
             Finding::NotCertified(not_certified)
@@ -99,7 +96,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
 
 fn answer(
     out: &Path,
-    plan: &Plan,
+    plan: &AnyPlan,
     division: &Division,
     finding: Finding,
     output: Output,
@@ -135,6 +132,13 @@ fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
     if !is_set("calibrate.delta=") {
         settings.delta = args.delta;
     }
+    if let Some((key, expected, got)) = settings.contradiction() {
+        bail!("at `{key}`: expected {expected}, got {got}");
+    }
+    ensure!(
+        settings.guarantee == Guarantee::Pac || args.joint.is_empty(),
+        "--joint certifies sessions together for `calibrate.guarantee: pac`; with `expectation` calibrate each by itself"
+    );
     Ok(settings)
 }
 

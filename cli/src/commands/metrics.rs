@@ -66,14 +66,14 @@ pub(crate) fn run(args: &MetricsArgs, output: &Output) -> anyhow::Result<Answer>
 
 /// When to answer.
 enum Rule {
-    Policy(Policy),
+    Policy(Box<Policy>),
     /// From this softmax probability on.
     Probability(f64),
 }
 
 fn policy(args: &MetricsArgs) -> anyhow::Result<Option<Rule>> {
     match (&args.policy, args.threshold) {
-        (Some(path), _) => Ok(Some(Rule::Policy(json::load(path)?.0))),
+        (Some(path), _) => Ok(Some(Rule::Policy(Box::new(json::load(path)?.0)))),
         (None, Some(p)) if (0.0..=1.0).contains(&p) => Ok(Some(Rule::Probability(p))),
         (None, Some(p)) => bail!("--threshold is {p}, a probability from 0 to 1 is needed"),
         (None, None) => Ok(None),
@@ -83,7 +83,7 @@ fn policy(args: &MetricsArgs) -> anyhow::Result<Option<Rule>> {
 impl Rule {
     fn of(self, classes: usize) -> Policy {
         match self {
-            Self::Policy(policy) => policy,
+            Self::Policy(policy) => *policy,
             Self::Probability(at_least) => Policy::new(
                 classes,
                 Score::MaxProbability { temperature: 1.0 },

@@ -110,7 +110,7 @@ fn start(
     Ok(Monitor::start(
         &select,
         calib,
-        subject.policy.score,
+        subject.policy.score.clone(),
         &settings,
     )?)
 }

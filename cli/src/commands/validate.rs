@@ -4,9 +4,12 @@ use crate::{
     output::{Answer, Output},
     steps::{self, Run},
 };
-use anyhow::Context;
-use stage1_calibration::verdict::{Validation, Verdict};
-use stage1_core::bundle::Bundle;
+use anyhow::{Context, ensure};
+use stage1_calibration::{promise::Judgement, verdict::Verdict};
+use stage1_core::{
+    bundle::Bundle,
+    certificate::{Certificate, Guarantee},
+};
 
 pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer> {
     if args.logits.is_some() {
@@ -15,6 +18,9 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let run = Run::open(&args.step, *output)?;
     let splits = steps::split::ensure(&run)?;
     let bundle = Bundle::open(&run.config.bundle_dir()).context("`stage1 run` makes the bundle")?;
+    if let Some(certificate) = bundle.certificate(&args.variant)? {
+        check_required(&certificate, args.require_held)?;
+    }
     let validation = steps::validate::ensure(&run, &splits, &bundle, &args.variant)?;
     run.record()?;
     let report = steps::report::read(&run.config, &args.variant)?;
@@ -22,11 +28,21 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     Ok(answer(&validation, args.require_held))
 }
 
-/// No on REFUTED; on INCONCLUSIVE if HELD is required.
-pub(super) fn answer(validation: &Validation, require_held: bool) -> Answer {
-    match validation.verdict {
-        Verdict::Held => Answer::Yes,
-        Verdict::Inconclusive if !require_held => Answer::Yes,
-        _ => Answer::No,
+/// What has no verdict can't be required to be HELD.
+pub(super) fn check_required(certificate: &Certificate, require_held: bool) -> anyhow::Result<()> {
+    ensure!(
+        certificate.guarantee == Guarantee::Pac || !require_held,
+        "--require-held: the certificate promises an expectation, of which val_test gives an estimate and no verdict; only \
+         `calibrate.guarantee: pac` can be HELD"
+    );
+    Ok(())
+}
+
+/// No on REFUTED; on INCONCLUSIVE if HELD is required. An estimate refutes nothing.
+pub(super) fn answer(judgement: &Judgement, require_held: bool) -> Answer {
+    match judgement.verdict() {
+        Some(Verdict::Held) | None => Answer::Yes,
+        Some(Verdict::Inconclusive) if !require_held => Answer::Yes,
+        Some(_) => Answer::No,
     }
 }

@@ -8,8 +8,9 @@ use crate::{
 };
 use anyhow::{Context, bail, ensure};
 use stage1_calibration::{
+    promise::{Judgement, judge},
     rows::TestRows,
-    verdict::{self, Opening, Validation},
+    verdict::Opening,
 };
 use stage1_core::{
     artifact::{Digest, Hasher, json},
@@ -38,6 +39,8 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let folder = policy_folder(args.policy.as_deref().context("--policy names no policy")?);
     let subject = Subject::open(&folder)?;
     let gamma = gamma(args)?;
+    steps::validate::check_gamma(&subject.certificate, gamma)?;
+    super::validate::check_required(&subject.certificate, args.require_held)?;
     let test = test_rows(logits, *output)?;
     let rows = TestRows::new(&test, args.seed)?;
     let path = args.out.as_ref().unwrap_or(&folder).join(VALIDATION);
@@ -45,8 +48,8 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let before = before(&path, digest, gamma, args.step.overwrite)?;
     subject.check(&test)?;
     let mut ledger = Ledger::open(logits, ledger_digest(), Kind::Test)?;
-    if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
-        ledger.check(&state);
+    if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
+        ledger.check(state);
     }
     let begun = ledger.begin_opening(digest, gamma)?;
     if begun.repeated {
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
         policy,
         certificate,
     } = &subject;
-    let validation = verdict::validate(policy, certificate, &rows, gamma, opening)?;
+    let validation = judge(policy, certificate, &rows, gamma, opening)?;
     steps::validate::conclude(&mut ledger, &validation)?;
     json::save(&validation, &path)?;
     output.answer(
@@ -154,15 +157,15 @@ fn before(
     subject: Digest,
     gamma: f64,
     overwrite: bool,
-) -> anyhow::Result<Option<Validation>> {
+) -> anyhow::Result<Option<Judgement>> {
     if !path.exists() {
         return Ok(None);
     }
-    let known = json::load::<Validation>(path)
+    let known = json::load::<Judgement>(path)
         .ok()
-        .map(|(validation, _)| validation);
+        .map(|(judgement, _)| judgement);
     let is_same =
-        |v: &Validation| v.subject_digest == subject && v.gamma.to_bits() == gamma.to_bits();
+        |v: &Judgement| v.subject_digest() == subject && v.gamma().to_bits() == gamma.to_bits();
     match known {
         Some(known) if is_same(&known) => Ok(Some(known)),
         // Of another policy, or of other rows: their ledger may be another one.

@@ -9,15 +9,16 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
     calibrate::check_choice,
-    fit::{Circumstances, PolicyFit, certificate, fit_policy, fit_variant},
+    fit::Circumstances,
     flips::Pairs,
-    plan::{Target, plan},
+    plan::check_score,
+    promise::{self, Fit, certificate, plan},
     rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{self, Bundle, FP32},
-    certificate::{Attempts, Fingerprint, FlipBounds, NotCertified, Plan},
+    certificate::{AnyPlan, AnyRefusal, Attempts, Fingerprint, FlipBounds, Guarantee},
     config::{CalibrateConfig, Config},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 /// The bundle with its policy, or why there is none.
 pub(crate) enum Outcome {
     Certified(Box<Bundle>),
-    NotCertified(Box<NotCertified>),
+    NotCertified(Box<AnyRefusal>),
     /// The variant may differ too often from fp32; val_calib's labels weren't looked at.
     Withheld(FlipBounds),
 }
@@ -56,10 +57,11 @@ impl Document for Record {
     }
 }
 
-/// Fails when the calibrator doesn't go with the number of classes: before training, and before an attempt is spent.
+/// Fails when the calibrator or the score doesn't go with the number of classes: before training, and before an attempt is spent.
 pub(crate) fn check_calibrator(config: &Config, splits: &Splits) -> anyhow::Result<()> {
-    check_choice(config.calibrate.calibrator, splits.manifest.labels.len())
-        .context("calibrate.calibrator")
+    let classes = splits.manifest.labels.len();
+    check_choice(config.calibrate.calibrator, classes).context("calibrate.calibrator")?;
+    check_score(config.calibrate.score, classes).context("calibrate.score")
 }
 
 /// Where the plan is written before val_calib's labels are read.
@@ -122,7 +124,7 @@ enum Origin {
 
 /// What a further variant takes over from fp32.
 struct Float32 {
-    plan: Plan,
+    plan: AnyPlan,
     threshold: Threshold,
     flips: FlipBounds,
 }
@@ -142,7 +144,7 @@ fn float32(
     let settings = &run.config.calibrate;
     let record = json::load::<Record>(&record_path(&run.config, FP32));
     let same = record.is_ok_and(|(record, _)| record.settings == *settings);
-    let (plan, _) = json::load::<Plan>(&plan_path(&run.config, FP32))
+    let (plan, _) = json::load::<AnyPlan>(&plan_path(&run.config, FP32))
         .context("the plan of fp32 is gone; `stage1 calibrate --overwrite` makes it again")?;
     if !same || plan.digest() != policy.plan_digest {
         bail!(
@@ -156,7 +158,7 @@ fn float32(
     let delta = settings.flip_delta;
     let labels = pairs.of_labels(delta)?;
     let decisions =
-        pairs.of_decisions(policy.score, policy.threshold, delta, plan.candidates.len())?;
+        pairs.of_decisions(&policy.score, policy.threshold, delta, plan.thresholds())?;
     Ok(Float32 {
         plan,
         threshold: policy.threshold,
@@ -222,14 +224,14 @@ fn attempt(
     let plan = begin(run, splits, variant, &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
     let calibrator = run.config.calibrate.calibrator;
-    let fit = match origin {
-        Origin::Select(_) => fit_policy(&plan, &rows, calibrator)?,
-        Origin::Float32(of) => fit_variant(&plan, of.threshold, &rows, calibrator)?,
+    let threshold = match origin {
+        Origin::Select(_) => None,
+        Origin::Float32(of) => Some(of.threshold),
     };
-    match fit {
-        PolicyFit::Certified {
+    match promise::fit(&plan, threshold, &[&rows], calibrator)? {
+        Fit::Certified {
             policy,
-            certified,
+            proof,
             selection,
         } => {
             let mut circumstances =
@@ -238,7 +240,7 @@ fn attempt(
             if let Origin::Float32(of) = origin {
                 circumstances.flips = Some(of.flips);
             }
-            let certificate = certificate(&plan, &policy, &certified, circumstances);
+            let certificate = certificate(&plan, &policy, &proof, circumstances)?;
             // Before the policy: one that is there has its record beside it.
             let choice = CalibratorRecord {
                 schema_version: CalibratorRecord::SCHEMA_VERSION,
@@ -251,7 +253,7 @@ fn attempt(
             conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
             Ok(Outcome::Certified(Box::new(bundle)))
         }
-        PolicyFit::NotCertified(refusal) => {
+        Fit::NotCertified(refusal) => {
             bundle::detach_policy(&dir, variant)?;
             json::save(&refusal, &refusal_path(&run.config, variant))?;
             conclude(&mut ledger, &plan, None)?;
@@ -277,84 +279,78 @@ fn begin(
     origin: &Origin,
     calib: &LogitSet,
     record: &Record,
-) -> anyhow::Result<Plan> {
+) -> anyhow::Result<AnyPlan> {
     let settings = &run.config.calibrate;
     check_spending(ledger, settings)?;
     let shape = shape(calib);
-    let plan_as = |number| -> anyhow::Result<Plan> {
+    let plan_as = |number| -> anyhow::Result<AnyPlan> {
         let select = match origin {
             Origin::Select(select) => select,
             // The same grid, order and start; only the attempt is another.
-            Origin::Float32(of) => {
-                return Ok(Plan {
-                    attempt: number,
-                    level: settings.attempts.level(settings.delta, number),
-                    ..of.plan.clone()
-                });
-            }
+            Origin::Float32(of) => return Ok(promise::again(&of.plan, number)),
         };
         let rows = SelectRows::new(select, run.config.split.seed)?;
-        let target = Target::from_config(settings, number);
-        Ok(plan(&rows, shape, &target, Some(splits.digest))?)
+        Ok(plan(&rows, shape, settings, number, Some(splits.digest))?)
     };
     let begun = ledger.begin_attempt(|number| -> anyhow::Result<Attempt> {
         let plan = plan_as(number)?;
         json::save(&plan, &plan_path(&run.config, variant))?;
-        Ok(Attempt {
-            number,
-            model_digest: record.fingerprint.model_digest,
-            plan_digest: plan.digest(),
-            variant: variant.to_owned(),
-            alpha: plan.alpha(),
-            constraints: plan.constraints.clone(),
-            delta: plan.delta,
-            level: plan.level,
-            rows: shape.rows,
-            units: shape.units,
-        })
+        let model = record.fingerprint.model_digest;
+        Ok(promise::attempt(&plan, model, variant.to_owned(), shape))
     })?;
     let plan = plan_as(begun.number)?;
     json::save(&plan, &plan_path(&run.config, variant))?;
     Ok(plan)
 }
 
-/// Attempts that are paid for must have been so from the first: what an earlier one spent can't be had back.
+/// Attempts that are paid for must have been so from the first: what an earlier one spent can't be had back. Promises in
+/// expectation spend nothing.
 pub(crate) fn check_spending(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
-    let share = |attempt: &Attempt| settings.attempts.level(settings.delta, attempt.number);
-    let overspent = |attempt: &&Attempt| attempt.level > share(attempt) * (1.0 + 1e-9);
-    match ledger.attempts().find(overspent) {
-        Some(attempt) if settings.attempts == Attempts::Spending => bail!(
-            "calibrate.attempts: `spending` must be set before the first attempt, with the same delta: attempt {} on this \
-             val_calib was tested at level {}, its share of delta {} is {:.4}; set `single`, and the certificate says that \
-             its confidence holds for one attempt",
-            attempt.number,
-            attempt.level,
+    let share = |number| settings.attempts.level(settings.delta, number);
+    let overspent = |attempt: &Attempt| {
+        let level = attempt.level?;
+        (level > share(attempt.number) * (1.0 + 1e-9)).then_some((attempt.number, level))
+    };
+    match ledger.attempts().find_map(overspent) {
+        Some((number, level)) if settings.attempts == Attempts::Spending => bail!(
+            "calibrate.attempts: `spending` must be set before the first attempt, with the same delta: attempt {number} on \
+             this val_calib was tested at level {level}, its share of delta {} is {:.4}; set `single`, and the certificate \
+             says that its confidence holds for one attempt",
             settings.delta,
-            share(attempt)
+            share(number)
         ),
         _ => check_promised(ledger, settings),
     }
 }
 
-/// Certificates of attempts that were paid for say that all attempts hold together: a later one must be paid for, too.
+/// Certificates of attempts that were paid for say that all attempts hold together: a later one must be paid for, too. A
+/// promise in expectation isn't among those that hold with a confidence.
 fn check_promised(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result<()> {
-    let is_paid = |attempt: &&Attempt| attempt.level < attempt.delta * (1.0 - 1e-9);
-    match ledger.attempts().find(is_paid) {
-        Some(attempt) if settings.attempts == Attempts::Single => bail!(
-            "calibrate.attempts: attempt {} on this val_calib was `spending` (level {} of delta {}), and its certificate says \
-             that all attempts hold together; keep `spending`",
-            attempt.number,
-            attempt.level,
-            attempt.delta
-        ),
+    let paid = |attempt: &Attempt| {
+        let (level, delta) = (attempt.level?, attempt.delta?);
+        (level < delta * (1.0 - 1e-9)).then_some((attempt.number, level, delta))
+    };
+    match ledger.attempts().find_map(paid) {
+        Some((number, level, delta))
+            if settings.attempts == Attempts::Single && settings.guarantee == Guarantee::Pac =>
+        {
+            bail!(
+                "calibrate.attempts: attempt {number} on this val_calib was `spending` (level {level} of delta {delta}), and \
+                 its certificate says that all attempts hold together; keep `spending`"
+            )
+        }
         _ => Ok(()),
     }
 }
 
-fn conclude(ledger: &mut Ledger, plan: &Plan, policy_digest: Option<Digest>) -> anyhow::Result<()> {
-    if ledger.outcome(plan.attempt).is_none() {
+fn conclude(
+    ledger: &mut Ledger,
+    plan: &AnyPlan,
+    policy_digest: Option<Digest>,
+) -> anyhow::Result<()> {
+    if ledger.outcome(plan.attempt()).is_none() {
         ledger.append(Entry::Outcome(ledger::Outcome {
-            attempt: plan.attempt,
+            attempt: plan.attempt(),
             policy_digest,
         }))?;
     }

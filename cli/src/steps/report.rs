@@ -9,15 +9,17 @@ use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
     calibrate::Selection,
+    crc::Estimate,
     metrics::{self, Metric, Predictions},
+    promise::Judgement,
     verdict::{Check, Observed, Validation, Verdict},
 };
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{Bundle, FP32},
     certificate::{
-        Certificate, Claim, Constraint, FlipBounds, NotCertified, NotCertifiedReason, TestKind,
-        UnitRule,
+        AnyRefusal, Certificate, Claim, Constraint, ExpectedRisk, FlipBounds, NotCertified,
+        NotCertifiedReason, NotControlled, TestKind, UnitRule,
     },
     config::Config,
     ledger::{Kind, Ledger, LedgerState},
@@ -50,7 +52,7 @@ pub(crate) struct Report {
     calibration: Calibration,
     /// How the family of the reported probability was chosen; none unless by `auto`.
     calibrator_selection: Option<Selection>,
-    validation: Option<Validation>,
+    validation: Option<Judgement>,
     latency: Option<Latency>,
     calib_ledger: LedgerState,
     test_ledger: LedgerState,
@@ -83,7 +85,7 @@ struct AllAnswered {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 enum Calibration {
     Certified(Box<Certificate>),
-    NotCertified(Box<NotCertified>),
+    NotCertified(Box<AnyRefusal>),
 }
 
 /// Reads the artifacts of the run that `config` describes.
@@ -105,8 +107,8 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
             "variant {variant} isn't calibrated; `stage1 calibrate --variant {variant}` does it"
         ),
     })?;
-    let validation = matching(&super::validate::path(config, variant), |v: &Validation| {
-        v.subject_digest == subject
+    let validation = matching(&super::validate::path(config, variant), |v: &Judgement| {
+        v.subject_digest() == subject
     });
     let latency = matching(&super::latency::path(config, variant), |l: &Latency| {
         l.subject_digest == subject
@@ -129,7 +131,7 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         Calibration::Certified(certificate) => Some(certificate.calib_ledger.clone()),
         Calibration::NotCertified(_) => None,
     };
-    let openings = validation.as_ref().and_then(|v| v.test_ledger.clone());
+    let openings = validation.as_ref().and_then(|v| v.test_ledger().cloned());
     Ok(Report {
         schema_version: 1,
         run_dir: config.run_dir.clone(),
@@ -261,7 +263,7 @@ impl Report {
         let refuted = self
             .validation
             .as_ref()
-            .is_some_and(|v| v.verdict == Verdict::Refuted);
+            .is_some_and(|v| v.verdict() == Some(Verdict::Refuted));
         match self.calibration {
             Calibration::Certified(_) if !refuted => crate::output::Answer::Yes,
             _ => crate::output::Answer::No,
@@ -312,13 +314,16 @@ impl Report {
                 certified_rows(certificate, &mut rows);
                 flip_rows(certificate, &mut rows);
             }
-            Calibration::NotCertified(refusal) => refused_rows(refusal, &mut rows),
+            Calibration::NotCertified(refusal) => match &**refusal {
+                AnyRefusal::Pac(refusal) => refused_rows(refusal, &mut rows),
+                AnyRefusal::Expectation(refusal) => not_controlled_rows(refusal, &mut rows),
+            },
         }
         if let Some(selection) = &self.calibrator_selection {
             selection_rows(selection, &mut rows);
         }
         if let Some(validation) = &self.validation {
-            verdict_rows(validation, &mut rows);
+            judgement_rows(validation, &mut rows);
         }
         if let Some(latency) = &self.latency {
             let note = format!(
@@ -343,11 +348,11 @@ impl Report {
 }
 
 /// What was promised, and what rows say of it, where there is no run.
-pub(crate) fn verdict_text(certificate: &Certificate, validation: &Validation) -> String {
+pub(crate) fn verdict_text(certificate: &Certificate, judgement: &Judgement) -> String {
     let mut rows = Vec::new();
     certified_rows(certificate, &mut rows);
-    verdict_rows(validation, &mut rows);
-    if let Some(ledger) = &validation.test_ledger {
+    judgement_rows(judgement, &mut rows);
+    if let Some(ledger) = judgement.test_ledger() {
         ledger_row("val_test", ledger, &mut rows);
     }
     table(&rows)
@@ -404,11 +409,17 @@ fn ledger_row(split: &str, ledger: &LedgerState, rows: &mut Vec<Row>) {
 }
 
 fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
-    let confidence = percent(1.0 - certificate.delta);
     let attempt = match certificate.attempt {
         1 => String::new(),
         attempt => format!("; attempt {attempt} on this val_calib"),
     };
+    let (Some(delta), Some(upper_bound)) = (certificate.delta, certificate.upper_bound) else {
+        if let Some(expected) = &certificate.expected {
+            expected_rows(certificate, expected, &attempt, rows);
+        }
+        return;
+    };
+    let confidence = percent(1.0 - delta);
     let note = format!("certified with confidence {confidence}{attempt}");
     if let [Constraint::SelectiveError { alpha }] = promised(&certificate.claims)[..] {
         rows.push((
@@ -431,9 +442,9 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         "answered, {} errors in {}; bound {}",
         thousands(certificate.errors),
         thousands(certificate.answered),
-        percent(certificate.upper_bound)
+        percent(upper_bound)
     );
-    if certificate.test == TestKind::Betting {
+    if certificate.test == Some(TestKind::Betting) {
         evidence += " (of a random image of a random group; counts of images are not a guarantee: they ignore groups)";
     }
     rows.push((
@@ -441,6 +452,107 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         percent(certificate.coverage),
         evidence,
     ));
+}
+
+fn expected_rows(
+    certificate: &Certificate,
+    expected: &ExpectedRisk,
+    attempt: &str,
+    rows: &mut Vec<Row>,
+) {
+    rows.push((
+        "wrong answers asked for, among selected",
+        format!("≤ {}", percent(certificate.alpha)),
+        format!(
+            "on average over calibrations; about every second one exceeds it: an expectation, without confidence{attempt}"
+        ),
+    ));
+    let note = format!(
+        "answered, {} errors in {}; {} selected, ({} + 1) of ({} + 1) is {}",
+        thousands(expected.errors),
+        thousands(certificate.answered),
+        thousands(expected.selected),
+        thousands(expected.errors),
+        thousands(expected.selected),
+        percent(expected.bound)
+    );
+    rows.push((
+        "calibrated on val_calib",
+        percent(certificate.coverage),
+        note,
+    ));
+}
+
+fn not_controlled_rows(refusal: &NotControlled, rows: &mut Vec<Row>) {
+    rows.push((
+        "wrong answers asked for, among selected",
+        format!("≤ {}", percent(refusal.alpha)),
+        "on average over calibrations: NOT CERTIFIED, no policy".to_owned(),
+    ));
+    rows.push((
+        "strictest threshold on val_calib",
+        format!(
+            "{} of {}",
+            thousands(refusal.errors),
+            thousands(refusal.answered)
+        ),
+        format!(
+            "wrong among answered; {} selected",
+            thousands(refusal.selected)
+        ),
+    ));
+    let note = match refusal.reason {
+        NotCertifiedReason::ThresholdNotRejected => {
+            "this session controls thresholds, but not the one of fp32, which a variant has to share"
+        }
+        NotCertifiedReason::TooFewUnits => "selected images of val_calib, without an error",
+        _ => "train a better model, or ask for a larger alpha",
+    };
+    let needed = match refusal.reason {
+        NotCertifiedReason::TooFewUnits => thousands(refusal.needed_selected_if_no_error),
+        _ => "–".to_owned(),
+    };
+    rows.push(("what it would take", needed, note.to_owned()));
+}
+
+fn judgement_rows(judgement: &Judgement, rows: &mut Vec<Row>) {
+    match judgement {
+        Judgement::Verdict(validation) => verdict_rows(validation, rows),
+        Judgement::Estimate(estimate) => estimate_rows(estimate, rows),
+    }
+}
+
+fn estimate_rows(estimate: &Estimate, rows: &mut Vec<Row>) {
+    let (answered, errors) = (thousands(estimate.answered), thousands(estimate.errors));
+    rows.push((
+        "it answers",
+        percent(estimate.coverage),
+        format!(
+            "of val_test ({answered} of {} {}), and defers the rest",
+            thousands(estimate.test.units),
+            drawn(estimate.test.rule)
+        ),
+    ));
+    let of = |rate: Option<f64>, total: u64, (low, high): (f64, f64)| {
+        let note = format!(
+            "{errors} of {}; 95 % interval {} to {}",
+            thousands(total),
+            percent(low),
+            percent(high)
+        );
+        (rate.map_or_else(|| "–".to_owned(), percent), note)
+    };
+    let (rate, note) = of(estimate.rate, estimate.selected, estimate.interval);
+    rows.push(("wrong answers among selected", rate, note));
+    let (risk, note) = of(estimate.risk, estimate.answered, estimate.risk_interval);
+    let note = format!("{note}; nothing was promised of it");
+    rows.push(("error among those answers", risk, note));
+    let note = "an estimate: what holds on average over calibrations can't be refuted by one";
+    let note = match estimate.opening {
+        1 => note.to_owned(),
+        opening => format!("{note}; exploratory, opening {opening} of this val_test"),
+    };
+    rows.push(("verdict on val_test", "none".to_owned(), note));
 }
 
 fn promised(claims: &[Claim]) -> Vec<Constraint> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stage1_calibration::forecast::{ASSUMED_SHARE, forecast};
 use stage1_core::{
     artifact::{self, Digest},
-    certificate::Constraint,
+    certificate::{Constraint, Guarantee},
     data::{self, Dataset},
     progress::Progress,
     split::{self, Split, SplitManifest, SplitSample},
@@ -131,6 +131,10 @@ fn tell(run: &Run, splits: &Splits) -> anyhow::Result<()> {
         run.output.warn(&warning.to_string());
     }
     let (calibrate, gamma) = (&run.config.calibrate, run.config.validate.gamma);
+    // An expectation has no verdict to be foreseen.
+    if calibrate.guarantee == Guarantee::Expectation {
+        return Ok(());
+    }
     // What can be foreseen of other promises depends on the classes' shares and on the model.
     let promised = calibrate.promised();
     let selective = promised

@@ -3,15 +3,16 @@
 use super::{Run, scoring, split::Splits};
 use anyhow::{Context, ensure};
 use stage1_calibration::{
+    promise::{Judgement, judge},
     rows::TestRows,
-    verdict::{self, Validation, Verdict},
+    verdict::{GAMMA, Opening},
 };
 use stage1_core::{
     artifact::{Digest, json},
     bundle::Bundle,
-    certificate::{Certificate, Fingerprint},
+    certificate::{Certificate, Fingerprint, Guarantee},
     config::Config,
-    ledger::{self, Entry, Kind, Ledger, Ruling},
+    ledger::{Entry, Kind, Ledger},
     split::Split,
 };
 use stage1_runtime::fingerprint_differences;
@@ -28,15 +29,15 @@ pub(crate) fn ensure(
     splits: &Splits,
     bundle: &Bundle,
     variant: &str,
-) -> anyhow::Result<Validation> {
+) -> anyhow::Result<Judgement> {
     check_splits(bundle, splits.digest)?;
-    let known = json::load::<Validation>(&path(&run.config, variant))
+    let known = json::load::<Judgement>(&path(&run.config, variant))
         .ok()
-        .map(|(validation, _)| validation);
+        .map(|(judgement, _)| judgement);
     let gamma = run.config.validate.gamma;
     let subject = bundle.variant_digest(variant)?;
     let is_same =
-        |v: &Validation| v.subject_digest == subject && v.gamma.to_bits() == gamma.to_bits();
+        |v: &Judgement| v.subject_digest() == subject && v.gamma().to_bits() == gamma.to_bits();
     let before = match known {
         Some(known) if is_same(&known) => {
             run.reused("validate");
@@ -52,21 +53,22 @@ pub(crate) fn ensure(
     let certificate = bundle
         .certificate(variant)?
         .context("the bundle has no certificate")?;
+    check_gamma(&certificate, gamma)?;
     let mut ledger = Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Test)?;
-    if let Some(state) = before.and_then(|earlier| earlier.test_ledger) {
-        ledger.check(&state);
+    if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
+        ledger.check(state);
     }
     let mut scorer = scoring::open_session(run, variant)?;
     check_session(&certificate, &scorer.fingerprint())?;
     let number = ledger.begin_opening(subject, gamma)?.number;
     let logits = scoring::logits(run, splits, &mut scorer, Split::ValTest)?;
-    let opening = verdict::Opening {
+    let opening = Opening {
         subject_digest: subject,
         number,
         ledger: Some(ledger.state()),
     };
     let rows = TestRows::new(&logits, run.config.split.seed)?;
-    let validation = verdict::validate(&policy, &certificate, &rows, gamma, opening)?;
+    let validation = judge(&policy, &certificate, &rows, gamma, opening)?;
     conclude(&mut ledger, &validation)?;
     json::save(&validation, &path(&run.config, variant))?;
     Ok(validation)
@@ -101,23 +103,21 @@ fn check_session(certificate: &Certificate, here: &Fingerprint) -> anyhow::Resul
     Ok(())
 }
 
-/// The verdict as the ledger keeps it.
-pub(crate) fn conclude(ledger: &mut Ledger, validation: &Validation) -> anyhow::Result<()> {
-    if ledger.verdict(validation.opening).is_some() {
-        return Ok(());
+/// An estimate has no level that could be chosen.
+pub(crate) fn check_gamma(certificate: &Certificate, gamma: f64) -> anyhow::Result<()> {
+    ensure!(
+        certificate.guarantee == Guarantee::Pac || gamma.to_bits() == GAMMA.to_bits(),
+        "validate.gamma is {gamma}: the certificate promises an expectation, of which val_test gives an estimate and no \
+         verdict at any level; leave it out"
+    );
+    Ok(())
+}
+
+/// What came of it, as the ledger keeps it.
+pub(crate) fn conclude(ledger: &mut Ledger, judgement: &Judgement) -> anyhow::Result<()> {
+    let entry = judgement.entry();
+    if ledger.verdict(entry.opening).is_none() {
+        ledger.append(Entry::Verdict(entry))?;
     }
-    let verdict = match validation.verdict {
-        Verdict::Held => Ruling::Held,
-        Verdict::Refuted => Ruling::Refuted,
-        Verdict::Inconclusive => Ruling::Inconclusive,
-    };
-    ledger.append(Entry::Verdict(ledger::Verdict {
-        opening: validation.opening,
-        verdict,
-        answered: validation.answered,
-        errors: validation.errors,
-        units: validation.test.units,
-        rows: validation.test.rows,
-    }))?;
     Ok(())
 }

@@ -504,3 +504,81 @@ fn sessions_are_certified_together() {
         &["less.csv: no row"],
     );
 }
+
+/// What a score needs is fitted on the rows that select: those that certify have no say in it.
+#[test]
+fn a_score_may_be_a_fitted_probability_of_the_answer() {
+    let cli = Cli::new();
+    // Class 0 is announced too loudly: its answers are surer than they are right.
+    let loud = |mut rows: Vec<(u32, [f32; 3])>| {
+        rows.iter_mut().for_each(|(_, logits)| logits[0] += 0.8);
+        rows
+    };
+    cli.write("select.csv", csv(&loud(rows(1000, 1)), "s"));
+    cli.write("calib.csv", csv(&loud(rows(2000, 2)), "c"));
+    cli.write("other.csv", csv(&loud(rows(2000, 3)), "o"));
+    for family in ["vector", "svs", "sms"] {
+        let set = format!("calibrate.score={family}");
+        let of = |file: &str, more: &[&str]| {
+            let out = format!("{family}-{file}-{}", more.len());
+            let fixed = [
+                "--select",
+                "select.csv",
+                "--set",
+                &set,
+                "--json",
+                "--out",
+                &out,
+            ];
+            let outcome = calibrate(&cli, &[&[file][..], &fixed, more].concat());
+            assert_eq!(outcome.code, 0, "{family}: {outcome}");
+            outcome.json()["policy"].clone()
+        };
+        let policy = of("calib.csv", &[]);
+        assert_eq!(policy["score"]["kind"], "calibrated", "{policy}");
+        assert_eq!(policy["score"]["by"]["kind"], family, "{policy}");
+        let other = of("other.csv", &[]);
+        assert_eq!(other["score"], policy["score"]);
+        let expectation = of("calib.csv", &["--set", "calibrate.guarantee=expectation"]);
+        assert_eq!(expectation["score"], policy["score"]);
+        assert_eq!(expectation["kind"], "scrc");
+    }
+    let judged = cli.run([
+        "validate",
+        "--logits",
+        "other.csv",
+        "--policy",
+        "sms-calib.csv-0",
+        "--json",
+    ]);
+    // Rows that certified another policy can't judge.
+    assert_eq!(judged.code, 2, "{judged}");
+    cli.write("test.csv", csv(&loud(rows(3000, 9)), "t"));
+    let judged = cli.run([
+        "validate",
+        "--logits",
+        "test.csv",
+        "--policy",
+        "sms-calib.csv-0",
+        "--json",
+    ]);
+    assert_eq!(judged.code, 0, "{judged}");
+    assert_ne!(judged.json()["verdict"], "REFUTED", "{judged}");
+
+    cli.write(
+        "two.csv",
+        (0..100).fold("id,label,logit_0,logit_1\n".to_owned(), |text, i| {
+            format!("{text}{i},{},0,{}\n", i % 2, i % 7)
+        }),
+    );
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "two.csv",
+            "--set",
+            "calibrate.score=svs",
+        ],
+        &["score Svs is for three classes or more"],
+    );
+}

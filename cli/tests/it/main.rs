@@ -10,6 +10,7 @@ mod goldens;
 mod calibrate_logits;
 mod cli;
 mod doctor;
+mod expectation;
 mod export;
 mod metrics;
 mod monitor;

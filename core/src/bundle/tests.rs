@@ -2,8 +2,8 @@ use super::*;
 use crate::{
     artifact::{self, Digest, Document, json},
     certificate::{
-        Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
-        Guarantee, Procedure, SampleSize, TestKind, UnitRule,
+        Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, ExpectedRisk,
+        Fingerprint, Guarantee, Procedure, SampleSize, TestKind, UnitRule,
     },
     config::{Phase, Target},
     ledger::LedgerState,
@@ -81,11 +81,11 @@ fn certificate(policy: &Policy) -> Certificate {
         schema_version: Certificate::SCHEMA_VERSION,
         guarantee: Guarantee::Pac,
         alpha: 0.05,
-        delta: 0.1,
+        delta: Some(0.1),
         attempt: 1,
         attempts: Attempts::Single,
-        level: 0.1,
-        procedure: Procedure::FixedSequence,
+        level: Some(0.1),
+        procedure: Some(Procedure::FixedSequence),
         variants: 1,
         calib: SampleSize {
             rule: UnitRule::Rows,
@@ -93,7 +93,7 @@ fn certificate(policy: &Policy) -> Certificate {
             units: 100,
         },
         risk: ControlledRisk::Image,
-        test: TestKind::Binomial,
+        test: Some(TestKind::Binomial),
         claims: vec![Claim {
             constraint: Constraint::SelectiveError { alpha: 0.05 },
             errors: 0,
@@ -101,10 +101,11 @@ fn certificate(policy: &Policy) -> Certificate {
             p_value: 0.04,
             upper_bound: 0.04,
         }],
+        expected: None,
         answered: 60,
         errors: 0,
-        p_value: 0.04,
-        upper_bound: 0.04,
+        p_value: Some(0.04),
+        upper_bound: Some(0.04),
         coverage: 0.6,
         run: Vec::new(),
         plan_digest: policy.plan_digest,
@@ -532,5 +533,47 @@ fn parts_that_do_not_fit_are_refused_before_the_record() {
             error.to_string().contains(named),
             "{error} should name {named}"
         );
+    }
+}
+
+/// A promise in expectation has nothing of the other kind, and the other way round.
+#[test]
+fn promises_are_of_one_kind() {
+    let pac = certificate(&policy(2.0));
+    let expectation = Certificate {
+        guarantee: Guarantee::Expectation,
+        delta: None,
+        level: None,
+        procedure: None,
+        test: None,
+        claims: Vec::new(),
+        expected: Some(ExpectedRisk {
+            selected_from: 0.7,
+            selected: 79,
+            errors: 3,
+            bound: 0.05,
+        }),
+        errors: 3,
+        p_value: None,
+        upper_bound: None,
+        ..pac.clone()
+    };
+    pac.validate().unwrap();
+    expectation.validate().unwrap();
+    let written = String::from_utf8(json::to_bytes(&expectation)).unwrap();
+    assert!(!written.contains("delta"), "{written}");
+    type Edit = (&'static str, fn(&mut Certificate));
+    let edits: [Edit; 5] = [
+        ("has no delta", |c| c.delta = Some(0.1)),
+        ("has no p_value", |c| c.p_value = Some(0.1)),
+        ("needs `expected`", |c| c.expected = None),
+        ("at most alpha 0.04", |c| c.alpha = 0.04),
+        ("pac, which needs delta", |c| c.guarantee = Guarantee::Pac),
+    ];
+    for (message, edit) in edits {
+        let mut broken = expectation.clone();
+        edit(&mut broken);
+        let got = broken.validate().unwrap_err();
+        assert!(got.contains(message), "{got}");
     }
 }

@@ -1,10 +1,14 @@
 //! What was promised, on what evidence: the plan, the certificate, and the refusal to certify.
 
 mod constraint;
+mod either;
+mod expectation;
 mod plan;
 mod sample;
 
 pub use constraint::{Constraint, percent};
+pub use either::{AnyPlan, AnyRefusal};
+pub use expectation::{ExpectationCandidate, ExpectationPlan, ExpectedRisk, NotControlled};
 pub use plan::{Candidate, Measure, Plan, Procedure};
 pub use sample::{Claim, ControlledRisk, GroupRisk, SampleSize, Tally, TestKind, UnitRule};
 
@@ -14,13 +18,16 @@ use crate::policy::Threshold;
 use serde::{Deserialize, Serialize};
 
 /// The kind of promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Guarantee {
     /// With confidence 1 − δ over the calibration rows, the risk is at most α.
+    #[default]
     Pac,
-    /// The risk is at most α on average over calibrations; there is no δ.
+    /// The risk is at most α on average over calibrations; there is no δ, and about every second calibration exceeds α.
     Expectation,
 }
 
@@ -113,7 +120,8 @@ pub struct Step {
     pub passed: bool,
 }
 
-/// `certificate.json`. All its claims hold together, or it is wrong.
+/// `certificate.json`. All its claims hold together, or it is wrong; a promise in expectation has no claims but
+/// [`ExpectedRisk`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -121,18 +129,21 @@ pub struct Certificate {
     pub schema_version: u32,
     /// Kind of promise.
     pub guarantee: Guarantee,
-    /// Target of the first claim; a certificate may be used for any larger one.
+    /// Target of the first claim, or of the promise in expectation; a certificate may be used for any larger one.
     pub alpha: f64,
-    /// Failure probability asked for.
-    pub delta: f64,
+    /// Failure probability asked for; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
     /// Number of this attempt on val_calib, from 1.
     pub attempt: u64,
     /// How attempts are paid for.
     pub attempts: Attempts,
-    /// The level at which the tests ran.
-    pub level: f64,
-    /// How several thresholds were tested.
-    pub procedure: Procedure,
+    /// The level at which the tests ran; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<f64>,
+    /// How several thresholds were tested; none of a promise in expectation, which tests none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure: Option<Procedure>,
     /// Certificates of variants that were made on this val_calib, with this one: all V of them hold together with
     /// confidence 1 − V·δ.
     pub variants: u64,
@@ -140,21 +151,29 @@ pub struct Certificate {
     pub calib: SampleSize,
     /// The rate that is controlled.
     pub risk: ControlledRisk,
-    /// How the p-values came about.
-    pub test: TestKind,
-    /// What is promised, each with its evidence.
+    /// How the p-values came about; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestKind>,
+    /// What is promised with confidence 1 − δ, each with its evidence; nothing of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
+    /// The evidence for a promise in expectation; none of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedRisk>,
     /// Units answered; rows where betting tests use all of them (not a guarantee: they ignore groups).
     pub answered: u64,
     /// Wrong ones among them.
     pub errors: u64,
-    /// The largest of the claims' p-values.
-    pub p_value: f64,
-    /// The first claim's upper bound at `level`, for this threshold alone.
-    pub upper_bound: f64,
+    /// The largest of the claims' p-values; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
+    /// The first claim's upper bound at `level`, for this threshold alone; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_bound: Option<f64>,
     /// Answered share of the units; with betting tests of a random image of a random unit.
     pub coverage: f64,
-    /// The tests in their order.
+    /// The tests in their order; a promise in expectation has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<Step>,
     /// Of `plan.json`.
     pub plan_digest: Digest,
@@ -192,28 +211,77 @@ impl Document for Certificate {
 
     fn validate(&self) -> Result<(), String> {
         check_level("alpha", self.alpha)?;
-        check_level("delta", self.delta)?;
-        check_level("level", self.level)?;
         self.calib.check(self.errors, self.answered)?;
+        if self.variants == 0 {
+            return Err("variants is 0: this one is among them".to_owned());
+        }
+        match self.guarantee {
+            Guarantee::Pac => self.validate_pac(),
+            Guarantee::Expectation => self.validate_expectation(),
+        }
+    }
+}
+
+impl Certificate {
+    fn validate_pac(&self) -> Result<(), String> {
+        let (Some(delta), Some(level), Some(p_value), Some(_), Some(_)) = (
+            self.delta,
+            self.level,
+            self.p_value,
+            self.upper_bound,
+            self.procedure,
+        ) else {
+            return Err(
+                "guarantee is pac, which needs delta, level, procedure, p_value and upper_bound"
+                    .to_owned(),
+            );
+        };
+        check_level("delta", delta)?;
+        check_level("level", level)?;
         self.run
             .iter()
             .try_for_each(|step| step.check(self.calib))?;
-        if self.test != self.calib.rule.test() {
+        if self.test != Some(self.calib.rule.test()) {
             return Err(format!(
                 "test {:?} does not go with unit rule {:?}",
                 self.test, self.calib.rule
             ));
         }
-        if self.claims.is_empty() || self.variants == 0 {
-            return Err("claims is empty, or variants is 0: nothing would be promised".to_owned());
+        if self.claims.is_empty() || self.expected.is_some() {
+            return Err(
+                "guarantee is pac, which needs claims, and no `expected`: nothing would be promised"
+                    .to_owned(),
+            );
         }
-        if self.p_value.is_nan() || self.p_value > self.level {
-            return Err(format!(
-                "p_value {} is above level {}",
-                self.p_value, self.level
-            ));
+        if p_value.is_nan() || p_value > level {
+            return Err(format!("p_value {p_value} is above level {level}"));
         }
         Ok(())
+    }
+
+    fn validate_expectation(&self) -> Result<(), String> {
+        let of_pac = [
+            ("delta", self.delta.is_some()),
+            ("level", self.level.is_some()),
+            ("procedure", self.procedure.is_some()),
+            ("test", self.test.is_some()),
+            ("p_value", self.p_value.is_some()),
+            ("upper_bound", self.upper_bound.is_some()),
+            ("claims", !self.claims.is_empty()),
+            ("run", !self.run.is_empty()),
+        ];
+        if let Some((name, _)) = of_pac.iter().find(|(_, is_there)| *is_there) {
+            return Err(format!(
+                "guarantee is expectation, which has no {name}: nothing is promised with a confidence"
+            ));
+        }
+        match &self.expected {
+            Some(_) if self.calib.rule == UnitRule::Betting => {
+                Err("unit rule betting goes with guarantee pac only".to_owned())
+            }
+            Some(expected) => expected.check(self.alpha, self.answered, self.errors),
+            None => Err("guarantee is expectation, which needs `expected`".to_owned()),
+        }
     }
 }
 
@@ -222,7 +290,7 @@ impl Document for Certificate {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NotCertifiedReason {
-    /// val_calib is so small that even without an error nothing could be certified.
+    /// val_calib, or what is selected of it, is so small that even without an error nothing could be certified.
     TooFewUnits,
     /// The plan's first threshold answers no unit of val_calib.
     NothingAnswered,
@@ -230,6 +298,8 @@ pub enum NotCertifiedReason {
     StartNotRejected,
     /// This session certifies thresholds, but not that of the policy.
     ThresholdNotRejected,
+    /// For a promise in expectation even the strictest planned threshold answers too much wrongly.
+    StrictestTooWrong,
 }
 
 /// `not-certified.json`: what was seen, and what it would take. There is never a fallback threshold.

@@ -304,6 +304,14 @@ impl Config {
                 });
             }
         }
+        if let Some((key, expected, got)) = self.calibrate.contradiction() {
+            return Err(Error::Value {
+                origin: origin.to_owned(),
+                key,
+                expected,
+                got,
+            });
+        }
         let type_error = |key: &str, reason| Error::Type {
             origin: origin.to_owned(),
             key: key.to_owned(),
@@ -685,6 +693,36 @@ backbone: {path: weights}
                 "at `calibrate.max_group_size`: expected a whole number ≥ 1 with `calibrate.group_risk: row`",
             ),
             (
+                "calibrate: {guarantee: expectation, constraints: [{kind: coverage, at_least: 0.5}]}",
+                &[],
+                "at `calibrate.constraints`: expected none, since `calibrate.guarantee: expectation`",
+            ),
+            (
+                "calibrate: {guarantee: expectation, delta: 0.2}",
+                &[],
+                "at `calibrate.delta`: expected no value of its own, since `calibrate.guarantee: expectation`",
+            ),
+            (
+                "calibrate: {guarantee: expectation, procedure: holm}",
+                &[],
+                "at `calibrate.procedure`: expected no other than the default, since `calibrate.guarantee: expectation`",
+            ),
+            (
+                "calibrate: {guarantee: expectation, attempts: spending}",
+                &[],
+                "at `calibrate.attempts`: expected `single`, since `calibrate.guarantee: expectation`",
+            ),
+            (
+                "calibrate: {guarantee: expectation, group_risk: row, max_group_size: 3}",
+                &[],
+                "at `calibrate.group_risk`: expected `unit`, since `calibrate.guarantee: expectation`",
+            ),
+            (
+                "calibrate: {guarantee: expectation, score: binary_margin}",
+                &[],
+                "at `calibrate.score`: expected a score with one side",
+            ),
+            (
                 "calibrate: {constraints: [{kind: coverage, at_least: 1}]}",
                 &[],
                 "at `calibrate.constraints`",
@@ -736,7 +774,11 @@ backbone: {path: weights}
             ),
             ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),
-            ("seed: 1\nseed: 2", &[], "duplicate mapping key `seed` is not allowed here\n"),
+            (
+                "seed: 1\nseed: 2",
+                &[],
+                "duplicate mapping key `seed` is not allowed here\n",
+            ),
         ];
         for (extra, overrides, want) in cases {
             let message = load(extra, overrides).unwrap_err().to_string();

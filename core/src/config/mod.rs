@@ -19,7 +19,7 @@ pub use training::{
 
 use crate::{
     artifact::Digest,
-    certificate::{Attempts, Constraint, GroupRisk, Procedure},
+    certificate::{Attempts, Constraint, GroupRisk, Guarantee, Procedure},
     data::DataOptions,
     model::{self, Adapter, BackboneSpec, Blocks, Features, HeadKind, RopePeriods, Weights},
     preprocess::{PixelFormat, PreprocessSpec},
@@ -495,7 +495,11 @@ impl Default for Int8Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrateConfig {
+    /// `pac`: with confidence 1 − δ the risk is at most α. `expectation`: it is on average over calibrations, about half of
+    /// which exceed α (selective conformal risk control); it allows about one error more, and knows no delta.
+    pub guarantee: Guarantee,
     /// Largest error rate among answered images (α); where `constraints` are given, they say what is promised instead.
+    /// With `guarantee: expectation` the most wrong answers among selected images.
     pub alpha: f64,
     /// Probability that the certificate is wrong (δ): the confidence is 1 − δ.
     pub delta: f64,
@@ -522,7 +526,8 @@ pub struct CalibrateConfig {
     pub max_flip_bound: Option<f64>,
 }
 
-/// The number that is compared with the threshold; always a function of the raw logits, or the gate.
+/// The number that is compared with the threshold; always a function of the raw logits, or the gate. What is fitted for it
+/// is fitted on val_select, so that val_calib certifies with all its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreChoice {
@@ -539,6 +544,12 @@ pub enum ScoreChoice {
     Energy,
     /// The output of a learned gate, where the model has one.
     Gate,
+    /// The probability of the answer after vector scaling that was fitted on val_select; three classes or more.
+    Vector,
+    /// The same after structured vector scaling (a penalised weight and bias per class).
+    Svs,
+    /// The same after structured matrix scaling (a penalised matrix and a bias per class).
+    Sms,
     /// Of all that apply, the one with the largest certified share to be expected from val_select.
     BestOnSelect,
 }
@@ -563,6 +574,55 @@ impl CalibrateConfig {
         }
     }
 
+    /// The first setting that belongs to the other kind of promise: its key, what it would have to be, and what it is.
+    pub fn contradiction(&self) -> Option<(&'static str, &'static str, String)> {
+        if self.guarantee == Guarantee::Pac {
+            return None;
+        }
+        let defaults = Self::default();
+        let rules = [
+            (
+                "calibrate.constraints",
+                self.constraints.is_empty(),
+                "none, since `calibrate.guarantee: expectation` promises one thing (wrong answers among selected images)",
+                format!("{} of them", self.constraints.len()),
+            ),
+            (
+                "calibrate.delta",
+                self.delta.to_bits() == defaults.delta.to_bits(),
+                "no value of its own, since `calibrate.guarantee: expectation` holds with no confidence",
+                self.delta.to_string(),
+            ),
+            (
+                "calibrate.procedure",
+                self.procedure == defaults.procedure,
+                "no other than the default, since `calibrate.guarantee: expectation` tests no thresholds",
+                format!("{:?}", self.procedure),
+            ),
+            (
+                "calibrate.attempts",
+                self.attempts == Attempts::Single,
+                "`single`, since `calibrate.guarantee: expectation` has no delta that could be spent",
+                "spending".to_owned(),
+            ),
+            (
+                "calibrate.group_risk",
+                self.group_risk == GroupRiskChoice::Unit,
+                "`unit`, since `calibrate.guarantee: expectation` uses one image of each group",
+                "row".to_owned(),
+            ),
+            (
+                "calibrate.score",
+                self.score != ScoreChoice::BinaryMargin,
+                "a score with one side (max_probability, margin, energy, gate, best_on_select, auto) with \
+                 `calibrate.guarantee: expectation`",
+                "binary_margin".to_owned(),
+            ),
+        ];
+        let broken = rules.into_iter().find(|(_, holds, ..)| !holds);
+        broken.map(|(key, _, expected, got)| (key, expected, got))
+    }
+
     /// The rate that is controlled where images come in groups.
     pub fn controlled(&self) -> GroupRisk {
         match (self.group_risk, self.max_group_size) {
@@ -575,6 +635,7 @@ impl CalibrateConfig {
 impl Default for CalibrateConfig {
     fn default() -> Self {
         Self {
+            guarantee: Guarantee::Pac,
             alpha: 0.05,
             delta: 0.1,
             calibrator: CalibratorChoice::Auto,

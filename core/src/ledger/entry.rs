@@ -36,10 +36,12 @@ pub struct Attempt {
     /// What is to be promised.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
-    /// Failure probability asked for.
-    pub delta: f64,
-    /// The level that it is tested at: δ, or less where attempts are spending.
-    pub level: f64,
+    /// Failure probability asked for; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// The level that it is tested at: δ, or less where attempts are spending; none of a promise in expectation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<f64>,
     /// Rows of val_calib.
     pub rows: u64,
     /// Units of val_calib.
@@ -96,6 +98,8 @@ pub enum Ruling {
     Refuted,
     /// The images are too few to tell.
     Inconclusive,
+    /// The promise is an expectation, of which rows allow an estimate and no verdict.
+    Estimated,
 }
 
 /// Entries before this one are missing.

@@ -79,13 +79,17 @@ pub enum PolicyKind {
     Softmax,
     /// A threshold on the output of a learned correctness gate; the label is the class with the largest logit.
     Gate,
+    /// Selective conformal risk control: images are selected by a value of the score that val_select fixed, and answered
+    /// from a threshold on that val_calib chose. What is promised is an expectation.
+    Scrc,
 }
 
 impl PolicyKind {
-    fn of(score: &Score) -> Self {
-        match score {
-            Score::Gate => Self::Gate,
-            _ => Self::Softmax,
+    fn of(score: &Score, selected_from: Option<f64>) -> Self {
+        match (score, selected_from) {
+            (_, Some(_)) => Self::Scrc,
+            (Score::Gate, None) => Self::Gate,
+            (_, None) => Self::Softmax,
         }
     }
 }
@@ -104,6 +108,10 @@ pub struct Policy {
     pub score: Score,
     /// What it is compared with.
     pub threshold: Threshold,
+    /// The smallest score that counts as selected, at most the threshold: of kind `scrc` only. Selected images that aren't
+    /// answered are deferred like all others; the promise is about wrong answers among selected images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_from: Option<f64>,
     /// Shapes the reported probability; enters no comparison.
     pub calibrator: Calibrator,
     /// Why the calibrator is `none` although one was to be fitted.
@@ -154,14 +162,25 @@ impl Policy {
     ) -> Self {
         Self {
             schema_version: Self::SCHEMA_VERSION,
-            kind: PolicyKind::of(&score),
+            kind: PolicyKind::of(&score, None),
             classes,
             score,
             threshold,
+            selected_from: None,
             calibrator,
             calibrator_fallback: None,
             plan_digest,
             splits_digest: None,
+        }
+    }
+
+    /// The same as a policy of kind `scrc`, whose images are selected from `selected_from` on.
+    #[must_use]
+    pub fn selecting(self, selected_from: f64) -> Self {
+        Self {
+            kind: PolicyKind::Scrc,
+            selected_from: Some(selected_from),
+            ..self
         }
     }
 
@@ -190,12 +209,23 @@ impl Policy {
     }
 
     fn check_gate(&self, gate: Option<f32>) -> Result<(), PolicyError> {
-        match (self.score, gate) {
+        match (&self.score, gate) {
             (Score::Gate, None) => Err(PolicyError::NoGate),
             (Score::Gate, Some(value)) if !value.is_finite() => {
                 Err(PolicyError::NonFiniteGate { value })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An answered image is a selected one.
+    fn check_selection(&self) -> Result<(), String> {
+        match (self.selected_from, self.threshold) {
+            (None, _) => Ok(()),
+            (Some(from), Threshold::OneSided { at_least }) if from <= at_least => Ok(()),
+            (Some(from), threshold) => Err(format!(
+                "selected_from is {from}, threshold {threshold:?}: kind scrc needs one_sided from there on"
+            )),
         }
     }
 
@@ -229,14 +259,14 @@ impl Document for Policy {
                 self.classes
             ));
         }
-        if self.kind != PolicyKind::of(&self.score) {
+        let kind = PolicyKind::of(&self.score, self.selected_from);
+        if self.kind != kind {
             return Err(format!(
-                "kind is {:?}, score {:?} needs {:?}",
-                self.kind,
-                self.score,
-                PolicyKind::of(&self.score)
+                "kind is {:?}, score {:?} with selected_from {:?} needs {kind:?}",
+                self.kind, self.score, self.selected_from
             ));
         }
+        self.check_selection()?;
         self.score.validate(self.classes)?;
         self.threshold.validate(&self.score)?;
         self.calibrator.validate(self.classes)

@@ -1,5 +1,6 @@
 //! The number that is compared, and what it is compared with.
 
+use super::Calibrator;
 use super::exponential::exp_of_nonpositive;
 use super::softmax::log_sum_exp;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ impl<'a> From<&'a Vec<f32>> for Row<'a> {
 }
 
 /// A fixed function of what the model says; nothing in it was fitted on the certifying rows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Score {
@@ -49,6 +50,13 @@ pub enum Score {
     Energy,
     /// The model's own estimate that its answer is right: an output beside the logits.
     Gate,
+    /// The probability that a calibrator gives to the answer, the class with the largest logit: its largest probability,
+    /// unless it reorders the classes, in which case that would be the probability of another answer.
+    Calibrated {
+        /// Fitted on val_select, or on a half of val_calib that doesn't certify: of the families that are no function of
+        /// the largest softmax probability, `vector`, `svs` and `sms`.
+        by: Calibrator,
+    },
 }
 
 impl Score {
@@ -64,6 +72,7 @@ impl Score {
             Self::Margin => margin(logits),
             Self::Energy => log_sum_exp(logits, 1.0),
             Self::Gate => f64::from(gate.expect("a row with a gate")),
+            Self::Calibrated { by } => by.probabilities(logits)[super::argmax(logits)],
         }
     }
 
@@ -79,6 +88,15 @@ impl Score {
                     "score.temperature is {temperature}, a positive number is needed"
                 ))
             }
+            Self::Calibrated { by } => match by {
+                Calibrator::Vector { .. } | Calibrator::Svs { .. } | Calibrator::Sms { .. } => {
+                    by.validate(classes)
+                }
+                other => Err(format!(
+                    "score.by is {}: vector, svs or sms is needed",
+                    other.name()
+                )),
+            },
             _ => Ok(()),
         }
     }

@@ -248,3 +248,70 @@ fn scores_without_parameters_are_those_of_their_papers() {
         "a tie has no margin"
     );
 }
+
+#[test]
+fn a_policy_that_selects_answers_from_its_threshold_on() {
+    let plain = multi(0.9);
+    let policy = plain.clone().selecting(0.6);
+    policy.validate().unwrap();
+    assert_eq!(policy.kind, PolicyKind::Scrc);
+    for logits in [[0.0, 9.0, 1.0], [0.0, 3.0, 1.0], [0.0, 0.1, 0.0]] {
+        assert_eq!(policy.decide(&logits), plain.decide(&logits));
+    }
+    type Edit = (&'static str, fn(&mut Policy));
+    let edits: [Edit; 3] = [
+        ("needs Scrc", |p| p.kind = PolicyKind::Softmax),
+        ("needs Softmax", |p| p.selected_from = None),
+        ("needs one_sided from there on", |p| {
+            p.selected_from = Some(0.91)
+        }),
+    ];
+    for (message, edit) in edits {
+        let mut policy = policy.clone();
+        edit(&mut policy);
+        let got = policy.validate().unwrap_err();
+        assert!(got.contains(message), "{got}");
+    }
+    let written = String::from_utf8(json::to_bytes(&plain)).unwrap();
+    assert!(!written.contains("selected_from"), "{written}");
+}
+
+/// Where a calibrator reorders the classes, its largest probability isn't that of the answer.
+#[test]
+fn a_calibrated_score_is_the_probability_of_the_answer() {
+    let by = Calibrator::Vector {
+        weights: vec![1.0; 3],
+        biases: vec![0.0, 0.0, 5.0],
+    };
+    let score = Score::Calibrated { by: by.clone() };
+    let logits = [0.0, 3.0, 1.0];
+    let probabilities = by.probabilities(&logits);
+    assert!(probabilities[2] > probabilities[1]);
+    assert_eq!(score.value(&logits).to_bits(), probabilities[1].to_bits());
+    let policy = |by| {
+        Policy::new(
+            3,
+            Score::Calibrated { by },
+            Threshold::OneSided { at_least: 0.5 },
+            Calibrator::None,
+            Digest::of_bytes(b"plan"),
+        )
+    };
+    policy(by).validate().unwrap();
+    for (message, by) in [
+        (
+            "score.by is temperature",
+            Calibrator::Temperature { t: 2.0 },
+        ),
+        (
+            "3",
+            Calibrator::Vector {
+                weights: vec![1.0; 2],
+                biases: vec![0.0; 2],
+            },
+        ),
+    ] {
+        let got = policy(by).validate().unwrap_err();
+        assert!(got.contains(message), "{got}");
+    }
+}

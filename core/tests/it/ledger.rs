@@ -28,8 +28,8 @@ fn attempt(model: &str) -> impl Fn(u64) -> Result<Attempt> {
             variant: "fp32".to_owned(),
             alpha: 0.05,
             constraints: vec![Constraint::SelectiveError { alpha: 0.05 }],
-            delta: 0.1,
-            level: 0.1,
+            delta: Some(0.1),
+            level: Some(0.1),
             rows: 300,
             units: 290,
         })

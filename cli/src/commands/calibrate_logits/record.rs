@@ -3,9 +3,10 @@
 
 use super::division::{Division, contents_of};
 use crate::{output::Output, steps::calibrate::check_spending};
+use stage1_calibration::{promise, rows::Shape};
 use stage1_core::{
     artifact::Digest,
-    certificate::{Attempts, Plan},
+    certificate::{AnyPlan, Attempts, Guarantee},
     config::CalibrateConfig,
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
     logits::LogitSet,
@@ -19,7 +20,6 @@ pub(super) struct Record {
     ledger: Ledger,
     /// What the model says of the rows that certify: it stands for both.
     model: Digest,
-    rows: u64,
     variant: String,
     output: Output,
 }
@@ -46,7 +46,6 @@ impl Record {
         Ok(Self {
             ledger: Ledger::open(logits, Digest::of_bytes(b"a file of logits"), Kind::Calib)?,
             model: contents_of(calib),
-            rows: calib.n() as u64,
             variant: variant(sessions),
             output,
         })
@@ -55,26 +54,19 @@ impl Record {
     /// Records the attempt, unless it is one that was made before; returns its number.
     pub(super) fn begin(
         &mut self,
-        units: u64,
+        calib: Shape,
         settings: &CalibrateConfig,
-        plan: &dyn Fn(u64) -> stage1_calibration::Result<Plan>,
+        plan: &dyn Fn(u64) -> stage1_calibration::Result<AnyPlan>,
     ) -> anyhow::Result<u64> {
         check_spending(&self.ledger, settings)?;
-        let (model_digest, rows, variant) = (self.model, self.rows, self.variant.clone());
+        let (model_digest, variant) = (self.model, self.variant.clone());
         let attempt = |number| -> anyhow::Result<Attempt> {
-            let plan = plan(number)?;
-            Ok(Attempt {
-                number,
+            Ok(promise::attempt(
+                &plan(number)?,
                 model_digest,
-                plan_digest: plan.digest(),
-                variant: variant.clone(),
-                alpha: plan.alpha(),
-                constraints: plan.constraints.clone(),
-                delta: plan.delta,
-                level: plan.level,
-                rows,
-                units,
-            })
+                variant.clone(),
+                calib,
+            ))
         };
         let begun = self.ledger.begin_attempt(attempt)?;
         if begun.repeated {
@@ -83,8 +75,12 @@ impl Record {
                 begun.number
             ));
         } else if begun.number > 1 && settings.attempts == Attempts::Single {
+            let what = match settings.guarantee {
+                Guarantee::Expectation => "expectation",
+                _ => "confidence",
+            };
             self.output.warn(&format!(
-                "attempt {} on the rows of this file ({}): the confidence holds for one attempt; rows that are all new belong \
+                "attempt {} on the rows of this file ({}): the {what} holds for one attempt; rows that are all new belong \
                  in a file of another name",
                 begun.number,
                 self.ledger.path().display()

@@ -9,8 +9,8 @@ use stage1_calibration::{
 };
 use stage1_core::{
     certificate::{
-        Certificate, Claim, Constraint, NotCertified, NotCertifiedReason, Plan, SampleSize,
-        UnitRule,
+        AnyPlan, AnyRefusal, Certificate, Claim, Constraint, ExpectedRisk, NotCertified,
+        NotCertifiedReason, NotControlled, SampleSize, UnitRule,
     },
     logits::LogitSet,
     policy::{Calibrator, Policy, Score, Threshold},
@@ -34,7 +34,7 @@ pub(super) enum Finding {
         /// None unless by `auto`.
         calibrator_selection: Option<Selection>,
     },
-    NotCertified(NotCertified),
+    NotCertified(AnyRefusal),
 }
 
 /// Of the probabilities that are reported, on rows that the calibrator wasn't fitted on.
@@ -64,13 +64,13 @@ pub(super) struct Summary {
     #[serde(flatten)]
     finding: Finding,
     #[serde(skip)]
-    plan: Plan,
+    plan: AnyPlan,
 }
 
 impl Summary {
     pub(super) fn new(
         out: &Path,
-        plan: &Plan,
+        plan: &AnyPlan,
         division: &Division,
         finding: Finding,
     ) -> anyhow::Result<Self> {
@@ -98,7 +98,10 @@ impl Summary {
                 certificate,
                 calibrator_selection,
             } => self.certified(policy, certificate, calibrator_selection.as_ref(), &mut out),
-            Finding::NotCertified(not) => self.not_certified(not, &mut out),
+            Finding::NotCertified(AnyRefusal::Pac(not)) => self.not_certified(not, &mut out),
+            Finding::NotCertified(AnyRefusal::Expectation(not)) => {
+                self.not_controlled(not, &mut out)
+            }
         };
         written.expect("writing to a string can't fail");
         out
@@ -118,12 +121,7 @@ impl Summary {
             claims,
             ..
         } = certificate;
-        writeln!(
-            out,
-            "certified: {} with confidence {}",
-            promised(&self.plan.constraints),
-            percent(1.0 - self.plan.delta)
-        )?;
+        writeln!(out, "certified: {}", heading(certificate))?;
         self.rows(*calib, out)?;
         let of = match calib.rule {
             UnitRule::Betting => format!(
@@ -137,8 +135,16 @@ impl Summary {
         for claim in claims {
             line(out, about(&claim.constraint), &evidence(claim))?;
         }
+        if let Some(expected) = &certificate.expected {
+            line(out, "errors", &in_expectation(expected))?;
+            line(
+                out,
+                "",
+                "no statement about this one calibration: about every second exceeds it",
+            )?;
+        }
         ignores_groups(*calib, out)?;
-        line(out, "answer when", &rule(policy.score, policy.threshold))?;
+        line(out, "answer when", &rule(&policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
         choice.map_or(Ok(()), |choice| chosen(choice, out))?;
         line(out, "attempt", &certificate.attempt.to_string())?;
@@ -173,7 +179,7 @@ impl Summary {
                 best.answered,
                 best.p_value,
                 not.level,
-                rule(self.plan.score, not.best_threshold)
+                rule(self.score(), not.best_threshold)
             ),
         )?;
         ignores_groups(*calib, out)?;
@@ -194,6 +200,45 @@ impl Summary {
             "written",
             &self.out.join("not-certified.json").display().to_string(),
         )
+    }
+
+    fn not_controlled(&self, not: &NotControlled, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "not certified that on average over calibrations at most {} of selected rows are answered wrongly: {}",
+            percent(not.alpha),
+            reason(not.reason)
+        )?;
+        self.rows(not.calib, out)?;
+        line(
+            out,
+            "came closest",
+            &format!(
+                "{} errors of {} answered, {} selected",
+                not.errors, not.answered, not.selected
+            ),
+        )?;
+        line(
+            out,
+            "would take",
+            &format!(
+                "{} selected rows without an error",
+                not.needed_selected_if_no_error
+            ),
+        )?;
+        line(out, "attempt", &not.attempt.to_string())?;
+        line(
+            out,
+            "written",
+            &self.out.join("not-certified.json").display().to_string(),
+        )
+    }
+
+    fn score(&self) -> &Score {
+        match &self.plan {
+            AnyPlan::Pac(plan) => &plan.score,
+            AnyPlan::Expectation(plan) => &plan.score,
+        }
     }
 
     fn rows(&self, calib: SampleSize, out: &mut String) -> std::fmt::Result {
@@ -307,6 +352,34 @@ fn ignores_groups(calib: SampleSize, out: &mut String) -> std::fmt::Result {
     }
 }
 
+fn heading(certificate: &Certificate) -> String {
+    let Some(delta) = certificate.delta else {
+        return format!(
+            "on average over calibrations at most {} of selected rows are answered wrongly (an expectation, without confidence)",
+            percent(certificate.alpha)
+        );
+    };
+    let promises: Vec<Constraint> = certificate.claims.iter().map(|c| c.constraint).collect();
+    format!(
+        "{} with confidence {}",
+        promised(&promises),
+        percent(1.0 - delta)
+    )
+}
+
+fn in_expectation(expected: &ExpectedRisk) -> String {
+    let ExpectedRisk {
+        selected,
+        errors,
+        bound,
+        ..
+    } = expected;
+    format!(
+        "{errors} of {selected} selected ({errors} + 1 of {selected} + 1: {})",
+        percent(*bound)
+    )
+}
+
 /// In the words that people know for the usual promise, else in the certificate's.
 fn promised(constraints: &[Constraint]) -> String {
     match constraints {
@@ -375,13 +448,14 @@ fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
     writeln!(out, "  {name:<13}{value}")
 }
 
-fn rule(score: Score, threshold: Threshold) -> String {
+fn rule(score: &Score, threshold: Threshold) -> String {
     let score = match score {
         Score::BinaryMargin => "z1 - z0".to_owned(),
         Score::MaxProbability { temperature } => format!("max softmax(z / {temperature:.4})"),
         Score::Margin => "largest logit - second largest".to_owned(),
         Score::Energy => "ln sum exp(z)".to_owned(),
         Score::Gate => "gate".to_owned(),
+        Score::Calibrated { by } => format!("probability of the answer by {}", by.name()),
         other => format!("{other:?}"),
     };
     match threshold {
@@ -410,6 +484,9 @@ fn reason(reason: NotCertifiedReason) -> &'static str {
         NotCertifiedReason::StartNotRejected => "the first planned threshold failed its test",
         NotCertifiedReason::ThresholdNotRejected => {
             "this session does not certify the policy's threshold"
+        }
+        NotCertifiedReason::StrictestTooWrong => {
+            "even the strictest planned threshold answers too much wrongly"
         }
         _ => "see not-certified.json",
     }

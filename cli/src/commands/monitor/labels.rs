@@ -17,7 +17,8 @@ impl Labels {
             .with_context(|| format!("cannot read the labels {}", path.display()))?;
         ensure!(
             subject.alpha.is_some(),
-            "--labels: there is no certificate beside the policy; say with --alpha what risk the answers are held to"
+            "--labels: no certificate of the policy promises a rate of errors among answers; say with --alpha what risk the answers \
+             are held to"
         );
         Ok(Self(labels))
     }
