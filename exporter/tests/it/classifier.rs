@@ -11,7 +11,9 @@ use stage1_core::{
     model::{Features, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
-use stage1_exporter::{Error, Tolerances, export_classifier, export_embedding, inspect, parity};
+use stage1_exporter::{
+    Error, Exported, Form, Tolerances, export_classifier_as, export_embedding, inspect, parity,
+};
 use std::collections::BTreeMap;
 
 /// A multiple of every golden backbone's patch.
@@ -32,7 +34,10 @@ pub(crate) struct Trained {
 
 impl Trained {
     pub(crate) fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
-        let weights = golden_backbone(backbone);
+        Self::on(golden_backbone(backbone), kind, features)
+    }
+
+    pub(crate) fn on(weights: Weights, kind: HeadKind, features: Features) -> Self {
         let head = HeadSpec {
             kind,
             features,
@@ -64,11 +69,15 @@ impl Trained {
     }
 
     pub(crate) fn export(&self) -> Result<Vec<u8>, Error> {
-        let head = self.save("head.safetensors", &self.head);
-        let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
-        let exported = export_classifier(&self.checkpoint, &head, &self.weights, &metadata)?;
+        let exported = self.export_as(&Form::default())?;
         assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
         Ok(exported.model)
+    }
+
+    pub(crate) fn export_as(&self, form: &Form) -> Result<Exported, Error> {
+        let head = self.save("head.safetensors", &self.head);
+        let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
+        export_classifier_as(&self.checkpoint, &head, &self.weights, &metadata, form)
     }
 
     fn logits(&self) -> Vec<f32> {

@@ -8,4 +8,5 @@ mod classifier;
 mod form;
 mod inspect;
 mod precision;
+mod python;
 mod support;
