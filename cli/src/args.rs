@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Run(StepArgs),
     /// Answer or defer, one record per image
     Predict(PredictArgs),
+    /// Compute the features of images with a backbone alone, into safetensors or Parquet
+    Embed(EmbedArgs),
     /// Compute metrics of a file of logits
     Metrics(MetricsArgs),
     /// Raise an alarm when scores, or labelled errors, are no longer what was calibrated
@@ -317,6 +319,64 @@ pub(crate) struct PredictArgs {
     /// Answer although the session isn't the one that was certified; every record then says `certified: false`
     #[arg(long)]
     pub(crate) allow_uncertified: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EmbedArgs {
+    /// Images, folders of images, and CSV files with a column `path`
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A Hugging Face folder with a DINOv2 or DINOv3 backbone
+    #[arg(long, value_name = "DIR", required_unless_present = "model")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// An embedding model that `stage1 export --backbone` wrote, instead of a backbone
+    #[arg(long, value_name = "FILE", conflicts_with = "backbone")]
+    pub(crate) model: Option<PathBuf>,
+    /// Merge this adapter (LoRA, rsLoRA, DoRA, as Hugging Face PEFT saves it) into the backbone
+    #[arg(long, value_name = "DIR", requires = "backbone")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Run this many blocks of the backbone; all if not given
+    #[arg(long, value_name = "N", requires = "backbone")]
+    pub(crate) blocks: Option<usize>,
+    /// Rounding of the periods of DINOv3's rotary positions; bf16 as in Meta's own checkpoints
+    #[arg(long, value_enum, requires = "backbone", default_value_t = Periods::Fp32)]
+    pub(crate) rope_periods: Periods,
+    /// The size that images are brought to, in pixels [default: 224; that of the model with --model]
+    #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
+    pub(crate) image_size: Option<(usize, usize)>,
+    /// How images are brought to that size; as a configuration has it by default, if not given
+    #[arg(long, value_enum, default_value_t = Pipeline::Dinov3)]
+    pub(crate) preprocess: Pipeline,
+    /// The folder that a CSV's paths are relative to; without it, the CSV's own folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Where the features go: a name that ends in .safetensors or .parquet
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Replace the file
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// What happens to an image that can't be decoded
+    #[arg(long, value_enum, default_value_t = OnBadImage::Fail)]
+    pub(crate) on_bad_image: OnBadImage,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pipeline {
+    /// The whole image, squeezed to the size (Hugging Face's DINOv3 processor)
+    Dinov3,
+    /// The image's middle: the short side to 8/7 of the size, then cropped (Hugging Face's DINOv2 processor)
+    Dinov2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnBadImage {
+    /// Nothing is written, and the image is named
+    Fail,
+    /// It has no row, and is counted
+    Skip,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod features;
 mod output;
 mod progress;
 mod steps;
@@ -58,6 +59,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
         Command::Report(args) => commands::report::run(&args, output),
         Command::Run(args) => commands::run::run(&args, output),
         Command::Predict(args) => commands::predict::run(&args, output),
+        Command::Embed(args) => commands::embed::run(&args, output),
         Command::Metrics(args) => commands::metrics::run(&args, output),
         Command::Monitor(args) => commands::monitor::run(&args, output),
         Command::Bench(args) => commands::bench::run(&args, output),

@@ -20,12 +20,14 @@
 //! - [`init`] loads ONNX Runtime, exactly once per process, and says where it looked when there is none;
 //! - [`OrtSession`] runs one model and proves on which provider its nodes are placed;
 //! - [`Scorer`] turns images into logits with a bundle's model: what calibration and validation need;
+//! - [`Embedder`] turns images into features with a backbone alone;
 //! - [`Predictor`] adds the bundle's policy, and refuses a session that its certificate doesn't cover.
 //!
 //! It doesn't train, export or fit, never falls back to another provider or threshold, and runs on the CPU only.
 
 mod coverage;
 mod device;
+mod embedder;
 mod error;
 mod init;
 mod isa;
@@ -40,6 +42,7 @@ mod timings;
 
 pub use coverage::{Difference, Standing, fingerprint_differences};
 pub use device::Device;
+pub use embedder::{Embedder, EmbedderOptions};
 pub use error::{Error, Result};
 pub use init::{InitError, RuntimeInfo, init};
 pub use isa::cpu_isa;

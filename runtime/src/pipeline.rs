@@ -98,7 +98,7 @@ impl Pipeline {
     }
 
     /// Begins to decode files, and returns at once.
-    pub(crate) fn start(&self, paths: Vec<PathBuf>) -> Receiver<Result<Chunk>> {
+    fn start(&self, paths: Vec<PathBuf>) -> Receiver<Result<Chunk>> {
         let (sender, receiver) = sync_channel(1);
         let (spec, format, limits) = (Arc::clone(&self.spec), self.format, self.limits);
         self.pool.spawn(move || {
@@ -207,7 +207,37 @@ fn close_gaps<T: Copy>(pixels: &mut Vec<T>, slots: &[Slot], image_len: usize) {
     pixels.truncate(kept * image_len);
 }
 
-/// Up to `n` paths of an iterator.
-pub(crate) fn take<P: AsRef<Path>>(paths: &mut impl Iterator<Item = P>, n: usize) -> Vec<PathBuf> {
-    paths.take(n).map(|path| path.as_ref().to_owned()).collect()
+/// Chunks of images in the order of their paths, each decoded while the one before is worked on.
+pub(crate) struct Chunks<I> {
+    paths: I,
+    size: usize,
+    pending: Option<Receiver<Result<Chunk>>>,
+}
+
+impl<P: AsRef<Path>, I: Iterator<Item = P>> Chunks<I> {
+    /// Begins to decode the first `size` images.
+    pub(crate) fn start(pipeline: &Pipeline, paths: I, size: usize) -> Self {
+        let pending = None;
+        let mut chunks = Self {
+            paths,
+            size,
+            pending,
+        };
+        chunks.begin(pipeline);
+        chunks
+    }
+
+    /// The next chunk; those after it begin to be decoded.
+    pub(crate) fn next(&mut self, pipeline: &Pipeline) -> Option<Result<Chunk>> {
+        let receiver = self.pending.take()?;
+        let chunk = receiver.recv().expect("a decoding thread sends its chunk");
+        self.begin(pipeline);
+        Some(chunk)
+    }
+
+    fn begin(&mut self, pipeline: &Pipeline) {
+        let paths = self.paths.by_ref().take(self.size);
+        let next: Vec<_> = paths.map(|path| path.as_ref().to_owned()).collect();
+        self.pending = (!next.is_empty()).then(|| pipeline.start(next));
+    }
 }

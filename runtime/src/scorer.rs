@@ -1,6 +1,6 @@
 use crate::{
     Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings, Weights,
-    pipeline::{Chunk, Pipeline, Slot, take},
+    pipeline::{Chunk, Chunks, Pipeline, Slot},
     pixels::{Pixel, Pixels},
     session::threads,
 };
@@ -174,7 +174,7 @@ impl Scorer {
             variant,
             session,
             batch,
-            chunk: batch.max(2 * threads).next_multiple_of(batch),
+            chunk: chunk_size(batch, threads),
         };
         scorer.check_input()?;
         scorer.check_batch()?;
@@ -327,20 +327,9 @@ impl Scorer {
         paths: impl IntoIterator<Item = P>,
         mut each: impl FnMut(Scored) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut paths = paths.into_iter();
-        let chunk = self.chunk;
-        let mut begin = |pipeline: &Pipeline| {
-            let next = take(&mut paths, chunk);
-            (!next.is_empty()).then(|| pipeline.start(next))
-        };
-        let mut pending = begin(&self.pipeline);
-        while let Some(receiver) = pending {
-            let chunk = receiver
-                .recv()
-                .expect("a decoding thread sends its chunk")?;
-            // The next files are decoded while the model works on these.
-            pending = begin(&self.pipeline);
-            for scored in self.score_chunk(chunk)? {
+        let mut chunks = Chunks::start(&self.pipeline, paths.into_iter(), self.chunk);
+        while let Some(chunk) = chunks.next(&self.pipeline) {
+            for scored in self.score_chunk(chunk?)? {
                 if each(scored).is_break() {
                     return Ok(());
                 }
@@ -495,6 +484,11 @@ impl Scorer {
     fn preprocessing_digest(&self) -> Digest {
         self.bundle.manifest().preprocessing_digest()
     }
+}
+
+/// Images that are decoded together: enough for all threads, and whole batches.
+pub(crate) fn chunk_size(batch: usize, threads: usize) -> usize {
+    batch.max(2 * threads).next_multiple_of(batch)
 }
 
 fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -> Scored {

@@ -327,6 +327,11 @@ impl OrtSession {
         outputs.iter().map(take).collect()
     }
 
+    /// The model's name in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.model
+    }
+
     /// The model's input.
     pub fn input(&self) -> &TensorInfo {
         &self.input

@@ -18,6 +18,7 @@ mod layers;
 mod native;
 mod pins;
 mod progress;
+mod python;
 mod readme;
 mod repository;
 mod test_run;

@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::native;
 use crate::progress::say;
+use crate::python;
 use crate::workspace::{Workspace, command_line, finished_well, perform};
 
 /// Options of `cargo xtask test`.
@@ -19,31 +20,41 @@ pub(crate) struct Options {
     /// Read the golden files from this folder instead of the copies in `goldens/` (same layout).
     #[arg(long, value_name = "DIR")]
     goldens: Option<PathBuf>,
-    /// Also check what is saved with the libraries that define the formats, in this Python (it needs transformers and PEFT).
-    #[arg(long, value_name = "PROGRAM")]
-    python: Option<String>,
+    /// Also run the tests that call other software in Python; makes an environment of exact versions for them (5 GB in
+    /// `.native/python`, once), and fails if that can't be made.
+    #[arg(long)]
+    python: bool,
     /// Arguments for `cargo test`, such as `-p stage1-core` or part of a test's name.
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
 
-/// The tests that call Python, which are ignored elsewhere.
+/// The tests that call Python, which are ignored elsewhere: those of the modules `python` of the integration tests. All
+/// packages together, as in [`build`].
 const PYTHON_TESTS: [&str; 9] = [
     "test",
     "--release",
-    "--package",
-    "stage1-trainer",
+    "--no-fail-fast",
+    "--workspace",
     "--test",
     "it",
     "--",
     "--ignored",
-    "python::",
+    PYTHON_MODULE,
 ];
+
+/// What the names of those tests begin with.
+const PYTHON_MODULE: &str = "python::";
 
 /// Sets up, builds everything, and runs the tests of all packages.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let goldens = options.goldens.as_deref().map(golden_folder).transpose()?;
     native::set_up(workspace, &native::Options::default())?;
+    // First of all: what can't be made must not be found out after all other tests.
+    let python = options
+        .python
+        .then(|| python::provide(workspace))
+        .transpose()?;
     let selection = selection(&options.arguments);
     let trainer = build(workspace, &selection)?;
 
@@ -51,26 +62,25 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     command
         .args(selection)
         .args(&options.arguments)
-        .env("STAGE1_TRAIN_BIN", trainer);
+        .env("STAGE1_TRAIN_BIN", &trainer);
     native::name_compiler(&mut command);
     if let Some(folder) = &goldens {
         command.env("STAGE1_GOLDENS", folder);
     }
     let (mut summary, mut finished) = watch(&mut command)?;
-    if let (Some(python), Ok(())) = (&options.python, &finished) {
+    if let Some(python) = &python {
         let mut command = workspace.cargo(PYTHON_TESTS);
         command.env("STAGE1_PYTHON", python);
         native::name_compiler(&mut command);
         let (more, ended) = watch(&mut command)?;
-        summary.passed += more.passed;
-        summary.failed += more.failed;
-        finished = ended;
+        summary.add_python(&more);
+        finished = finished.and(ended);
     }
     if let Err(error) = &finished {
         say(format!("error: {error:#}"));
     }
     let other_goldens = goldens.is_some() || env::var_os("STAGE1_GOLDENS").is_some();
-    for line in summary.not_run(other_goldens) {
+    for line in summary.not_run(other_goldens, options.python) {
         println!("{line}");
     }
     println!("{} passed, {} failed", summary.passed, summary.failed);
@@ -189,14 +199,31 @@ impl Summary {
         }
     }
 
+    /// Takes in the run of the tests that call Python, which were ignored until then. None at all is a failure: they would
+    /// have been looked for in vain.
+    fn add_python(&mut self, run: &Self) {
+        self.passed += run.passed;
+        self.failed += run.failed + u64::from(run.passed + run.failed == 0);
+        let before = self.ignored_tests.len();
+        self.ignored_tests.retain(|test| !calls_python(test));
+        self.ignored -= (before - self.ignored_tests.len()) as u64;
+    }
+
     /// Whether tests ran, and none failed.
     fn is_good(&self) -> bool {
         self.passed > 0 && self.failed == 0
     }
 
     /// What this run did not cover, in words.
-    fn not_run(&self, other_goldens: bool) -> Vec<String> {
+    fn not_run(&self, other_goldens: bool, python: bool) -> Vec<String> {
         let mut lines = Vec::new();
+        if !python {
+            lines.push(
+                "not run: what other software says of our files (ONNX's checker, Python's ONNX Runtime, PEFT, Arrow): \
+                 `cargo xtask test --python`"
+                    .to_owned(),
+            );
+        }
         if self.ignored > 0 {
             let mut text = format!(
                 "not run: {} optional tests (`cargo test … -- --ignored`)",
@@ -218,6 +245,10 @@ impl Summary {
         }
         lines
     }
+}
+
+fn calls_python(test: &str) -> bool {
+    test.starts_with(PYTHON_MODULE)
 }
 
 #[cfg(test)]
@@ -284,16 +315,46 @@ test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 
     #[test]
     fn what_did_not_run_is_said() {
-        let lines = summarise(OUTPUT).not_run(false).join("\n");
+        let lines = summarise(OUTPUT).not_run(false, false).join("\n");
         for part in [
             "1 optional tests",
             "gpu::engine",
             "2 tests that",
             "--goldens",
+            "--python",
         ] {
             assert!(lines.contains(part), "{lines}");
         }
-        assert!(Summary::default().not_run(true).is_empty());
+        assert!(Summary::default().not_run(true, true).is_empty());
+    }
+
+    #[test]
+    fn tests_that_call_python_count_where_they_ran() {
+        let before = Summary {
+            passed: 2,
+            ignored: 2,
+            ignored_tests: ["python::peft, needs PEFT", "gpu::engine, needs a GPU"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Summary::default()
+        };
+        let run = |passed, failed| {
+            let mut summary = Summary {
+                ignored_tests: before.ignored_tests.clone(),
+                ..before
+            };
+            summary.add_python(&Summary {
+                passed,
+                failed,
+                ..Summary::default()
+            });
+            summary
+        };
+        let summary = run(3, 0);
+        assert_eq!((summary.passed, summary.ignored), (5, 1));
+        assert_eq!(summary.ignored_tests, ["gpu::engine, needs a GPU"]);
+        assert!(summary.is_good() && !run(3, 1).is_good());
+        assert!(!run(0, 0).is_good(), "none was found");
     }
 
     #[test]

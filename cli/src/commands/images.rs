@@ -26,6 +26,74 @@ pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(images)
 }
 
+/// An image, and the name that it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// As a CSV has it, else the path.
+    pub(crate) id: String,
+    pub(crate) path: PathBuf,
+}
+
+/// As [`list`], where a file that ends in `.csv` stands for the images in its column `path`: relative to `root`, or else to
+/// the CSV's own folder.
+pub(crate) fn list_with_tables(
+    paths: &[PathBuf],
+    root: Option<&Path>,
+) -> anyhow::Result<Vec<Image>> {
+    let is_table = |path: &Path| {
+        let extension = path.extension();
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("csv")) && path.is_file()
+    };
+    let mut images = Vec::new();
+    for path in paths {
+        if is_table(path) {
+            read_table(path, root, &mut images)?;
+        } else {
+            let listed = list(std::slice::from_ref(path))?;
+            images.extend(listed.into_iter().map(|path| Image {
+                id: path.display().to_string(),
+                path,
+            }));
+        }
+    }
+    Ok(images)
+}
+
+fn read_table(table: &Path, root: Option<&Path>, images: &mut Vec<Image>) -> anyhow::Result<()> {
+    let named = || format!("{}: cannot read the table", table.display());
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .from_path(table)
+        .with_context(named)?;
+    let header = reader.headers().with_context(named)?.clone();
+    let Some(column) = header.iter().position(|name| name == "path") else {
+        let found: Vec<&str> = header.iter().collect();
+        bail!(
+            "{}: no column `path`, found {}",
+            table.display(),
+            found.join(", ")
+        );
+    };
+    let folder = root.or(table.parent()).unwrap_or(Path::new(""));
+    let before = images.len();
+    for record in reader.into_records() {
+        let record = record.with_context(named)?;
+        let id = record.get(column).unwrap_or_default();
+        if id.is_empty() {
+            let line = record.position().map_or(0, csv::Position::line);
+            bail!("{} line {line}: `path` is empty", table.display());
+        }
+        images.push(Image {
+            id: id.to_owned(),
+            path: folder.join(id),
+        });
+    }
+    if images.len() == before {
+        bail!("{}: no rows below the header", table.display());
+    }
+    Ok(())
+}
+
 /// Adds the images below `folder`; `above` holds the real paths of the folders that lead to it.
 fn walk(folder: &Path, above: &mut Vec<PathBuf>, images: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let real = folder
@@ -93,6 +161,37 @@ mod tests {
             listed,
             ["odd", "a.webp", "b/1.jpg", "b/2.PNG", "missing.png"].map(at)
         );
+    }
+
+    #[test]
+    fn a_table_stands_for_the_images_in_its_column() {
+        let dir = tree(&["a.png", "b/1.jpg"]);
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("t.CSV"), "label,path\nx, b/1.jpg\ny,a.png\n").unwrap();
+        let image = |id: &str, path: PathBuf| Image {
+            id: id.to_owned(),
+            path,
+        };
+        let listed = |root| list_with_tables(&[at("t.CSV"), at("a.png")], root).unwrap();
+        let alone = image(&at("a.png").display().to_string(), at("a.png"));
+        let named = |folder: &Path| {
+            ["b/1.jpg", "a.png"]
+                .map(|id| image(id, folder.join(id)))
+                .to_vec()
+        };
+        let mut want = named(dir.path());
+        want.push(alone);
+        assert_eq!(listed(None), want);
+        assert_eq!(listed(Some(Path::new("far")))[..2], named(Path::new("far")));
+        for (text, want) in [
+            ("file\na.png\n", "no column `path`, found file"),
+            ("path,label\n,x\n", "line 2: `path` is empty"),
+            ("path\n", "no rows"),
+        ] {
+            fs::write(at("t.CSV"), text).unwrap();
+            let error = list_with_tables(&[at("t.CSV")], None).unwrap_err();
+            assert!(error.to_string().contains(want), "{error}");
+        }
     }
 
     #[test]

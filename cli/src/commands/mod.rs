@@ -6,6 +6,7 @@ pub(crate) mod calibrate_logits;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod embed;
 pub(crate) mod export;
 pub(crate) mod images;
 pub(crate) mod import;

@@ -12,14 +12,8 @@ use std::path::Path;
 /// A slip of the finger must not start a hundred thousand threads.
 const MAX_THREADS: usize = stage1_core::config::MAX_THREADS;
 
-/// Opens `variant` of the bundle; tells when it answers without being certified, and why.
-pub(crate) fn open(
-    bundle: &Path,
-    variant: Option<&str>,
-    args: &SessionArgs,
-    allow_uncertified: bool,
-    output: Output,
-) -> anyhow::Result<Predictor> {
+/// Fails for numbers of threads and images that mean nothing.
+pub(crate) fn check(args: &SessionArgs) -> anyhow::Result<()> {
     if args.threads > Some(MAX_THREADS) {
         bail!("--threads is above {MAX_THREADS}; more than one per core makes nothing faster");
     }
@@ -28,6 +22,18 @@ pub(crate) fn open(
             bail!("{flag} is 0, a whole number ≥ 1 is needed");
         }
     }
+    Ok(())
+}
+
+/// Opens `variant` of the bundle; tells when it answers without being certified, and why.
+pub(crate) fn open(
+    bundle: &Path,
+    variant: Option<&str>,
+    args: &SessionArgs,
+    allow_uncertified: bool,
+    output: Output,
+) -> anyhow::Result<Predictor> {
+    check(args)?;
     let options = PredictorOptions {
         variant: variant.map(str::to_owned),
         device: match args.device {

@@ -16,7 +16,10 @@ const PARTIAL: &str = ".partial-";
 ///
 /// # Errors
 /// [`Error::Io`] naming the file and the step; `path` is then what it was before.
-pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+) -> Result<()> {
     let io = |action| {
         move |source| Error::Io {
             action,

@@ -34,7 +34,10 @@ pub(crate) struct Trained {
 
 impl Trained {
     pub(crate) fn new(backbone: &str, kind: HeadKind, features: Features) -> Self {
-        let weights = golden_backbone(backbone);
+        Self::on(golden_backbone(backbone), kind, features)
+    }
+
+    pub(crate) fn on(weights: Weights, kind: HeadKind, features: Features) -> Self {
         let head = HeadSpec {
             kind,
             features,
@@ -66,16 +69,15 @@ impl Trained {
     }
 
     pub(crate) fn export(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.export_as(&Form::default())?.model)
+        let exported = self.export_as(&Form::default())?;
+        assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
+        Ok(exported.model)
     }
 
     pub(crate) fn export_as(&self, form: &Form) -> Result<Exported, Error> {
         let head = self.save("head.safetensors", &self.head);
         let metadata = BTreeMap::from([("config_digest".to_owned(), "abc".to_owned())]);
-        let exported =
-            export_classifier_as(&self.checkpoint, &head, &self.weights, &metadata, form)?;
-        assert_eq!(exported.digest, Digest::of_bytes(&exported.model));
-        Ok(exported)
+        export_classifier_as(&self.checkpoint, &head, &self.weights, &metadata, form)
     }
 
     fn logits(&self) -> Vec<f32> {

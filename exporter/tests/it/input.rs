@@ -3,8 +3,8 @@
 use crate::{
     classifier::{SHAPE, Trained},
     goldens::Suite,
-    precision::{backbones, check},
-    support::{Opener, Ort, normalisation, numbers, relative_error},
+    precision::check,
+    support::{Opener, Ort, golden_backbones, normalisation, numbers, relative_error},
 };
 use stage1_core::{
     artifact::tensors::TensorFile,
@@ -105,7 +105,7 @@ fn every_precision_takes_bytes_and_fixed_batches() {
         weight_bits: 8,
         max_error: 0.5,
     };
-    for name in backbones() {
+    for name in golden_backbones() {
         let trained = trained(&name, Features::Cls);
         for batch in [0, 3] {
             let form = Form {

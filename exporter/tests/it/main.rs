@@ -9,4 +9,5 @@ mod form;
 mod input;
 mod inspect;
 mod precision;
+mod python;
 mod support;

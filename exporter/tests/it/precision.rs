@@ -3,7 +3,7 @@
 
 use crate::{
     classifier::{SHAPE, Trained},
-    support::{Opener, Ort, normalisation, numbers},
+    support::{Opener, Ort, golden_backbones, normalisation, numbers},
 };
 use stage1_core::{
     artifact::Digest,
@@ -13,27 +13,6 @@ use stage1_core::{
 use stage1_exporter::{
     Attention, Error, Exported, Int8, Int8Options, Sample, Tolerances, fp16, inspect, int8, parity,
 };
-
-/// The repository's golden backbones; at least one of each family.
-pub(crate) fn backbones() -> Vec<String> {
-    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
-    let mut names: Vec<String> = std::fs::read_dir(goldens)
-        .expect("goldens")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .collect();
-    names.retain(|name| name != "adapters");
-    names.sort();
-    for family in ["dinov2", "dinov3", "convnext"] {
-        assert!(names.iter().any(|name| name.contains(family)), "{names:?}");
-    }
-    names
-}
 
 fn exported(trained: &Trained) -> Exported {
     let model = trained.export().expect("exported");
@@ -79,7 +58,7 @@ pub(crate) fn check(trained: &Trained, model: &Exported, tolerance: f64) -> Pari
 
 #[test]
 fn every_variant_of_every_family_is_near_and_independent_of_its_batch() {
-    for name in backbones() {
+    for name in golden_backbones() {
         for features in [Features::Cls, Features::ClsMeanPatch] {
             let trained = Trained::new(&name, HeadKind::Linear, features);
             let model = exported(&trained);
@@ -119,7 +98,7 @@ fn every_variant_of_every_family_is_near_and_independent_of_its_batch() {
 
 #[test]
 fn layers_stay_in_float32_until_the_error_holds() {
-    let trained = Trained::new(&backbones()[0], HeadKind::Linear, Features::Cls);
+    let trained = Trained::new(&golden_backbones()[0], HeadKind::Linear, Features::Cls);
     let model = exported(&trained);
     let all = quantise(&model, 7, 1.0).unwrap();
     let half = quantise(&model, 7, 0.5 * all.error).unwrap();
@@ -139,7 +118,7 @@ fn layers_stay_in_float32_until_the_error_holds() {
 
 #[test]
 fn options_and_samples_that_mean_nothing_are_refused() {
-    let trained = Trained::new(&backbones()[0], HeadKind::Linear, Features::Cls);
+    let trained = Trained::new(&golden_backbones()[0], HeadKind::Linear, Features::Cls);
     let model = exported(&trained);
     for (bits, error) in [(6, 0.1), (9, 0.1), (8, 0.0), (8, f64::NAN)] {
         let refused = quantise(&model, bits, error);

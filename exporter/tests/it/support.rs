@@ -110,6 +110,23 @@ impl Runtime for Opener {
     }
 }
 
+/// The names of the repository's golden backbones; at least one of each family.
+pub(crate) fn golden_backbones() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(goldens())
+        .expect("goldens")
+        .map(|entry| {
+            let name = entry.expect("an entry").file_name();
+            name.into_string().expect("UTF-8")
+        })
+        .collect();
+    names.retain(|name| name != "adapters");
+    names.sort();
+    for family in ["dinov2", "dinov3", "convnext"] {
+        assert!(names.iter().any(|name| name.contains(family)), "{names:?}");
+    }
+    names
+}
+
 /// One of the repository's golden backbones.
 pub(crate) fn golden_backbone(name: &str) -> Weights {
     Weights::open(&goldens().join(name)).expect("a golden backbone")

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, env, path::Path, process::Command};
 use tch::{Device, Tensor, no_grad};
 
 #[test]
-#[ignore = "needs a Python with transformers and PEFT: cargo xtask test --python PROGRAM"]
+#[ignore = "calls PEFT in Python: cargo xtask test --python"]
 fn peft_loads_what_we_save() {
     let python = env::var("STAGE1_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -51,8 +51,7 @@ pub(crate) fn set_up(workspace: &Workspace, options: &Options) -> Result<()> {
     if !wanted.is_empty() && !is_supported_platform() {
         bail!("{}", unsupported(&wanted));
     }
-    files::create_folder(&native)?;
-    let lock = lock(&native)?;
+    let lock = lock_folder(&native)?;
     let missing: Vec<&Component> = wanted
         .iter()
         .copied()
@@ -152,8 +151,9 @@ fn unsupported(wanted: &[&Component]) -> String {
     text
 }
 
-/// Waits for another set-up of the same folder.
-fn lock(native: &Path) -> Result<File> {
+/// Makes the folder if need be, and waits for another set-up of it.
+pub(crate) fn lock_folder(native: &Path) -> Result<File> {
+    files::create_folder(native)?;
     let path = native.join(".lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     if file.try_lock().is_err() {

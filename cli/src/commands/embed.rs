@@ -1,0 +1,266 @@
+//! `stage1 embed`: images to features, through a backbone alone.
+
+use super::{images, session};
+use crate::{
+    args::{EmbedArgs, OnBadImage, Periods, Pipeline, SessionArgs},
+    features::FeatureFile,
+    output::{Answer, Output},
+    progress::Steps,
+};
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use stage1_core::{
+    artifact::Digest,
+    config::BackboneConfig,
+    data::Listing,
+    model::{Blocks, RopePeriods},
+    preprocess::{Limits, PreprocessSpec},
+    progress::Progress,
+};
+use stage1_exporter::{Exported, Form};
+use stage1_runtime::{Embedder, EmbedderOptions, OrtSession, SessionOptions, Weights};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+
+/// The side of the images that a backbone gets where nothing else is said.
+const SIDE: usize = 224;
+
+/// Exits 0 if at least one image has features; those that have none, where that is allowed, are counted and named.
+pub(crate) fn run(args: &EmbedArgs, output: &Output) -> anyhow::Result<Answer> {
+    FeatureFile::check(&args.out, args.overwrite)?;
+    session::check(&args.session)?;
+    let images = images::list_with_tables(&args.paths, args.root.as_deref())?;
+    let model = open(args)?;
+    let (spec, origin) = (model.spec.clone(), model.origin);
+    let options = EmbedderOptions {
+        threads: args.session.threads.unwrap_or(0),
+        batch: args.session.batch,
+        limits: limits(&args.session),
+    };
+    let mut embedder = Embedder::new(model.session, spec.clone(), &options)?;
+    let metadata = metadata(&embedder, &spec, origin);
+
+    let mut file = FeatureFile::create(&args.out, embedder.width())?;
+    let progress = Steps::new(*output);
+    progress.start("embed", images.len() as u64);
+    let skipped = fill(
+        &mut file,
+        &mut embedder,
+        &images,
+        args.on_bad_image,
+        &progress,
+    );
+    progress.finish();
+    let skipped = skipped?;
+    let rows = file.len();
+    if rows == 0 {
+        bail!(
+            "none of the images ({}) could be read, nothing was written: {}",
+            images.len(),
+            skipped.examples.join("; ")
+        );
+    }
+    file.finish(&metadata)?;
+    conclude(args, &embedder, rows, &skipped, &metadata, *output)
+}
+
+/// A session, what images must look like for it, and where its weights come from.
+struct Model {
+    session: OrtSession,
+    spec: PreprocessSpec,
+    origin: Option<Digest>,
+}
+
+fn open(args: &EmbedArgs) -> anyhow::Result<Model> {
+    let options = SessionOptions {
+        intra_threads: args.session.threads.unwrap_or(0),
+        ..SessionOptions::default()
+    };
+    let Some(path) = &args.model else {
+        return open_backbone(args, &options);
+    };
+    let session = OrtSession::open(path, &options)?;
+    let [_, _, Some(height), Some(width)] = session.input().shape[..] else {
+        bail!(
+            "{}: its input is {:?}, expected a fixed size; export the model with `stage1 export --backbone`",
+            path.display(),
+            session.input().shape
+        );
+    };
+    Ok(Model {
+        spec: spec(args.preprocess, (height, width))?,
+        session,
+        origin: None,
+    })
+}
+
+/// The backbone as the exporter writes it, in memory.
+fn open_backbone(args: &EmbedArgs, options: &SessionOptions) -> anyhow::Result<Model> {
+    let path = args
+        .backbone
+        .as_deref()
+        .context("--backbone or --model is needed")?;
+    let (height, width) = args.image_size.unwrap_or((SIDE, SIDE));
+    let spec = spec(args.preprocess, (height, width))?;
+    let config = BackboneConfig {
+        path: path.to_owned(),
+        adapter: args.adapter.clone(),
+        blocks: args.blocks.map_or(Blocks::All, Blocks::First),
+        rope_periods: match args.rope_periods {
+            Periods::Fp32 => RopePeriods::Fp32,
+            Periods::Bf16 => RopePeriods::Bf16,
+        },
+    };
+    let weights = config.open()?;
+    let exported = stage1_exporter::export_embedding_as(&weights, height, width, &Form::default())?;
+    let origin = Some(weights.digest());
+    drop(weights);
+    Ok(Model {
+        session: open_exported(exported, path, options)?,
+        spec,
+        origin,
+    })
+}
+
+fn open_exported(
+    exported: Exported,
+    path: &Path,
+    options: &SessionOptions,
+) -> anyhow::Result<OrtSession> {
+    let outside = exported.data.map(|data| Weights {
+        name: data.name,
+        bytes: data.bytes.into(),
+    });
+    let name = path.display().to_string();
+    Ok(OrtSession::with_weights(
+        &exported.model,
+        outside,
+        &name,
+        options,
+    )?)
+}
+
+fn spec(pipeline: Pipeline, (height, width): (usize, usize)) -> anyhow::Result<PreprocessSpec> {
+    let side =
+        |side: usize| u32::try_from(side).with_context(|| format!("{side} pixels are too many"));
+    let (height, width) = (side(height)?, side(width)?);
+    let spec = match pipeline {
+        Pipeline::Dinov3 => PreprocessSpec::dinov3(height, width),
+        // 256 for 224, as published.
+        Pipeline::Dinov2 => {
+            let short_side = u64::from(height.max(width)) * 8 / 7;
+            PreprocessSpec::dinov2(short_side.try_into()?, height, width)
+        }
+    };
+    spec.validate()?;
+    Ok(spec)
+}
+
+fn limits(args: &SessionArgs) -> Limits {
+    Limits {
+        max_pixels: args.max_pixels,
+        ..Limits::default()
+    }
+}
+
+/// What the features depend on, to be kept with them.
+fn metadata(
+    embedder: &Embedder,
+    spec: &PreprocessSpec,
+    origin: Option<Digest>,
+) -> BTreeMap<String, String> {
+    let session = embedder.session();
+    let json = serde_json::to_string(spec).expect("plain data has a JSON form");
+    let mut pairs = vec![
+        ("stage1.model_digest", session.model_digest().to_string()),
+        ("stage1.preprocess", json),
+        ("stage1.preprocessing_digest", spec.digest().to_string()),
+        ("stage1.provider", session.provider().to_owned()),
+        ("stage1.provider_version", session.provider_version()),
+    ];
+    pairs.extend(origin.map(|digest| ("stage1.backbone_digest", digest.to_string())));
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// Computes all rows; returns the images that have none.
+fn fill(
+    file: &mut FeatureFile,
+    embedder: &mut Embedder,
+    images: &[images::Image],
+    on_bad_image: OnBadImage,
+    progress: &dyn Progress,
+) -> anyhow::Result<Listing> {
+    let mut skipped = Listing::default();
+    let mut outcome = Ok(());
+    let mut ids = images.iter().map(|image| &image.id);
+    embedder.scan(images.iter().map(|image| &image.path), |path, features| {
+        progress.advance(1);
+        let id = ids.next().expect("one id per path");
+        let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        match features {
+            Ok(features) if features.iter().all(|x| x.is_finite()) => {
+                outcome = file
+                    .push(id.clone(), features)
+                    .context("cannot keep the features");
+            }
+            Ok(_) => outcome = Err(anyhow::anyhow!(bad(&"the model's features aren't finite"))),
+            Err(error) if on_bad_image == OnBadImage::Skip => skipped.push(bad(&error)),
+            Err(error) => {
+                outcome = Err(anyhow::anyhow!(
+                    "{}; nothing was written; --on-bad-image skip leaves such images out",
+                    bad(&error)
+                ));
+            }
+        }
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    outcome.map(|()| skipped)
+}
+
+fn conclude(
+    args: &EmbedArgs,
+    embedder: &Embedder,
+    rows: usize,
+    skipped: &Listing,
+    metadata: &BTreeMap<String, String>,
+    output: Output,
+) -> anyhow::Result<Answer> {
+    if skipped.count > 0 {
+        output.warn(&format!(
+            "{} images could not be read and have no row: {}",
+            skipped.count,
+            skipped.examples.join("; ")
+        ));
+    }
+    let made: BTreeMap<_, _> = metadata
+        .iter()
+        .map(|(key, value)| (key.trim_start_matches("stage1."), told(key, value)))
+        .collect();
+    let document = json!({
+        "features": args.out,
+        "rows": rows,
+        "width": embedder.width(),
+        "skipped": skipped,
+        "made": made,
+    });
+    let text = format!(
+        "wrote {}: {rows} rows of {} features",
+        args.out.display(),
+        embedder.width()
+    );
+    output.answer(&document, &text)?;
+    Ok(Answer::Yes)
+}
+
+/// The preprocessing is a document, all else is text.
+fn told(key: &str, value: &str) -> Value {
+    match key {
+        "stage1.preprocess" => serde_json::from_str(value).unwrap_or(Value::Null),
+        _ => value.into(),
+    }
+}
