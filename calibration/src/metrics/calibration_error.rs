@@ -2,6 +2,7 @@
 //! what cancels within them.
 
 use super::Ranking;
+use super::ranking::Weights;
 
 /// Which bin each row falls into, and how many there are.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,28 +56,32 @@ impl Bins {
 
 /// Right-closed intervals of equal width over [0, 1].
 pub(super) struct EqualWidth {
+    count: usize,
+    /// Of the first one there is no lower end, of the last one no upper.
     edges: Vec<f64>,
 }
 
 impl EqualWidth {
     pub(super) fn new(count: usize) -> Self {
-        Self {
-            edges: (1..count).map(|i| i as f64 / count as f64).collect(),
-        }
+        let mut edges: Vec<f64> = (0..=count).map(|i| i as f64 / count as f64).collect();
+        edges[0] = f64::NEG_INFINITY;
+        edges[count] = f64::INFINITY;
+        Self { count, edges }
     }
 
     /// The number of inner edges below `score`.
+    #[inline]
     pub(super) fn bin(&self, score: f64) -> usize {
         // Guess by a product, then compare with the edges themselves: the product may round across one.
-        let guess = (score * (self.edges.len() + 1) as f64) as usize;
-        let mut bin = guess.min(self.edges.len());
-        while bin > 0 && self.edges[bin - 1] >= score {
-            bin -= 1;
-        }
-        while bin < self.edges.len() && self.edges[bin] < score {
-            bin += 1;
-        }
-        bin
+        let guess = ((score * self.count as f64) as usize).min(self.count - 1);
+        let (below, above) = (score <= self.edges[guess], score > self.edges[guess + 1]);
+        guess + usize::from(above) - usize::from(below)
+    }
+
+    /// Where bin `bin` starts: the first one at 0.
+    #[inline]
+    pub(super) fn lower(&self, bin: usize) -> f64 {
+        self.edges[bin].max(0.0)
     }
 }
 
@@ -124,9 +129,19 @@ pub fn bin_errors(
     outcomes: &[bool],
     weights: &[u32],
 ) -> Option<BinErrors> {
+    weighed_bin_errors(bins, scores, outcomes, weights)
+}
+
+/// [`bin_errors`] under any weights.
+pub(super) fn weighed_bin_errors(
+    bins: &Bins,
+    scores: &[f64],
+    outcomes: &[bool],
+    weights: impl Weights,
+) -> Option<BinErrors> {
     let mut sums = vec![[0.0; 3]; bins.count];
-    for (((bin, score), outcome), weight) in bins.of.iter().zip(scores).zip(outcomes).zip(weights) {
-        let weight = f64::from(*weight);
+    for (row, ((bin, score), outcome)) in bins.of.iter().zip(scores).zip(outcomes).enumerate() {
+        let weight = weights.of(row) as f64;
         let sum = &mut sums[*bin as usize];
         sum[0] += weight;
         sum[1] += weight * score;

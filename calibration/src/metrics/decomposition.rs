@@ -33,39 +33,107 @@ impl Binned {
 
 /// Decomposes over `count` right-closed bins of equal width; none without rows.
 pub fn binned(p: &[f64], outcome: &[bool], count: usize) -> Option<Binned> {
-    if p.is_empty() {
-        return None;
+    let width = EqualWidth::new(count);
+    let mut sums = vec![BinSums::default(); count];
+    for (p, y) in p.iter().zip(outcome) {
+        let bin = width.bin(*p);
+        sums[bin].add(p - width.lower(bin));
+        if *y {
+            sums[bin].add_hit(p - width.lower(bin));
+        }
     }
-    let n = p.len() as f64;
-    let bins = Bin::all(p, outcome, count);
-    let base = outcome.iter().filter(|y| **y).count() as f64 / n;
-    let mut parts = Binned {
-        reliability: 0.0,
-        resolution: 0.0,
-        uncertainty: base * (1.0 - base),
-        within_variance: 0.0,
-        within_covariance: 0.0,
-        brier: bins.iter().map(|bin| bin.square_error).sum::<f64>() / n,
-    };
-    for bin in bins.iter().filter(|bin| bin.rows > 0.0) {
-        parts.reliability += bin.rows * (bin.score - bin.rate) * (bin.score - bin.rate) / n;
-        parts.resolution += bin.rows * (bin.rate - base) * (bin.rate - base) / n;
-        parts.within_variance += bin.variance / n;
-        parts.within_covariance += 2.0 * bin.covariance / n;
-    }
-    Some(parts)
+    let bins = sums.iter().enumerate();
+    let bins: Vec<Bin> = bins.map(|(i, sums)| sums.bin(width.lower(i))).collect();
+    Binned::of(&bins, square_errors(p, outcome))
 }
 
-/// Sums and means over the rows of a bin.
+impl Binned {
+    /// From bins and Σ (p − outcome)² over all rows; none without rows.
+    pub(super) fn of(bins: &[Bin], square_errors: f64) -> Option<Self> {
+        let n: f64 = bins.iter().map(|bin| bin.rows).sum();
+        if n == 0.0 {
+            return None;
+        }
+        let base = bins.iter().map(|bin| bin.hits).sum::<f64>() / n;
+        let mut parts = Self {
+            reliability: 0.0,
+            resolution: 0.0,
+            uncertainty: base * (1.0 - base),
+            within_variance: 0.0,
+            within_covariance: 0.0,
+            brier: square_errors / n,
+        };
+        for bin in bins {
+            let (score, rate) = (bin.score, bin.rate());
+            parts.reliability += bin.rows * (score - rate) * (score - rate) / n;
+            parts.resolution += bin.rows * (rate - base) * (rate - base) / n;
+            parts.within_variance += bin.variance / n;
+            parts.within_covariance += 2.0 * bin.covariance / n;
+        }
+        Some(parts)
+    }
+}
+
+/// Σ (p − outcome)².
+fn square_errors(p: &[f64], outcome: &[bool]) -> f64 {
+    let square = |(p, y): (&f64, &bool)| (p - f64::from(*y)) * (p - f64::from(*y));
+    p.iter().zip(outcome).map(square).sum()
+}
+
+/// Sums over the rows of a bin, of probabilities less the bin's lower edge: so small that differences of their sums keep
+/// their digits.
 #[derive(Debug, Clone, Copy, Default)]
-struct Bin {
+pub(super) struct BinSums {
     rows: f64,
+    above: f64,
+    squares: f64,
+    hits: f64,
+    /// Over rows whose outcome is 1.
+    hits_above: f64,
+}
+
+impl BinSums {
+    #[inline]
+    pub(super) fn add(&mut self, above: f64) {
+        self.rows += 1.0;
+        self.above += above;
+        self.squares += above * above;
+    }
+
+    /// Adds the outcome of a row that was added.
+    #[inline]
+    pub(super) fn add_hit(&mut self, above: f64) {
+        self.hits += 1.0;
+        self.hits_above += above;
+    }
+
+    pub(super) fn join(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.above += other.above;
+        self.squares += other.squares;
+        self.hits += other.hits;
+        self.hits_above += other.hits_above;
+    }
+
+    pub(super) fn bin(&self, lower: f64) -> Bin {
+        let mean = self.above / self.rows.max(1.0);
+        Bin {
+            rows: self.rows,
+            hits: self.hits,
+            score: lower + mean,
+            variance: self.squares - self.above * mean,
+            covariance: self.hits_above - self.hits * mean,
+        }
+    }
+}
+
+/// What the rows of a bin come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bin {
+    pub(super) rows: f64,
+    pub(super) hits: f64,
     /// Mean probability.
-    score: f64,
-    /// Mean outcome.
-    rate: f64,
-    /// Σ (p − outcome)².
-    square_error: f64,
+    pub(super) score: f64,
     /// Σ (p − score)².
     variance: f64,
     /// Σ (p − score)·(outcome − rate).
@@ -73,31 +141,25 @@ struct Bin {
 }
 
 impl Bin {
-    /// In two passes: differences from the means keep the digits that differences of sums lose.
-    fn all(p: &[f64], outcome: &[bool], count: usize) -> Vec<Self> {
-        let width = EqualWidth::new(count);
-        let bin_of: Vec<u32> = p.iter().map(|p| width.bin(*p) as u32).collect();
-        let rows = || {
-            let rows = bin_of.iter().zip(p).zip(outcome);
-            rows.map(|((bin, p), y)| (*bin as usize, *p, f64::from(*y)))
-        };
-        let mut bins = vec![Self::default(); count];
-        for (bin, p, y) in rows() {
-            bins[bin].rows += 1.0;
-            bins[bin].score += p;
-            bins[bin].rate += y;
+    fn rate(&self) -> f64 {
+        self.hits / self.rows.max(1.0)
+    }
+
+    /// All the rows of `bins`.
+    pub(super) fn joined(bins: &[Self]) -> Self {
+        let mut all = Self::default();
+        for bin in bins {
+            all.rows += bin.rows;
+            all.hits += bin.hits;
+            all.score += bin.rows * bin.score;
         }
-        for bin in bins.iter_mut().filter(|bin| bin.rows > 0.0) {
-            bin.score /= bin.rows;
-            bin.rate /= bin.rows;
+        all.score /= all.rows.max(1.0);
+        for bin in bins {
+            let off = bin.score - all.score;
+            all.variance += bin.variance + bin.rows * off * off;
+            all.covariance += bin.covariance + bin.rows * off * (bin.rate() - all.rate());
         }
-        for (bin, p, y) in rows() {
-            let bin = &mut bins[bin];
-            bin.square_error += (p - y) * (p - y);
-            bin.variance += (p - bin.score) * (p - bin.score);
-            bin.covariance += (p - bin.score) * (y - bin.rate);
-        }
-        bins
+        all
     }
 }
 
@@ -114,40 +176,49 @@ pub struct Corp {
 
 /// Decomposes by pooling adjacent violators; none without rows.
 pub fn corp(p: &[f64], outcome: &[bool]) -> Option<Corp> {
-    corp_of_ranked(&Marked::new(&Ranking::new(p), outcome), p, outcome)
+    let mut pool = Pool::default();
+    let ranked = Marked::new(&Ranking::new(p), outcome);
+    ranked.each_group(Once, |rows, hits| pool.add(rows, hits));
+    pool.corp(square_errors(p, outcome))
 }
 
-/// [`corp`] of probabilities that are ranked already, with the outcomes as marks.
-pub(super) fn corp_of_ranked(ranked: &Marked, p: &[f64], outcome: &[bool]) -> Option<Corp> {
-    if p.is_empty() {
-        return None;
-    }
-    let n = p.len() as f64;
-    let rate = outcome.iter().filter(|y| **y).count() as f64 / n;
-    let square = |(p, y): (&f64, &bool)| (p - f64::from(*y)) * (p - f64::from(*y));
-    let brier = p.iter().zip(outcome).map(square).sum::<f64>() / n;
-    let of_block = |(rows, hits): &(f64, f64)| hits * (1.0 - hits / rows);
-    let isotonic = pooled(ranked).iter().map(of_block).sum::<f64>() / n;
-    let uncertainty = rate * (1.0 - rate);
-    Some(Corp {
-        miscalibration: brier - isotonic,
-        discrimination: uncertainty - isotonic,
-        uncertainty,
-    })
+/// The isotonic fit to groups of equal probabilities, from the largest one.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// (rows, hits): within a block the fit is hits / rows.
+    blocks: Vec<(f64, f64)>,
 }
 
-/// Blocks (rows, hits) of the isotonic fit, from the largest probability; within a block its value is hits / rows.
-fn pooled(ranked: &Marked) -> Vec<(f64, f64)> {
-    let mut blocks: Vec<(f64, f64)> = Vec::new();
-    ranked.each_group(Once, |rows, hits| {
+impl Pool {
+    #[inline]
+    pub(super) fn add(&mut self, rows: f64, hits: f64) {
         let mut block = (rows, hits);
         // Compared crosswise, in whole numbers: no rounding decides a tie.
-        while let Some(above) = blocks.pop_if(|above| above.1 * block.0 <= block.1 * above.0) {
+        while let Some(above) = self
+            .blocks
+            .pop_if(|above| above.1 * block.0 <= block.1 * above.0)
+        {
             block = (block.0 + above.0, block.1 + above.1);
         }
-        blocks.push(block);
-    });
-    blocks
+        self.blocks.push(block);
+    }
+
+    /// From Σ (p − outcome)² over all rows; none without rows.
+    pub(super) fn corp(&self, square_errors: f64) -> Option<Corp> {
+        let blocks = self.blocks.iter();
+        let (n, hits) = blocks.fold((0.0, 0.0), |(n, all), (rows, hits)| (n + rows, all + hits));
+        if n == 0.0 {
+            return None;
+        }
+        let of_block = |(rows, hits): &(f64, f64)| hits * (1.0 - hits / rows);
+        let isotonic = self.blocks.iter().map(of_block).sum::<f64>() / n;
+        let uncertainty = hits / n * (1.0 - hits / n);
+        Some(Corp {
+            miscalibration: square_errors / n - isotonic,
+            discrimination: uncertainty - isotonic,
+            uncertainty,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -170,10 +241,10 @@ mod tests {
 
     #[test]
     fn violators_are_pooled() {
-        let ranked = Marked::new(
-            &Ranking::new(&[0.1, 0.2, 0.3, 0.4]),
-            &[true, false, false, true],
-        );
-        assert_eq!(pooled(&ranked), [(1.0, 1.0), (3.0, 1.0)]);
+        let mut pool = Pool::default();
+        for hits in [1.0, 0.0, 0.0, 1.0] {
+            pool.add(1.0, hits);
+        }
+        assert_eq!(pool.blocks, [(1.0, 1.0), (3.0, 1.0)]);
     }
 }

@@ -49,11 +49,13 @@ mod bootstrap;
 pub mod calibration_error;
 pub mod curves;
 pub mod decomposition;
+mod one_vs_rest;
 mod predictions;
 mod prepared;
 mod ranking;
 pub mod selective;
 mod smooth;
+mod sorting;
 mod table;
 
 pub use bootstrap::Bootstrap;

@@ -1,18 +1,13 @@
 //! What the metrics of one table have in common: sorted once, weighed as often as a bootstrap asks.
 
-use super::calibration_error::{BinErrors, Bins, bin_errors};
-use super::decomposition::{Binned, Corp, binned, corp_of_ranked};
-use super::ranking::{Marked, Once};
+use super::calibration_error::{BinErrors, Bins, weighed_bin_errors};
+use super::one_vs_rest::{self, BINS, Class};
+use super::ranking::{Marked, Once, Weights};
 use super::smooth::smooth_ece;
 use super::{Levels, Predictions, Ranking};
 use rayon::prelude::*;
 use stage1_core::metrics::Confusion;
 use std::borrow::Cow;
-
-/// Bins of calibration errors.
-const BINS: usize = 15;
-/// Bins of the Brier score's decomposition.
-const DECOMPOSITION_BINS: usize = 10;
 
 type Named = Vec<(Cow<'static, str>, Option<f64>)>;
 
@@ -28,6 +23,8 @@ pub(super) struct Prepared<'a> {
     brier: Vec<f64>,
     /// Class 1 of two, else all.
     classes: Vec<Class>,
+    /// By the probability of each of these classes, its rows marked; kept for resampling only.
+    ranked: Vec<Marked>,
 }
 
 impl<'a> Prepared<'a> {
@@ -40,14 +37,19 @@ impl<'a> Prepared<'a> {
         };
         let wrong = predictions.wrong();
         let confidence = predictions.confidence();
-        let of_class = |k| Class::new(predictions, k, resampling);
+        let by_class = |k| {
+            Marked::new(
+                &Ranking::new(&predictions.of_class(k)),
+                &predictions.is_class(k),
+            )
+        };
         let (by_confidence, classes) = rayon::join(
             || {
                 let ranking = Ranking::new(&confidence);
                 let equal_mass = Bins::equal_mass_whole_ties(&ranking, BINS);
                 (Marked::new(&ranking, &wrong), equal_mass)
             },
-            || seen.into_par_iter().map(of_class).collect(),
+            || one_vs_rest::classes(predictions, seen.clone()),
         );
         Self {
             predictions,
@@ -58,17 +60,18 @@ impl<'a> Prepared<'a> {
             confidence,
             brier: predictions.brier(),
             classes,
+            ranked: if resampling {
+                seen.into_par_iter().map(by_class).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 
     /// Metrics that may be resampled, by name.
     pub(super) fn estimates(&self) -> Named {
         let areas = self.classes.iter().map(|class| class.areas);
-        let values = self.weighed(
-            &vec![1; self.predictions.n()],
-            areas,
-            BinErrors::rms_debiased,
-        );
+        let values = self.weighed(Once, areas, BinErrors::rms_debiased);
         self.names().into_iter().zip(values).collect()
     }
 
@@ -77,10 +80,12 @@ impl<'a> Prepared<'a> {
     /// # Panics
     /// If it wasn't prepared for resampling.
     pub(super) fn resampled(&self, weights: &[u32]) -> Vec<Option<f64>> {
-        let areas = self.classes.iter().map(|class| {
-            let ranked = class.ranked.as_ref().expect("prepared for resampling");
-            ranked.areas(weights)
-        });
+        assert_eq!(
+            self.ranked.len(),
+            self.classes.len(),
+            "prepared for resampling"
+        );
+        let areas = self.ranked.iter().map(|ranked| ranked.areas(weights));
         self.weighed(weights, areas, BinErrors::rms_debiased_twice)
     }
 
@@ -120,14 +125,14 @@ impl<'a> Prepared<'a> {
     /// In the order of `names`; `areas` are AUROC and average precision of each class.
     fn weighed(
         &self,
-        weights: &[u32],
+        weights: impl Weights,
         areas: impl Iterator<Item = (Option<f64>, Option<f64>)>,
         debiased: impl Fn(&BinErrors) -> f64,
     ) -> Vec<Option<f64>> {
         let confusion = self.confusion(weights);
         let defined = |value: f64| (confusion.total() > 0).then_some(value);
         let (auroc, average_precision): (Vec<_>, Vec<_>) = areas.unzip();
-        let errors = bin_errors(&self.equal_mass, &self.confidence, &self.right, weights);
+        let errors = weighed_bin_errors(&self.equal_mass, &self.confidence, &self.right, weights);
         let curve = self.surest_first.selective_areas(weights);
         let mut values = vec![
             defined(confusion.accuracy()),
@@ -151,7 +156,7 @@ impl<'a> Prepared<'a> {
         values
     }
 
-    fn confusion(&self, weights: &[u32]) -> Confusion {
+    fn confusion(&self, weights: impl Weights) -> Confusion {
         let Predictions {
             classes,
             labels,
@@ -159,20 +164,20 @@ impl<'a> Prepared<'a> {
             ..
         } = self.predictions;
         let mut confusion = Confusion::new(*classes);
-        for ((label, predicted), weight) in labels.iter().zip(predicted).zip(weights) {
-            confusion.add_times(*label, *predicted, u64::from(*weight));
+        for (row, (label, predicted)) in labels.iter().zip(predicted).enumerate() {
+            confusion.add_times(*label, *predicted, weights.of(row));
         }
         confusion
     }
 
     /// Coverage and selective risk of the policy's answers; nothing without a policy.
-    fn answered(&self, weights: &[u32]) -> Vec<Option<f64>> {
+    fn answered(&self, weights: impl Weights) -> Vec<Option<f64>> {
         let Some(answers) = &self.predictions.answers else {
             return Vec::new();
         };
         let (mut all, mut answered, mut wrong) = (0u64, 0u64, 0u64);
-        for ((answer, label), weight) in answers.iter().zip(&self.predictions.labels).zip(weights) {
-            let weight = u64::from(*weight);
+        for (row, (answer, label)) in answers.iter().zip(&self.predictions.labels).enumerate() {
+            let weight = weights.of(row);
             all += weight;
             answered += if answer.is_some() { weight } else { 0 };
             let is_wrong = answer.is_some_and(|answer| answer != *label);
@@ -184,9 +189,8 @@ impl<'a> Prepared<'a> {
 
     /// Plug-in errors and the parts of the Brier score, by name: of the rows as they are.
     pub(super) fn described(&self) -> Named {
-        let weights = vec![1; self.predictions.n()];
         let ece =
-            |bins: &Bins| Some(bin_errors(bins, &self.confidence, &self.right, &weights)?.ece);
+            |bins: &Bins| Some(weighed_bin_errors(bins, &self.confidence, &self.right, Once)?.ece);
         let width = Bins::equal_width(&self.confidence, BINS);
         let classwise: Vec<_> = self.classes.iter().map(|class| class.ece).collect();
         let named = [
@@ -242,44 +246,17 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// One class against the rest.
-struct Class {
-    /// AUROC and average precision.
-    areas: (Option<f64>, Option<f64>),
-    ece: Option<f64>,
-    binned: Option<Binned>,
-    corp: Option<Corp>,
-    /// By the probability of the class, its rows marked; kept for resampling only.
-    ranked: Option<Marked>,
-}
-
-impl Class {
-    fn new(predictions: &Predictions, k: usize, resampling: bool) -> Self {
-        let (p, is) = (predictions.of_class(k), predictions.is_class(k));
-        let ranked = Marked::new(&Ranking::new(&p), &is);
-        let weights = vec![1; p.len()];
-        Self {
-            areas: ranked.areas(Once),
-            ece: bin_errors(&Bins::equal_width(&p, BINS), &p, &is, &weights)
-                .map(|errors| errors.ece),
-            binned: binned(&p, &is, DECOMPOSITION_BINS),
-            corp: corp_of_ranked(&ranked, &p, &is),
-            ranked: resampling.then_some(ranked),
-        }
-    }
-}
-
 /// The mean of those that are defined.
 fn mean_where_defined(values: &[Option<f64>]) -> Option<f64> {
     let defined: Vec<f64> = values.iter().copied().flatten().collect();
     (!defined.is_empty()).then(|| defined.iter().sum::<f64>() / defined.len() as f64)
 }
 
-fn mean(values: &[f64], weights: &[u32]) -> Option<f64> {
-    let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-    let weighted = values.iter().zip(weights);
+fn mean(values: &[f64], weights: impl Weights) -> Option<f64> {
+    let total: u64 = (0..values.len()).map(|row| weights.of(row)).sum();
+    let weighted = values.iter().enumerate();
     let sum: f64 = weighted
-        .map(|(value, weight)| value * f64::from(*weight))
+        .map(|(row, value)| value * weights.of(row) as f64)
         .sum();
     (total > 0).then(|| sum / total as f64)
 }

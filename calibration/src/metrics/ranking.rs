@@ -1,5 +1,7 @@
 //! Rows sorted by a score, with their ties, and what follows from that order under any row weights.
 
+use super::sorting::sort;
+
 /// Rows from the largest score to the smallest; equal scores form a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranking {
@@ -78,11 +80,6 @@ impl Ranking {
     }
 }
 
-/// Fewer rows are compared, more are dealt by digits.
-const FEW: usize = 1 << 12;
-/// Values of a digit, a byte: as many places as a processor likes to write to in turn.
-const VALUES: usize = 1 << 8;
-
 /// Words that rise: the first half of a row's key, then the row.
 fn by_prefix(keys: &[u64]) -> Vec<u64> {
     assert!(
@@ -92,47 +89,12 @@ fn by_prefix(keys: &[u64]) -> Vec<u64> {
     );
     let words = keys.iter().zip(0..);
     let mut words: Vec<u64> = words.map(|(key, row)| key >> 32 << 32 | row).collect();
-    if words.len() < FEW {
-        words.sort_unstable();
-        return words;
-    }
-    let mut dealt = vec![0; words.len()];
-    for (digit, counts) in (4..).zip(counts(&words)) {
-        // Where all rows have one digit, dealing moves nothing.
-        if !counts.contains(&words.len()) {
-            deal(&words, &mut dealt, digit, &counts);
-            std::mem::swap(&mut words, &mut dealt);
-        }
-    }
+    sort(&mut words, &mut Vec::new());
     words
 }
 
-/// How many words have which value in each digit of the prefix, from the lowest.
-fn counts(words: &[u64]) -> [[usize; VALUES]; 4] {
-    let mut counts = [[0; VALUES]; 4];
-    for word in words {
-        for (counts, value) in counts.iter_mut().zip(&word.to_le_bytes()[4..]) {
-            counts[usize::from(*value)] += 1;
-        }
-    }
-    counts
-}
-
-/// Copies words to where their digit belongs, those of one value in their order.
-fn deal(words: &[u64], dealt: &mut [u64], digit: usize, counts: &[usize; VALUES]) {
-    let mut next = [0; VALUES];
-    for value in 1..VALUES {
-        next[value] = next[value - 1] + counts[value - 1];
-    }
-    for word in words {
-        let place = &mut next[usize::from(word.to_le_bytes()[digit])];
-        dealt[*place] = *word;
-        *place += 1;
-    }
-}
-
 /// A number that rises where `score` falls, by `f64::total_cmp`; both zeros are one score.
-fn falling(score: f64) -> u64 {
+pub(super) fn falling(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits();
     let sign = 1 << 63;
     // A negative number's bits rise already as it falls.
@@ -187,6 +149,11 @@ impl Marked {
         Self(words)
     }
 
+    /// The weight of all rows.
+    pub(super) fn weight(&self, weights: impl Weights) -> u64 {
+        (0..self.0.len()).map(|row| weights.of(row)).sum()
+    }
+
     /// Visits each group that has weight, best first: its weight, and the weight of its marked rows.
     #[inline]
     pub(crate) fn each_group(&self, weights: impl Weights, mut visit: impl FnMut(f64, f64)) {
@@ -204,15 +171,41 @@ impl Marked {
 
     /// AUROC and average precision of the marked rows: see [`Ranking`].
     pub(crate) fn areas(&self, weights: impl Weights) -> (Option<f64>, Option<f64>) {
-        let (mut positives, mut negatives, mut area, mut precision) = (0.0, 0.0, 0.0, 0.0);
-        self.each_group(weights, |all, hits| {
-            area += (all - hits) * (positives + hits / 2.0);
-            positives += hits;
-            negatives += all - hits;
-            if hits > 0.0 {
-                precision += hits * positives / (positives + negatives);
-            }
-        });
+        let mut areas = Areas::default();
+        self.each_group(weights, |all, marked| areas.add(all, marked));
+        areas.finish()
+    }
+}
+
+/// AUROC and average precision of marked rows, from groups of equal scores, best first.
+#[derive(Debug, Default)]
+pub(super) struct Areas {
+    positives: f64,
+    negatives: f64,
+    area: f64,
+    precision: f64,
+}
+
+impl Areas {
+    /// Adds a group's weight, and the weight of its marked rows.
+    #[inline]
+    pub(super) fn add(&mut self, all: f64, hits: f64) {
+        self.area += (all - hits) * (self.positives + hits / 2.0);
+        self.positives += hits;
+        self.negatives += all - hits;
+        if hits > 0.0 {
+            self.precision += hits * self.positives / (self.positives + self.negatives);
+        }
+    }
+
+    /// See [`Ranking::auroc`] and [`Ranking::average_precision`].
+    pub(super) fn finish(self) -> (Option<f64>, Option<f64>) {
+        let Self {
+            positives,
+            negatives,
+            area,
+            precision,
+        } = self;
         (
             (positives > 0.0 && negatives > 0.0).then(|| area / (positives * negatives)),
             (positives > 0.0).then(|| precision / positives),
@@ -224,6 +217,9 @@ impl Marked {
 mod tests {
     use super::*;
     use crate::counter::uniform;
+
+    /// Enough for rows to be dealt, not compared.
+    const MANY: usize = 1 << 13;
 
     #[test]
     fn keys_fall_as_scores_rise() {
@@ -248,14 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn dealing_is_a_stable_sort_with_its_ties() {
-        for (n, levels) in [
-            (FEW - 1, 1e3),
-            (FEW, 1e3),
-            (3 * FEW + 1, 1e3),
-            (3 * FEW + 1, 1e15),
-            (2 * FEW, 2.0),
-        ] {
+    fn ranking_is_a_stable_sort_with_its_ties() {
+        for (n, levels) in [(100, 1e3), (MANY, 1e3), (MANY + 1, 1e15), (MANY, 2.0)] {
             // Some rows differ in the first digits, some in the last ones alone, some are tied.
             let score = |i: u64| {
                 let x = (levels * uniform(1, i, 0)).floor() / levels;

@@ -3,7 +3,7 @@
 //! Thresholds are on the score of the ranking: whole groups of equal scores are answered or deferred together.
 
 use super::Ranking;
-use super::ranking::Marked;
+use super::ranking::{Marked, Weights};
 
 /// Areas under risk–coverage curves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ pub fn risk_at_coverage(
 }
 
 impl Marked {
-    pub(super) fn selective_areas(&self, weights: &[u32]) -> Option<Areas> {
+    pub(super) fn selective_areas(&self, weights: impl Weights) -> Option<Areas> {
         let (mut seen, mut errors, mut risks, mut general) = (0.0, 0.0, 0.0, 0.0);
         self.each_group(weights, |all, wrong| {
             // Σ_r (errors + wrong·r/all) / (seen + r), r = 1..all, in closed form.
@@ -73,7 +73,7 @@ impl Marked {
         })
     }
 
-    pub(super) fn coverage_at_risk(&self, weights: &[u32], risk: f64) -> Option<f64> {
+    pub(super) fn coverage_at_risk(&self, weights: impl Weights, risk: f64) -> Option<f64> {
         let (mut seen, mut errors, mut answered) = (0.0, 0.0, 0.0);
         self.each_group(weights, |all, wrong| {
             seen += all;
@@ -86,8 +86,8 @@ impl Marked {
         (seen > 0.0).then(|| answered / seen)
     }
 
-    pub(super) fn risk_at_coverage(&self, weights: &[u32], coverage: f64) -> Option<f64> {
-        let n = weights.iter().map(|w| u64::from(*w)).sum::<u64>() as f64;
+    pub(super) fn risk_at_coverage(&self, weights: impl Weights, coverage: f64) -> Option<f64> {
+        let n = self.weight(weights) as f64;
         let (mut seen, mut errors, mut risk) = (0.0, 0.0, None);
         self.each_group(weights, |all, wrong| {
             seen += all;
