@@ -711,7 +711,11 @@ backbone: {path: weights}
             ),
             ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),
-            ("seed: 1\nseed: 2", &[], "duplicate mapping key `seed` is not allowed here\n"),
+            (
+                "seed: 1\nseed: 2",
+                &[],
+                "duplicate mapping key `seed` is not allowed here\n",
+            ),
         ];
         for (extra, overrides, want) in cases {
             let message = load(extra, overrides).unwrap_err().to_string();
