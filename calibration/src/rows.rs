@@ -283,10 +283,7 @@ pub(crate) fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
 /// `0..n` by digest, those of equal digests in their order. Sorted are the first eight bytes; digests are made again where
 /// these are equal.
 fn sorted_by_digest(n: usize, key: impl Fn(usize) -> Digest + Sync) -> Vec<usize> {
-    let prefix = |i: usize| {
-        let [a, b, c, d, e, f, g, h, ..] = *key(i).as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    };
+    let prefix = |i: usize| key(i).as_u64();
     let prefixes: Vec<u64> = (0..n).into_par_iter().map(prefix).collect();
     let mut order = Vec::with_capacity(n);
     for group in Ranking::of_keys(&prefixes).groups() {
@@ -313,22 +310,32 @@ fn smallest_of_each_unit(keys: Vec<Key>) -> Vec<Key> {
 
 /// The seeded hash of a row: of its id, or of its bytes (logits and label) if it has none.
 fn row_key(set: &LogitSet, i: usize, purpose: &str, seed: u64) -> Digest {
-    let mut hasher = Hasher::new();
-    hasher.field(purpose.as_bytes()).field(&seed.to_be_bytes());
+    // What a `Hasher` would be fed by fields, hashed at once: there are many rows.
+    let mut message = Vec::with_capacity(128 + 4 * set.classes);
+    field(&mut message, purpose.as_bytes());
+    field(&mut message, &seed.to_be_bytes());
     match set.ids.get(i) {
-        Some(id) => hasher.field(b"id").field(id.as_bytes()),
-        None => {
-            let mut bytes = Vec::with_capacity(4 * set.classes);
-            set.row(i)
-                .iter()
-                .for_each(|z| bytes.extend(z.to_be_bytes()));
-            hasher
-                .field(b"row")
-                .field(&bytes)
-                .field(&set.labels[i].to_be_bytes())
+        Some(id) => {
+            field(&mut message, b"id");
+            field(&mut message, id.as_bytes());
         }
-    };
-    hasher.finish()
+        None => {
+            field(&mut message, b"row");
+            let row = set.row(i);
+            message.extend_from_slice(&(4 * row.len() as u64).to_be_bytes());
+            for z in row {
+                message.extend_from_slice(&z.to_be_bytes());
+            }
+            field(&mut message, &set.labels[i].to_be_bytes());
+        }
+    }
+    Digest::of_bytes(&message)
+}
+
+/// Adds what [`Hasher::field`] hashes.
+fn field(message: &mut Vec<u8>, bytes: &[u8]) {
+    message.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    message.extend_from_slice(bytes);
 }
 
 fn unit_key(unit: u64, purpose: &str, seed: u64) -> Digest {
@@ -481,6 +488,26 @@ mod tests {
             units,
             ..LogitSet::default()
         }
+    }
+
+    #[test]
+    fn a_row_is_hashed_field_by_field() {
+        let (with_ids, without) = (set(9, true, None), set(9, false, None));
+        let start = || {
+            let mut hasher = Hasher::new();
+            hasher.field(b"order").field(&7u64.to_be_bytes());
+            hasher
+        };
+        let mut of_id = start();
+        of_id.field(b"id").field(b"5.png");
+        assert_eq!(row_key(&with_ids, 5, "order", 7), of_id.finish());
+        let [a, b] = [0, 1].map(|k| without.row(5)[k].to_be_bytes());
+        let mut of_bytes = start();
+        of_bytes
+            .field(b"row")
+            .field(&[a, b].concat())
+            .field(&1i64.to_be_bytes());
+        assert_eq!(row_key(&without, 5, "order", 7), of_bytes.finish());
     }
 
     #[test]

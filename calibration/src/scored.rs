@@ -26,9 +26,20 @@ pub struct Count {
 pub(crate) const ERRORS_AMONG_ANSWERS: Constraint = Constraint::SelectiveError { alpha: 1.0 };
 
 impl Count {
-    fn add(&mut self, case: Option<bool>) {
+    fn see(&mut self, case: Option<bool>) {
         self.total += u64::from(case.is_some());
         self.errors += u64::from(case == Some(true));
+    }
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            errors: self.errors + other.errors,
+            total: self.total + other.total,
+        }
     }
 }
 
@@ -39,22 +50,21 @@ pub fn count(
 ) -> Count {
     let mut count = Count::default();
     for (answer, label) in answers {
-        count.add(constraint.case(answer, label));
+        count.see(constraint.case(answer, label));
     }
     count
 }
 
 impl Scored {
     pub(crate) fn new(rows: &Block, score: &Score) -> Self {
+        let of_row = |i| {
+            let row = rows.row(i);
+            (score.value(row), argmax(row.logits))
+        };
+        let (values, raw) = (0..rows.n()).into_par_iter().map(of_row).unzip();
         Self {
-            values: (0..rows.n())
-                .into_par_iter()
-                .map(|i| score.value(rows.row(i)))
-                .collect(),
-            raw: (0..rows.n())
-                .into_par_iter()
-                .map(|i| argmax(rows.row(i).logits))
-                .collect(),
+            values,
+            raw,
             labels: rows.labels.clone(),
         }
     }
@@ -67,21 +77,22 @@ impl Scored {
         )
     }
 
-    /// The same of all rows.
-    pub(crate) fn answers(
-        &self,
-        threshold: Threshold,
-    ) -> impl Iterator<Item = (Option<usize>, usize)> {
-        (0..self.values.len()).map(move |i| self.answer(i, threshold))
-    }
-
     /// Wrong answers among answers.
     pub(crate) fn selective(&self, threshold: Threshold) -> Count {
-        count(ERRORS_AMONG_ANSWERS, self.answers(threshold))
+        self.count(ERRORS_AMONG_ANSWERS, threshold)
     }
 
+    /// [`count`] of all rows.
     pub(crate) fn count(&self, constraint: Constraint, threshold: Threshold) -> Count {
-        count(constraint, self.answers(threshold))
+        let of_chunk =
+            |rows: Range<usize>| count(constraint, rows.map(|i| self.answer(i, threshold)));
+        self.chunks().map(of_chunk).reduce(Count::default, Add::add)
+    }
+
+    fn chunks(&self) -> impl ParallelIterator<Item = Range<usize>> {
+        let n = self.values.len();
+        let starts = (0..n).into_par_iter().step_by(CHUNK);
+        starts.map(move |start| start..n.min(start + CHUNK))
     }
 
     /// [`Self::count`] at each of many thresholds, in one pass: a row is answered, in one way, from the strictest
@@ -101,9 +112,9 @@ impl Scored {
             }
             (above, below, deferred)
         };
-        let chunks = (0..self.values.len()).into_par_iter().step_by(CHUNK);
-        let (above, below, deferred) = chunks
-            .map(|start| chunk(start..self.values.len().min(start + CHUNK)))
+        let (above, below, deferred) = self
+            .chunks()
+            .map(chunk)
             .reduce(zero, |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2));
         let mut counts = vec![deferred; thresholds.len()];
         above.spread(&up, &mut counts);

@@ -10,9 +10,9 @@ use std::ops::Range;
 const BORDER: f64 = 16.0;
 /// The search ends when u = ln(1/T) is known to this.
 const WIDTH: f64 = 1e-13;
-/// A search over many rows starts on this share of them,
-const SHARE: usize = 16;
-/// if these are as many.
+/// A search over many rows starts where one on this share of them ends, and so on,
+const SHARE: usize = 4;
+/// down to that many.
 const SOME: usize = 1 << 12;
 
 /// The temperature T that maximises the likelihood of `labels` under softmax(z / T).
@@ -27,56 +27,125 @@ pub fn temperature(rows: Labelled<'_>) -> Result<f64, Fallback> {
 /// As [`temperature`], searched first near the temperature of similar rows: the optimum is the same.
 pub(super) fn temperature_near(rows: Labelled<'_>, near: Option<f64>) -> Result<f64, Fallback> {
     check(rows)?;
-    let start = near.or_else(|| of_some(rows)).map(|t| -log(t));
-    match start.and_then(|u| polished(rows, u)) {
+    let all = Every { rows, step: 1 };
+    let start = near.map(|t| -log(t)).or_else(|| start(rows));
+    match start.and_then(|u| polished(all, u)) {
         Some(u) => Ok(exp(-u)),
-        None => in_bracket(rows),
+        None => in_bracket(all),
     }
 }
 
-/// The temperature of rows at even distances, if there are so many that it saves work.
-fn of_some(rows: Labelled<'_>) -> Option<f64> {
-    if rows.n() < SHARE * SOME {
+/// Every `step`-th row.
+#[derive(Clone, Copy)]
+struct Every<'a> {
+    rows: Labelled<'a>,
+    step: usize,
+}
+
+impl<'a> Every<'a> {
+    fn n(self) -> usize {
+        self.rows.n().div_ceil(self.step)
+    }
+
+    /// The logits of the `i`-th of these rows, and its label.
+    fn row(self, i: usize) -> (&'a [f32], usize) {
+        (
+            self.rows.row(i * self.step),
+            self.rows.labels[i * self.step],
+        )
+    }
+}
+
+/// Near the optimum: that of ever more rows. None if there are so few that it saves no work.
+fn start(rows: Labelled<'_>) -> Option<f64> {
+    let mut step = 1;
+    while rows.n() / step >= SHARE * SOME {
+        step *= SHARE;
+    }
+    if step == 1 {
         return None;
     }
-    let some = || (0..rows.n()).step_by(SHARE);
-    let logits: Vec<f32> = some().flat_map(|i| rows.row(i)).copied().collect();
-    let labels: Vec<usize> = some().map(|i| rows.labels[i]).collect();
-    temperature(Labelled {
-        logits: &logits,
-        classes: rows.classes,
-        labels: &labels,
-    })
-    .ok()
+    let mut u = -log(in_bracket(Every { rows, step }).ok()?);
+    while step > SHARE {
+        step /= SHARE;
+        u += Expansion::at(Every { rows, step }, u).zero()?.0;
+    }
+    Some(u)
 }
 
-/// Newton's steps from `u`; none if they don't soon end inside the border.
-fn polished(rows: Labelled<'_>, mut u: f64) -> Option<f64> {
-    let mut before = f64::INFINITY;
+/// Steps from `u` to where g's expansion there is zero; none if they don't soon end inside the border.
+fn polished(rows: Every<'_>, mut u: f64) -> Option<f64> {
     for _ in 0..8 {
-        let (value, derivative) = slope(rows, u);
-        let step = value / derivative;
-        u -= step;
-        // Not the opposites: NaN must not pass.
-        if !(fabs(step) < 1.0 && fabs(u) < BORDER) {
+        let (step, uncertainty) = Expansion::at(rows, u).zero()?;
+        u += step;
+        if fabs(u) >= BORDER {
             return None;
         }
-        // Each step is about the square of the one before, times a factor: what the next one would still be.
-        let size = fabs(step);
-        let next = size * size * (size / (before * before)).max(1.0);
-        if size <= 1e-8 || (before.is_finite() && next <= 1e-10) {
+        if uncertainty <= 1e-10 {
             return Some(u);
         }
-        before = size;
     }
     None
 }
 
-fn in_bracket(rows: Labelled<'_>) -> Result<f64, Fallback> {
+/// g(s) = mean over rows of Σ_k z_k·softmax(s·z)_k − z_label around s = 1/T: its value and its derivatives are the mean
+/// cumulants of the logits under the softmax.
+struct Expansion {
+    s: f64,
+    /// g, g′, g″, g‴.
+    derivatives: [f64; 4],
+}
+
+impl Expansion {
+    fn at(rows: Every<'_>, u: f64) -> Self {
+        let s = exp(u);
+        let sums = chunked_sums(rows.n(), |range| {
+            let mut block = Block::new(rows.rows.classes);
+            let mut sums = [0.0; 4];
+            for start in range.clone().step_by(LANES) {
+                block.read(rows, start..range.end.min(start + LANES));
+                block.add_to(&mut sums, s);
+            }
+            sums
+        });
+        Self {
+            s,
+            derivatives: sums.map(|sum| sum / rows.n() as f64),
+        }
+    }
+
+    /// The step in u to the zero that Newton's method finds from here, and about how far the true zero may lie beyond;
+    /// none without one nearby.
+    fn zero(&self) -> Option<(f64, f64)> {
+        let [value, first, second, third] = self.derivatives;
+        let mut h = 0.0;
+        for _ in 0..16 {
+            let at = value + h * (first + h * (second / 2.0 + h * third / 6.0));
+            let slope = first + h * (second + h * third / 2.0);
+            h -= at / slope;
+        }
+        // Not the opposites: NaN must not pass.
+        if !(fabs(h) < self.s / 2.0) {
+            return None;
+        }
+        let step = libm::log1p(h / self.s);
+        // The first term that was left out is to the last one as that one is to the one before; where these happen to be
+        // small, terms are taken to fall as powers of h / s.
+        let ratio = fabs(h / self.s);
+        let before = fabs(second * h * h / (2.0 * first * self.s));
+        let last = fabs(third * h * h * h / (6.0 * first * self.s));
+        let last = last.max(before * ratio).max(ratio * ratio * ratio);
+        Some((step, last * (last / before).min(1.0)))
+    }
+}
+
+fn in_bracket(rows: Every<'_>) -> Result<f64, Fallback> {
     let (at_low, _) = slope(rows, -BORDER);
     let (at_high, _) = slope(rows, BORDER);
     if at_high <= 0.0 {
-        let all_right = (0..rows.n()).all(|i| argmax(rows.row(i)) == rows.labels[i]);
+        let all_right = (0..rows.n())
+            .map(|i| rows.row(i))
+            .all(|(z, label)| argmax(z) == label);
         return Err(if all_right && at_low < 0.0 {
             Fallback::Separable
         } else {
@@ -117,13 +186,13 @@ fn check(rows: Labelled<'_>) -> Result<(), Fallback> {
 }
 
 /// Whether labels have larger logits than the mean class: the sign of g's limit for T → ∞, beyond its rounding.
-fn ranks(rows: Labelled<'_>) -> bool {
+fn ranks(rows: Every<'_>) -> bool {
     let [limit, size] = chunked_sums(rows.n(), |range| {
         let mut sums = [0.0; 2];
         for i in range {
-            let row = rows.row(i);
+            let (row, label) = rows.row(i);
             let mean = row.iter().map(|z| f64::from(*z)).sum::<f64>() / row.len() as f64;
-            let own = f64::from(row[rows.labels[i]]);
+            let own = f64::from(row[label]);
             sums[0] += mean - own;
             sums[1] += fabs(mean) + fabs(own);
         }
@@ -133,7 +202,7 @@ fn ranks(rows: Labelled<'_>) -> bool {
 }
 
 /// Bisection on u, taking Newton's step where it stays inside the bracket.
-fn root(rows: Labelled<'_>) -> f64 {
+fn root(rows: Every<'_>) -> f64 {
     let (mut low, mut high, mut u) = (-BORDER, BORDER, 0.0);
     while high - low > WIDTH {
         let (value, derivative) = slope(rows, u);
@@ -155,20 +224,13 @@ fn root(rows: Labelled<'_>) -> f64 {
     u
 }
 
-/// g(u) = mean over rows of Σ_k z_k·softmax(e^u·z)_k − z_label, which rises with u and is 0 at the optimum; and g′(u).
-fn slope(rows: Labelled<'_>, u: f64) -> (f64, f64) {
-    let scale = exp(u);
-    let [sum, derivative] = chunked_sums(rows.n(), |range| {
-        let mut block = Block::new(rows.classes);
-        let mut sums = [0.0; 2];
-        for start in range.clone().step_by(LANES) {
-            block.read(rows, start..range.end.min(start + LANES));
-            block.add_to(&mut sums, scale);
-        }
-        sums
-    });
-    let n = rows.n() as f64;
-    (sum / n, derivative * scale / n)
+/// g as a function of u, which rises and is 0 at the optimum; and its derivative.
+fn slope(rows: Every<'_>, u: f64) -> (f64, f64) {
+    let Expansion {
+        s,
+        derivatives: [value, derivative, ..],
+    } = Expansion::at(rows, u);
+    (value, derivative * s)
 }
 
 /// Rows that are worked on together: loops over them become vector code.
@@ -176,53 +238,59 @@ const LANES: usize = 32;
 
 /// Logits by class, each class's of a few rows side by side.
 struct Block {
-    /// z_k − z_label: a shift of all logits must not cost digits. Lanes without a row hold zeros, and add nothing.
+    /// z_k less the largest of the row: moments of these keep their digits. Lanes without a row hold zeros.
     logits: Vec<[f64; LANES]>,
-    /// The largest of a row.
-    largest: [f64; LANES],
+    /// The largest of a row less its label's; 0 without a row, which then adds nothing.
+    above_label: [f64; LANES],
 }
 
 impl Block {
     fn new(classes: usize) -> Self {
         Self {
             logits: vec![[0.0; LANES]; classes],
-            largest: [0.0; LANES],
+            above_label: [0.0; LANES],
         }
     }
 
-    fn read(&mut self, rows: Labelled<'_>, range: Range<usize>) {
-        self.logits.fill([0.0; LANES]);
+    fn read(&mut self, rows: Every<'_>, range: Range<usize>) {
+        if range.len() < LANES {
+            self.logits.fill([0.0; LANES]);
+            self.above_label = [0.0; LANES];
+        }
         for (lane, i) in range.enumerate() {
-            let row = rows.row(i);
-            let origin = f64::from(row[rows.labels[i]]);
+            let (row, label) = rows.row(i);
+            let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             for (class, z) in self.logits.iter_mut().zip(row) {
-                class[lane] = f64::from(*z) - origin;
+                class[lane] = f64::from(*z) - largest;
             }
-        }
-        self.largest = [f64::NEG_INFINITY; LANES];
-        for class in &self.logits {
-            for (largest, z) in self.largest.iter_mut().zip(class) {
-                *largest = if *z > *largest { *z } else { *largest };
-            }
+            self.above_label[lane] = largest - f64::from(row[label]);
         }
     }
 
-    /// Adds the mean logit of each row under its softmax, and the variance.
-    fn add_to(&self, sums: &mut [f64; 2], scale: f64) {
-        let [mut whole, mut first, mut second] = [[0.0; LANES]; 3];
+    /// Adds, for each row, the mean of its logits under their softmax, less the label's logit, and the second to fourth
+    /// cumulants.
+    fn add_to(&self, sums: &mut [f64; 4], scale: f64) {
+        let mut moments = [[0.0; LANES]; 5];
         for class in &self.logits {
             for lane in 0..LANES {
                 let z = class[lane];
-                let e = exp_of_nonpositive((z - self.largest[lane]) * scale);
-                whole[lane] += e;
-                first[lane] += e * z;
-                second[lane] += e * z * z;
+                let mut term = exp_of_nonpositive(z * scale);
+                for moment in &mut moments {
+                    moment[lane] += term;
+                    term *= z;
+                }
             }
         }
         for lane in 0..LANES {
-            let mean = first[lane] / whole[lane];
-            sums[0] += mean;
-            sums[1] += second[lane] / whole[lane] - mean * mean;
+            let whole = moments[0][lane];
+            let [m1, m2, m3, m4] = [1, 2, 3, 4].map(|k: usize| moments[k][lane] / whole);
+            let variance = m2 - m1 * m1;
+            let third = m3 - m1 * (m2 + 2.0 * variance);
+            let fourth = m4 - m1 * (4.0 * m3 - m1 * (6.0 * m2 - 3.0 * m1 * m1));
+            sums[0] += m1 + self.above_label[lane];
+            sums[1] += variance;
+            sums[2] += third;
+            sums[3] += fourth - 3.0 * variance * variance;
         }
     }
 }
@@ -230,6 +298,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counter::uniform;
 
     #[test]
     fn logits_that_were_scaled_get_their_temperature_back() {
@@ -248,5 +317,56 @@ mod tests {
         .unwrap();
         let want = 3.0 / (0.73_f64 / 0.27).ln();
         assert!((t - want).abs() < 1e-10, "{t} {want}");
+    }
+
+    /// Subsamples may mislead, or have no optimum at all: it is that of all rows that counts.
+    #[test]
+    fn many_rows_have_the_optimum_that_bisection_finds() {
+        /// How large the best logit of a row is, and whether it isn't the label's.
+        type Rule = (&'static str, fn(usize) -> f64, fn(usize) -> bool);
+        let n = 4 * SHARE * SOME;
+        let noisy = |i: usize| uniform(1, 1, i as u64) < 0.2;
+        let cases: [Rule; 9] = [
+            ("alike", |_| 1.0, noisy),
+            (
+                "every fourth much surer",
+                |i| if i.is_multiple_of(4) { 50.0 } else { 1.0 },
+                noisy,
+            ),
+            (
+                "every fourth hardly sure",
+                |i| if i.is_multiple_of(4) { 1e-3 } else { 1.0 },
+                noisy,
+            ),
+            ("every sixteenth wrong", |_| 1.0, |i| i.is_multiple_of(16)),
+            ("one wrong, in no subsample", |_| 1.0, |i| i == 1),
+            ("all right", |_| 1.0, |_| false),
+            ("all wrong", |_| 1.0, |_| true),
+            ("all equal", |_| 0.0, noisy),
+            (
+                "extreme",
+                |i| if i.is_multiple_of(2) { 1e30 } else { 1e-30 },
+                noisy,
+            ),
+        ];
+        for (name, size, is_wrong) in cases {
+            let labels: Vec<usize> = (0..n).map(|i| i % 3).collect();
+            let mut logits = vec![0.0; 3 * n];
+            for (i, label) in labels.iter().enumerate() {
+                let best = label + usize::from(is_wrong(i));
+                logits[3 * i + best % 3] = (size(i) * (1.0 + uniform(1, 0, i as u64))) as f32;
+            }
+            let rows = Labelled {
+                logits: &logits,
+                classes: 3,
+                labels: &labels,
+            };
+            match (temperature(rows), in_bracket(Every { rows, step: 1 })) {
+                (Ok(got), Ok(want)) => {
+                    assert!((got / want - 1.0).abs() < 1e-9, "{name}: {got} {want}");
+                }
+                (got, want) => assert_eq!(got, want, "{name}"),
+            }
+        }
     }
 }

@@ -570,7 +570,8 @@ fn the_number_of_threads_changes_no_bit() {
             .unwrap();
         pool.install(|| {
             let of = |rows, choice| fit(rows, None, 3, choice).unwrap();
-            let multi = [C::Vector, C::Svs, C::Sms, C::Auto].map(|c| of(multi.rows(), c));
+            let multi =
+                [C::Temperature, C::Vector, C::Svs, C::Sms, C::Auto].map(|c| of(multi.rows(), c));
             let two = [C::Beta, C::Quadratic, C::Auto].map(|c| of(two.rows(), c));
             (multi, two)
         })

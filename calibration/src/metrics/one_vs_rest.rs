@@ -58,11 +58,10 @@ impl Class {
     fn new(mut words: Vec<u64>, sums: &Sums) -> Self {
         sort(&mut words, &mut Vec::new());
         let (mut areas, mut pool) = (Areas::default(), Pool::default());
-        for group in words.chunk_by(|a, b| a >> 1 == b >> 1) {
-            let hits = group.iter().map(|word| word & 1).sum::<u64>() as f64;
-            areas.add(group.len() as f64, hits);
-            pool.add(group.len() as f64, hits);
-        }
+        each_group(&words, |all, hits| {
+            areas.add(all, hits);
+            pool.add(all, hits);
+        });
         let bins = sums.bins();
         Self {
             areas: areas.finish(),
@@ -70,6 +69,35 @@ impl Class {
             binned: Binned::of(&joined(&bins, DECOMPOSITION_BINS), sums.square_errors),
             corp: pool.corp(sums.square_errors),
         }
+    }
+}
+
+/// Visits groups of equal probabilities, largest first: rows, and hits among them. Neighbouring groups without a hit are
+/// visited as one, which no sum over them can tell.
+fn each_group(words: &[u64], mut visit: impl FnMut(f64, f64)) {
+    let (mut rows, mut hits, mut misses) = (0u32, 0u32, 0u32);
+    for (word, next) in words
+        .iter()
+        .zip(words.iter().skip(1).map(Some).chain([None]))
+    {
+        rows += 1;
+        hits += (word & 1) as u32;
+        if next.is_some_and(|next| next >> 1 == word >> 1) {
+            continue;
+        }
+        if hits == 0 {
+            misses += rows;
+        } else {
+            if misses > 0 {
+                visit(f64::from(misses), 0.0);
+            }
+            visit(f64::from(rows), f64::from(hits));
+            misses = 0;
+        }
+        (rows, hits) = (0, 0);
+    }
+    if misses > 0 {
+        visit(f64::from(misses), 0.0);
     }
 }
 
@@ -137,9 +165,12 @@ impl Columns {
     /// The words of the `k`-th class, in row order.
     fn words_of(&self, k: usize) -> Vec<u64> {
         let count = self.sums.len();
-        let blocks = self.words.chunks(self.block);
-        let of_class = blocks.flat_map(|block| block.chunks(block.len() / count).nth(k));
-        of_class.flatten().copied().collect()
+        let mut words = Vec::with_capacity(self.words.len() / count);
+        for block in self.words.chunks(self.block) {
+            let rows = block.len() / count;
+            words.extend_from_slice(&block[k * rows..][..rows]);
+        }
+        words
     }
 }
 

@@ -107,18 +107,20 @@ fn max_probability(logits: &[f32], temperature: f64) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let mut sum = 0.0;
     for some in logits.chunks(LANES) {
+        // Lanes beyond the last class add zero.
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        lanes[..some.len()].copy_from_slice(some);
         let mut exponentials = [0.0; LANES];
-        for (e, z) in exponentials.iter_mut().zip(some) {
+        for (e, z) in exponentials.iter_mut().zip(&lanes) {
             *e = exp_of_nonpositive((f64::from(*z) - max) / temperature);
         }
-        // Lanes beyond the last class add zero.
         sum = exponentials.iter().fold(sum, |sum, e| sum + e);
     }
     1.0 / sum
 }
 
 /// Classes that are worked on together.
-const LANES: usize = 8;
+const LANES: usize = 4;
 
 fn margin(logits: &[f32]) -> f64 {
     let best = super::argmax(logits);
