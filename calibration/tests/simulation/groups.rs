@@ -66,6 +66,16 @@ struct Units {
     sizes: Sizes,
 }
 
+/// Units of ten rows each.
+pub(super) fn of_ten(curve: Curve, correlation: f64, stream: u64) -> LogitSet {
+    let units = Units {
+        curve,
+        correlation,
+        sizes: Sizes::Ten,
+    };
+    units.draw(stream)
+}
+
 impl Units {
     fn draw(self, stream: u64) -> LogitSet {
         let (mut rows, mut units) = (Vec::new(), Vec::new());

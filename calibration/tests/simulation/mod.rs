@@ -4,10 +4,13 @@
 //! - A *validity* cell fails when its violations are as many as chance gives once in 10,000 times at rate δ.
 //! - An *efficiency* cell fails when the mean true certified coverage is lower than the binding page's table, less three
 //!   standard errors of both, or not above that of Holm and of SGR (Geifman & El-Yaniv 2017) on the same draws.
+//! - An *expectation* cell fails when the mean true rate of wrong answers among selected images is so far above the target
+//!   as chance puts it once in 10,000 times.
 //! - A *control* is a procedure that isn't valid; it fails when it is *not* flagged in its own cell.
 
 mod controls;
 mod curves;
+mod expectation;
 mod groups;
 mod rivals;
 
@@ -51,7 +54,12 @@ impl Cell {
 
 /// All cells, in the order of the binding page.
 pub(crate) fn cells() -> Vec<Cell> {
-    let parts = [curves::cells(), groups::cells(), controls::cells()];
+    let parts = [
+        curves::cells(),
+        groups::cells(),
+        expectation::cells(),
+        controls::cells(),
+    ];
     parts.into_iter().flatten().collect()
 }
 
