@@ -26,6 +26,18 @@ fn with_causes(error: &anyhow::Error) -> String {
     text
 }
 
+/// `p = 0.042`, `p = 3.1e-7`: three decimals would make zeros of small ones, and no p-value is zero.
+pub(crate) fn p_equals(p: f64) -> String {
+    if p <= 0.0 {
+        // Below the smallest number that a float holds.
+        format!("p < {:.0e}", f64::MIN_POSITIVE)
+    } else if p < 0.001 {
+        format!("p = {p:.1e}")
+    } else {
+        format!("p = {p:.3}")
+    }
+}
+
 /// What a program gets that asked for JSON. Nobody may be listening any more; there is no one left to tell.
 pub(crate) fn json_error(text: &str) {
     let document = serde_json::json!({ "error": text });
@@ -126,6 +138,21 @@ mod tests {
     #[error("a.csv: {source}")]
     struct TellsItsCause {
         source: io::Error,
+    }
+
+    #[test]
+    fn no_p_value_reads_zero() {
+        for (p, want) in [
+            (1.0, "p = 1.000"),
+            (0.0421, "p = 0.042"),
+            (0.001, "p = 0.001"),
+            (0.000_999, "p = 1.0e-3"),
+            (3.14e-7, "p = 3.1e-7"),
+            (f64::MIN_POSITIVE / 8.0, "p = 2.8e-309"),
+            (0.0, "p < 2e-308"),
+        ] {
+            assert_eq!(p_equals(p), want);
+        }
     }
 
     #[test]

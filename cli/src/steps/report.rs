@@ -5,6 +5,7 @@ use super::{
     scoring,
     selection::{self, CalibratorRecord},
 };
+use crate::output::p_equals;
 use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
@@ -599,12 +600,12 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             thousands(refusal.best.answered)
         ),
         format!(
-            "wrong among answered{}; p = {:.3}",
+            "wrong among answered{}; {}",
             match refusal.calib.rule {
                 UnitRule::Betting => " (images: not a guarantee, ignores groups)",
                 _ => "",
             },
-            refusal.best.p_value
+            p_equals(refusal.best.p_value)
         ),
     ));
     if refusal.reason == NotCertifiedReason::ThresholdNotRejected {

@@ -1,6 +1,7 @@
 //! What a calibration found, for people and as JSON.
 
 use super::division::{Division, How};
+use crate::output::p_equals;
 use crate::steps::selection;
 use serde::Serialize;
 use stage1_calibration::{
@@ -174,10 +175,10 @@ impl Summary {
             out,
             "came closest",
             &format!(
-                "{} errors of {} answered, p = {:.3} against {}; {}",
+                "{} errors of {} answered, {} against {}; {}",
                 best.errors,
                 best.answered,
-                best.p_value,
+                p_equals(best.p_value),
                 not.level,
                 rule(self.score(), not.best_threshold)
             ),
