@@ -2,7 +2,7 @@
 //! The example `calibration` times a million rows, and memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stage1_benches::calibration::{Problem, STAGES, bootstrap};
+use stage1_benches::calibration::{Problem, STAGES, auto, bootstrap};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ fn stages(c: &mut Criterion) {
     for stage in &STAGES {
         group.bench_function(stage.name, |b| b.iter(|| (stage.run)(black_box(&problem))));
     }
+    group.bench_function("auto", |b| b.iter(|| auto(black_box(&problem))));
     group.finish();
 }
 

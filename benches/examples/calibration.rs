@@ -5,7 +5,7 @@
 //! are written there as safetensors for other software to read (`benches/peers/calibration`).
 
 use serde_json::{Map, Value, json};
-use stage1_benches::calibration::{Problem, STAGES, bootstrap, plan_of_groups};
+use stage1_benches::calibration::{Problem, STAGES, auto, bootstrap, plan_of_groups};
 use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
@@ -36,6 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|stage| (stage.name.to_owned(), timed(|| (stage.run)(&problem))))
         .collect();
     let peak = status("VmHWM");
+    let auto = timed(|| auto(&problem));
+    let peak_with_auto = status("VmHWM");
     let groups = timed(|| plan_of_groups(&problem, GROUP));
     drop(problem);
     let few = Problem::generate(BOOTSTRAP_ROWS, classes);
@@ -44,6 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "classes": classes,
         "stages": stages,
         "peak_memory_kb": peak,
+        "auto": auto,
+        "peak_memory_with_auto_kb": peak_with_auto,
         "plan_groups_of_5": groups,
         "bootstrap_2000_on_20000": timed(|| bootstrap(&few, RESAMPLES)),
     });

@@ -1,10 +1,11 @@
 //! The stages from logits to certificate and metrics, on generated rows of any size.
 
-use stage1_calibration::calibrate;
+use stage1_calibration::calibrate::{self, Candidate, Verdict};
 use stage1_calibration::certify::{Certification, certify};
 use stage1_calibration::metrics::{Bootstrap, Metric, Predictions, Table, compute};
 use stage1_calibration::plan::{Target, plan};
 use stage1_calibration::rows::{CalibRows, Labelled, SelectRows, shape};
+use stage1_core::config::CalibratorChoice;
 use stage1_core::logits::LogitSet;
 use std::borrow::Cow;
 
@@ -47,8 +48,7 @@ pub struct Stage {
     pub run: fn(&Problem) -> String,
 }
 
-/// The stages that are compared with other software, in their order. `auto` joins with one line: a stage that fits
-/// `labelled` rows with it.
+/// The stages that are compared with other software, in their order.
 pub const STAGES: [Stage; 3] = [
     Stage {
         name: "temperature",
@@ -69,6 +69,19 @@ pub const STAGES: [Stage; 3] = [
         run: |problem| shown(&metrics(&problem.calib, None)),
     },
 ];
+
+/// Chooses the family of the reported probability by cross-validation, and fits it to `calib`.
+pub fn auto(problem: &Problem) -> String {
+    let labels = class_indices(&problem.calib);
+    let rows = labelled(&problem.calib, &labels);
+    let fit = calibrate::fit(rows, None, SEED, CalibratorChoice::Auto).expect("auto goes with all");
+    let selection = fit.selection.expect("it tells how it chose");
+    let chosen = |of: &&Candidate| of.verdict == Verdict::Chosen;
+    match selection.candidates.iter().find(chosen) {
+        Some(of) => format!("{:?} by {} rows", of.choice, selection.rows),
+        None => format!("none: {:?}", fit.fallback),
+    }
+}
 
 /// Plans for rows in groups of `size`: which group method, and which start, are tried on resamples of `select`.
 pub fn plan_of_groups(problem: &Problem, size: u64) -> String {
