@@ -14,7 +14,6 @@ fn repetitions(name: &str) -> u64 {
         "groups-hashed-order" | "control-units-by-size" => 1000,
         "control-rows-as-independent" => 200,
         _ if name.starts_with("groups") => 60,
-        "control-expectation-as-observed" => 1000,
         _ if name.contains("5000") => 40,
         _ => 300,
     }

@@ -10,6 +10,13 @@ use stage1_core::config::ScoreChoice;
 use stage1_core::logits::LogitSet;
 use stage1_core::policy::Threshold;
 
+/// Nothing that is answered is wrong seldom enough.
+const F: Curve = Curve {
+    name: "F",
+    risk: |_| 0.07,
+    error: |_| 0.07,
+};
+
 /// Rows of val_select.
 const SELECT: u64 = 1000;
 /// A normal variable is above it once in 10,000 times.
@@ -23,7 +30,7 @@ pub(super) fn cells() -> Vec<Cell> {
         }
     };
     let mut cells = Vec::new();
-    for (curve, size) in [(A, 40), (A, 200), (A, 1000), (D, 1000)] {
+    for (curve, size) in [(A, 200), (A, 1000), (D, 1000), (F, 200)] {
         let draw = independent(size, curve);
         cells.push(Cell::new(
             format!("expectation-{}{size}", curve.name),
@@ -35,13 +42,13 @@ pub(super) fn cells() -> Vec<Cell> {
         at_most(&risks(A, clustered, laxest_controlled, n))
     }));
     cells.push(Cell::new("control-expectation-as-observed", move |n| {
-        above(&risks(A, independent(40, A), laxest_as_observed, n))
+        above(&risks(F, independent(200, F), laxest_as_observed, n))
     }));
     cells
 }
 
-/// The smallest answered score, if there is a policy.
-type Method = fn(&ExpectationPlan, &LogitSet) -> Option<f64>;
+/// The smallest score that is answered and the smallest that is selected, if there is a policy.
+type Method = fn(&ExpectationPlan, &LogitSet) -> Option<(f64, f64)>;
 
 /// The true rate of wrong answers among selected images in each calibration; no policy makes no errors. Even streams are
 /// val_select, odd ones val_calib.
@@ -60,32 +67,36 @@ fn risks(
         let (select, calib) = (draw(2 * repetition), draw(2 * repetition + 1));
         let select = SelectRows::new(&select, 0).unwrap();
         let plan = plan_answers(&select, shape(&calib), &target, None).unwrap();
-        method(&plan, &calib).map_or(0.0, |at_least| {
+        method(&plan, &calib).map_or(0.0, |(at_least, selected_from)| {
             let answered = true_coverage(&plan.score, at_least);
-            answered * (curve.risk)(answered) / true_coverage(&plan.score, plan.selected_from())
+            answered * (curve.risk)(answered) / true_coverage(&plan.score, selected_from)
         })
     })
 }
 
-fn laxest_controlled(plan: &ExpectationPlan, calib: &LogitSet) -> Option<f64> {
+fn laxest_controlled(plan: &ExpectationPlan, calib: &LogitSet) -> Option<(f64, f64)> {
     let calib = CalibRows::new(calib, plan.seed).unwrap();
     match control_answers(plan, &calib, None).unwrap() {
         AnswersFit::NotControlled(_) => None,
         AnswersFit::Controlled(got) => match got.threshold {
-            Threshold::OneSided { at_least } => Some(at_least),
+            Threshold::OneSided { at_least } => Some((at_least, plan.selected_from())),
             other => panic!("{other:?}"),
         },
     }
 }
 
-/// The laxest threshold whose observed rate is at most α: nothing is added for the image that is to come.
-fn laxest_as_observed(plan: &ExpectationPlan, calib: &LogitSet) -> Option<f64> {
+/// Selected and answered is what lies above the laxest threshold whose observed rate is at most α: val_calib chooses the
+/// selection too, and nothing is added for the image that is to come.
+fn laxest_as_observed(plan: &ExpectationPlan, calib: &LogitSet) -> Option<(f64, f64)> {
     let rows = falling(&plan.score, calib);
-    let from = |at_least: f64| &rows[..rows.partition_point(|row| row.0 >= at_least)];
-    let allowed = ALPHA * from(plan.selected_from()).len() as f64;
-    let errors = |at_least: f64| from(at_least).iter().filter(|row| row.1).count() as f64;
+    let is_fine = |at_least: &f64| {
+        let answered = &rows[..rows.partition_point(|row| row.0 >= *at_least)];
+        let errors = answered.iter().filter(|row| row.1).count();
+        errors as f64 <= ALPHA * answered.len() as f64
+    };
     let mut lax_to_strict = plan.candidates.iter().rev().map(|one| one.at_least);
-    lax_to_strict.find(|at_least| errors(*at_least) <= allowed)
+    let at_least = lax_to_strict.find(is_fine)?;
+    Some((at_least, at_least))
 }
 
 fn at_most(risks: &[f64]) -> Finding {
