@@ -124,8 +124,9 @@ impl Expansion {
             let slope = first + h * (second + h * third / 2.0);
             h -= at / slope;
         }
-        // Not the opposites: NaN must not pass.
-        if !(fabs(h) < self.s / 2.0) {
+        // Not the opposite: NaN must not pass.
+        let is_near = fabs(h) < self.s / 2.0;
+        if !is_near {
             return None;
         }
         let step = libm::log1p(h / self.s);
@@ -281,13 +282,13 @@ impl Block {
                 }
             }
         }
-        for lane in 0..LANES {
-            let whole = moments[0][lane];
-            let [m1, m2, m3, m4] = [1, 2, 3, 4].map(|k: usize| moments[k][lane] / whole);
+        for (lane, above_label) in self.above_label.iter().enumerate() {
+            let [whole, others @ ..] = moments.each_ref().map(|moment| moment[lane]);
+            let [m1, m2, m3, m4] = others.map(|moment| moment / whole);
             let variance = m2 - m1 * m1;
             let third = m3 - m1 * (m2 + 2.0 * variance);
             let fourth = m4 - m1 * (4.0 * m3 - m1 * (6.0 * m2 - 3.0 * m1 * m1));
-            sums[0] += m1 + self.above_label[lane];
+            sums[0] += m1 + above_label;
             sums[1] += variance;
             sums[2] += third;
             sums[3] += fourth - 3.0 * variance * variance;
