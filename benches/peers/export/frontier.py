@@ -1,9 +1,11 @@
 """The time of int8 variants of a run's model against the labels that they change on val_select.
 
-    python benches/peers/export/frontier.py RUN_DIR [--max-errors 0.02 0.05 0.1 0.2 0.4 1.0] [--rounds 100] [--threads 2]
+    python benches/peers/export/frontier.py RUN_DIR [--choices 0.02:8 0.05:8 ... 1.0:7] [--rounds 100] [--threads 2]
 
-RUN_DIR holds a finished run (config.yaml, bundle/). For each value of `export.int8.max_error` a copy of it gets an int8
-variant from `stage1 export`, with the limits on flips and parity lifted; then all models run alternately in one process.
+RUN_DIR holds a finished run (config.yaml, bundle/). For each choice, a value of `export.int8.max_error` and one of
+`export.int8.weight_bits`, a copy of it gets an int8 variant from `stage1 export`, with the limits on flips and parity
+lifted; then all models run alternately in one process. With --folder the copies are kept there and used again, so that a
+machine needs to be quiet for the timing only: --rounds 0 makes them.
 Needs numpy and onnxruntime of requirements.txt, and `stage1` and `stage1-train` on the PATH (or STAGE1 and
 STAGE1_TRAIN_BIN).
 """
@@ -22,18 +24,21 @@ import onnxruntime
 from compare_sessions import cpu, interval, open_session, time_all
 
 SIZES = [1, 8]
+CHOICES = ["0.02:8", "0.05:8", "0.1:8", "0.2:8", "1.0:8", "0.1:7", "1.0:7"]
 
 
-def export(run, copy, max_error):
-    """A copy of the run whose bundle has the variant int8; returns (model, flips, images, layers, layers in float32)."""
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("int8", "*.int8.json"))
+def export(run, copy, choice):
+    """What became of a copy of the run whose bundle gets the variant int8."""
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("int8", "*.int8.json", "feature*", "cache"))
     manifest = copy / "bundle/bundle.json"
     document = json.loads(manifest.read_text())
     document["variants"].pop("int8", None)
     manifest.write_text(json.dumps(document))
+    max_error, bits = choice.split(":")
     settings = {
         "run_dir": copy,
         "export.int8.max_error": max_error,
+        "export.int8.weight_bits": bits,
         "export.int8.parity_tolerance": 0.999,
         "export.max_flip_rate": 0.999,
     }
@@ -41,7 +46,11 @@ def export(run, copy, max_error):
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    made = answer["variants"]["int8"]
+    (copy / "made.json").write_text(json.dumps(answer["variants"]["int8"]))
+
+
+def point(copy):
+    made = json.loads((copy / "made.json").read_text())
     return {
         "model": copy / "bundle/variants/int8/model.onnx",
         "flips": made["parity"]["flips"],
@@ -54,7 +63,8 @@ def export(run, copy, max_error):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--max-errors", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
+    parser.add_argument("--choices", nargs="+", default=CHOICES, metavar="MAX_ERROR:BITS")
+    parser.add_argument("--folder", type=Path, help="where the copies of the run are, or go")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -62,10 +72,17 @@ def main():
     generator = np.random.default_rng(0)
     run = args.run.resolve()
     variants = run / "bundle/variants"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
         points = {}
-        for max_error in args.max_errors:
-            points[f"int8 {max_error}"] = export(run, Path(folder) / f"run-{max_error}", max_error)
+        for choice in args.choices:
+            copy = folder.resolve() / f"run-{choice.replace(':', '-')}"
+            if not (copy / "made.json").exists():
+                shutil.rmtree(copy, ignore_errors=True)
+                export(run, copy, choice)
+            points["int8, at most {}, {} bits".format(*choice.split(":"))] = point(copy)
+        if args.rounds == 0:
+            return
         if (variants / "fp16/model.onnx").is_file():
             flips = json.loads((variants / "fp16/parity.json").read_text())["flips"]
             points["fp16"] = {"model": variants / "fp16/model.onnx", "flips": flips}
