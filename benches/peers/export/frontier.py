@@ -49,7 +49,7 @@ def export(run, copy, choice):
     (copy / "made.json").write_text(json.dumps(answer["variants"]["int8"]))
 
 
-def point(copy):
+def described(copy):
     made = json.loads((copy / "made.json").read_text())
     return {
         "model": copy / "bundle/variants/int8/model.onnx",
@@ -80,7 +80,7 @@ def main():
             if not (copy / "made.json").exists():
                 shutil.rmtree(copy, ignore_errors=True)
                 export(run, copy, choice)
-            points["int8, at most {}, {} bits".format(*choice.split(":"))] = point(copy)
+            points["int8, at most {}, {} bits".format(*choice.split(":"))] = described(copy)
         if args.rounds == 0:
             return
         if (variants / "fp16/model.onnx").is_file():
