@@ -540,10 +540,15 @@ fn batch_size(text: &str) -> Result<BatchSize, String> {
     }
 }
 
+/// The longest side of a model's images, in pixels: tables grow with their area, attention with its square.
+const MAX_SIDE: usize = 4096;
+
 fn image_size(text: &str) -> Result<(usize, usize), String> {
     let (height, width) = text.split_once('x').unwrap_or((text, text));
     match (height.parse(), width.parse()) {
-        (Ok(height @ 1..), Ok(width @ 1..)) => Ok((height, width)),
-        _ => Err("expected a height in pixels, or height x width: `224` or `224x448`".to_owned()),
+        (Ok(height @ 1..=MAX_SIDE), Ok(width @ 1..=MAX_SIDE)) => Ok((height, width)),
+        _ => Err(format!(
+            "expected a height in pixels, or height x width: `224` or `224x448`, at most {MAX_SIDE} each"
+        )),
     }
 }

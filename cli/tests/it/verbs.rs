@@ -77,6 +77,20 @@ fn absurd_numbers_are_refused_before_anything_starts() {
         &["predict", "--bundle", "b", "a.png", "--threads", "100000"],
         &["--threads is above 1024"],
     );
+    for size in ["0", "4112", "224x1600000", "18446744073709551616"] {
+        let export = [
+            "export",
+            "--backbone",
+            "b",
+            "--out",
+            "x.onnx",
+            "--image-size",
+        ];
+        cli.refuses(
+            &[&export[..], &[size]].concat(),
+            &["--image-size", "at most 4096"],
+        );
+    }
 }
 
 #[test]

@@ -84,6 +84,14 @@ pub enum Error {
         /// The label.
         label: String,
     },
+    /// A label that would break the lines of what is printed, and that no bundle may have.
+    #[error("{}: the label {label:?} has control characters; rename the class", path.display())]
+    ControlCharacters {
+        /// The source.
+        path: PathBuf,
+        /// The label.
+        label: String,
+    },
     /// A name that can't be written into a manifest.
     #[error("{}: the name isn't UTF-8; rename it", path.display())]
     NotUtf8 {

@@ -121,6 +121,13 @@ pub fn open(source: &Path, options: &DataOptions) -> Result<Dataset> {
     } else {
         table::open(source, options)?
     };
+    let broken = |label: &&String| label.chars().any(char::is_control);
+    if let Some(label) = dataset.labels.iter().find(broken) {
+        return Err(Error::ControlCharacters {
+            path: source.to_owned(),
+            label: label.clone(),
+        });
+    }
     match dataset.labels.as_slice() {
         [label] => Err(Error::OneClass {
             path: source.to_owned(),

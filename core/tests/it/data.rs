@@ -130,7 +130,7 @@ fn names_that_are_no_text_are_refused() {
 
 #[test]
 fn what_is_no_data_set_is_said() {
-    let cases: [(&str, &[&str], &str, &[&str]); 7] = [
+    let cases: [(&str, &[&str], &str, &[&str]); 8] = [
         (
             "missing",
             &[],
@@ -158,6 +158,12 @@ fn what_is_no_data_set_is_said() {
             &["cat/a.png"],
             "",
             &["the only label is `cat`", "at least two"],
+        ),
+        (
+            "a class of two lines",
+            &["cat/a.png", "d\nog/b.png"],
+            "",
+            &[r#"the label "d\nog" has control characters"#, "rename"],
         ),
         (
             "an empty class",
@@ -217,7 +223,7 @@ fn a_csv_is_listed_in_order() {
 
 #[test]
 fn a_csv_with_a_fault_is_refused_with_its_place() {
-    let cases: [(&str, &str, &[&str]); 19] = [
+    let cases: [(&str, &str, &[&str]); 20] = [
         (
             "stray column",
             "path,label,grp\na,b,c\n",
@@ -303,6 +309,11 @@ fn a_csv_with_a_fault_is_refused_with_its_place() {
             "mixed splits",
             "path,label,split\na,x,train\nb,y,val_test\nc,y,val\n",
             &["line 4 says `val`, line 3 says `val_test`"],
+        ),
+        (
+            "control characters",
+            "path,label\na,x\nb,\"y\u{7}z\"\n",
+            &[r#"the label "y\u{7}z" has control characters"#],
         ),
         (
             "one label",

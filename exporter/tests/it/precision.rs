@@ -11,7 +11,8 @@ use stage1_core::{
     model::{Features, HeadKind},
 };
 use stage1_exporter::{
-    Attention, Error, Exported, Int8, Int8Options, Sample, Tolerances, fp16, inspect, int8, parity,
+    Attention, Error, Exported, Form, Int8, Int8Options, Sample, Tolerances, fp16, inspect, int8,
+    parity,
 };
 
 fn exported(trained: &Trained) -> Exported {
@@ -134,4 +135,22 @@ fn options_and_samples_that_mean_nothing_are_refused() {
         ..model
     };
     assert!(matches!(quantise(&broken, 8, 0.1), Err(Error::Form { .. })));
+}
+
+#[test]
+fn a_model_whose_weights_lie_outside_of_it_is_refused() {
+    let form = Form {
+        external_above: 0,
+        ..Form::default()
+    };
+    let trained = Trained::new(&golden_backbones()[0], HeadKind::Linear, Features::Cls);
+    let model = trained.export_as(&form).expect("exported");
+    assert!(model.data.is_some());
+    let pixels = training_images();
+    let sample = Sample::new(&pixels, image()).expect("a sample");
+    let half = fp16(&model, sample, &mut Opener::default(), Attention::Half);
+    for refused in [half.map(|_| ()), quantise(&model, 8, 0.5).map(|_| ())] {
+        let error = refused.expect_err("weights outside").to_string();
+        assert!(error.contains("its weights lie outside of it"), "{error}");
+    }
 }
