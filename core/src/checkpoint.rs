@@ -13,7 +13,8 @@ use crate::{
     },
     config::{BackboneConfig, Phase},
     model::{
-        self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, HeadSpec, NewAdapter, Weights,
+        self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, Blocks, HeadSpec, NewAdapter,
+        Weights,
     },
     preprocess::PreprocessSpec,
 };
@@ -135,10 +136,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`BackboneConfig::open`], [`Adapter::open`] and [`Weights::merged`].
     pub fn weights(&self, dir: &Path, backbone: &BackboneConfig) -> model::Result<Weights> {
-        let weights = backbone.open()?;
+        let weights = backbone.open_blocks(self.blocks(backbone))?;
         match self.has_adapter() {
             true => weights.merged(&Adapter::open(&dir.join(ADAPTER))?),
             false => Ok(weights),
+        }
+    }
+
+    /// As configured, or as training has chosen.
+    fn blocks(&self, backbone: &BackboneConfig) -> Blocks {
+        match (backbone.blocks.is_auto(), &self.backbone) {
+            (true, BackboneSpec::Vit(vit)) => Blocks::First(vit.layers),
+            _ => backbone.blocks.fixed(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod depth;
 pub mod events;
 pub mod ledger;
 pub mod logits;

@@ -35,4 +35,4 @@ pub mod tensorboard;
 mod train;
 
 pub use error::{Error, Result};
-pub use train::{Begin, Existing, Trained, plan, train};
+pub use train::{Begin, Existing, Trained, plan, select_logits, train};

@@ -1,5 +1,10 @@
 //! From a configuration to a checkpoint.
 
+mod depth;
+mod predictions;
+
+pub use predictions::select_logits;
+
 use crate::{
     Error, Result,
     augment::Augmenter,
@@ -85,35 +90,16 @@ pub fn train(
     tch::set_num_threads(config.thread_count() as i32);
     let job = Job::open(config, events)?;
     let _alone = Lock::take(&config.run_dir.join(".train.lock"), PATIENCE)?;
-    let dir = config.checkpoint_dir();
-    // What a training that was killed left half-written.
-    if let Some(folder) = dir.parent() {
-        atomic::sweep(folder)?;
+    if !config.backbone.blocks.is_auto() {
+        depth::forget(config)?;
+        return job.train(existing, begin);
     }
-    let mut keeper = job.keeper();
-    if job.is_done(&dir, existing)? {
-        // Killed between the last two renames.
-        keeper.remove()?;
-        return Ok(Trained {
-            checkpoint: dir,
-            reused: true,
-            features_computed: 0,
-        });
-    }
-    let state = job.state(&mut keeper, existing, begin)?;
-    let features_computed = match job.run(&dir, &mut keeper, state) {
-        // The same inputs would diverge again.
-        Err(error @ Error::Diverged { .. }) => {
-            keeper.remove()?;
-            return Err(error);
-        }
-        done => done?,
-    };
-    keeper.remove()?;
+    let (config, computed) = depth::decide(&job)?;
+    drop(job);
+    let trained = Job::open(&config, events)?.train(existing, begin)?;
     Ok(Trained {
-        checkpoint: dir,
-        reused: false,
-        features_computed,
+        features_computed: trained.features_computed + computed,
+        ..trained
     })
 }
 
@@ -127,6 +113,11 @@ pub fn plan(
     begin: Begin,
     events: &dyn Events,
 ) -> Result<Plan> {
+    let decided = match config.backbone.blocks.is_auto() {
+        true => decided_depth(&Job::open(config, events)?),
+        false => None,
+    };
+    let config = decided.as_ref().unwrap_or(config);
     let job = Job::open(config, events)?;
     let done = job.is_done(&config.checkpoint_dir(), existing)?;
     let state = match done {
@@ -148,6 +139,17 @@ pub fn plan(
         done,
     };
     Ok(known.plan())
+}
+
+/// The configuration with the depth that an earlier training has chosen.
+fn decided_depth(job: &Job<'_>) -> Option<Config> {
+    let Some(choice) = job.known_depth() else {
+        job.events.note(
+            "backbone.blocks: auto hasn't chosen yet: this plan is that of all blocks, the most that it may take",
+        );
+        return None;
+    };
+    Some(job.config.at_depth(choice.chosen))
 }
 
 /// Everything that a training depends on, opened and checked.
@@ -172,6 +174,8 @@ struct Job<'a> {
 struct Part {
     images: Vec<Image>,
     labels: Vec<usize>,
+    /// What isn't independent of each other has the same number.
+    units: Vec<u64>,
 }
 
 /// What a training has made.
@@ -192,6 +196,8 @@ impl<'a> Job<'a> {
             ..Limits::default()
         };
         let reader = ImageReader::new(&config.preprocess, limits)?;
+        // Candidates that aren't there are refused before weights are read.
+        config.backbone.spec()?;
         let weights = config.backbone.open()?;
         let device = Device::Cpu;
         let mut backbone = Backbone::new(&weights, device);
@@ -224,8 +230,44 @@ impl<'a> Job<'a> {
             splits_digest,
             reader: Arc::new(reader),
         };
-        job.check_init()?;
+        // A depth that isn't chosen yet can't be another one.
+        if !config.backbone.blocks.is_auto() {
+            job.check_init()?;
+        }
         Ok(job)
+    }
+
+    fn train(&self, existing: Existing, begin: Begin) -> Result<Trained> {
+        let dir = self.config.checkpoint_dir();
+        // What a training that was killed left half-written.
+        if let Some(folder) = dir.parent() {
+            atomic::sweep(folder)?;
+        }
+        let mut keeper = self.keeper();
+        if self.is_done(&dir, existing)? {
+            // Killed between the last two renames.
+            keeper.remove()?;
+            return Ok(Trained {
+                checkpoint: dir,
+                reused: true,
+                features_computed: 0,
+            });
+        }
+        let state = self.state(&mut keeper, existing, begin)?;
+        let features_computed = match self.run(&dir, &mut keeper, state) {
+            // The same inputs would diverge again.
+            Err(error @ Error::Diverged { .. }) => {
+                keeper.remove()?;
+                return Err(error);
+            }
+            done => done?,
+        };
+        keeper.remove()?;
+        Ok(Trained {
+            checkpoint: dir,
+            reused: false,
+            features_computed,
+        })
     }
 
     /// The checkpoint to start from must be of the same architecture.
@@ -681,17 +723,22 @@ impl<'a> Job<'a> {
             preprocess: self.config.preprocess.digest(),
             backbone: self.backbone_digest,
             head: &self.config.head,
-            train: TrainConfig {
-                cache_dir: None,
-                init_from: None,
-                save_every_seconds: 0,
-                ..self.config.train.clone()
-            },
+            train: that_decides(&self.config.train),
             peft: &self.config.peft,
             augment: &self.config.augment,
             init: self.init.as_ref().map(|(_, init)| init.digest()),
             on_bad_image: self.config.data.options.on_bad_image,
         })
+    }
+}
+
+/// Without what doesn't decide the result.
+fn that_decides(train: &TrainConfig) -> TrainConfig {
+    TrainConfig {
+        cache_dir: None,
+        init_from: None,
+        save_every_seconds: 0,
+        ..train.clone()
     }
 }
 
@@ -727,15 +774,19 @@ impl Part {
             // In order, so that of several faults the same one is reported each time.
             images: images.into_iter().collect::<Result<_>>()?,
             labels: samples.iter().map(|sample| sample.label).collect(),
+            units: samples.iter().map(|sample| sample.unit).collect(),
         })
     }
 
     fn without(self, bad: &BTreeSet<Digest>) -> Self {
-        let all = self.images.into_iter().zip(self.labels);
-        let (images, labels) = all
-            .filter(|(image, _)| !bad.contains(&image.digest))
-            .unzip();
-        Self { images, labels }
+        let all = self.images.into_iter().zip(self.labels).zip(self.units);
+        let left = all.filter(|((image, _), _)| !bad.contains(&image.digest));
+        let ((images, labels), units) = left.unzip();
+        Self {
+            images,
+            labels,
+            units,
+        }
     }
 }
 

@@ -7,7 +7,10 @@ use stage1_core::{
     bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
-    config::{CalibrateConfig, Config, ExportConfig, ValidateConfig, VariantPrecision},
+    config::{
+        BlockChoice, CalibrateConfig, Config, DepthConfig, ExportConfig, ValidateConfig,
+        VariantPrecision,
+    },
     preprocess::{Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
@@ -90,8 +93,10 @@ fn config_digest(config: &Config) -> Digest {
     config.data.source = PathBuf::new();
     config.data.options.root = None;
     config.backbone.path = PathBuf::new();
-    // What an adapter adds is in the digest of the weights.
+    // What an adapter adds, and how many blocks are left, is in the digest of the weights.
     config.backbone.adapter = None;
+    config.backbone.blocks = BlockChoice::All;
+    config.backbone.depth = DepthConfig::default();
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
@@ -335,6 +340,7 @@ mod tests {
             ("data.source=elsewhere", true),
             ("backbone.path=elsewhere", true),
             ("backbone.adapter=elsewhere", true),
+            ("backbone.blocks=auto", true),
             ("calibrate.alpha=0.2", true),
             ("export.batch=4", false),
             ("export.target=tensorrt", true),

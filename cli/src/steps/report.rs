@@ -21,7 +21,9 @@ use stage1_core::{
         AnyRefusal, Certificate, Claim, Constraint, ExpectedRisk, FlipBounds, NotCertified,
         NotCertifiedReason, NotControlled, TestKind, UnitRule,
     },
+    checkpoint::Checkpoint,
     config::Config,
+    depth::DepthChoice,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
 };
@@ -45,6 +47,8 @@ pub(crate) struct Report {
     variant: String,
     /// All variants of the bundle.
     variants: Vec<VariantSummary>,
+    /// How `backbone.blocks: auto` has chosen.
+    depth: Option<DepthChoice>,
     /// Metrics of answering every image, through the deployed session.
     all_answered: AllAnswered,
     /// Images that can't be decoded and were skipped, of the splits that were scored.
@@ -145,6 +149,9 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         bundle_digest: bundle.digest(),
         variant: variant.to_owned(),
         variants: summaries(&bundle)?,
+        depth: Checkpoint::load(&config.checkpoint_dir())
+            .ok()
+            .and_then(|checkpoint| super::train::depth(config, &checkpoint)),
         all_answered,
         left_out,
         calibrator_selection: match &calibration {
@@ -292,6 +299,9 @@ impl Report {
                 format!("beside it: {}", others.join("; ")),
             ));
         }
+        if let Some(depth) = &self.depth {
+            depth_rows(depth, &mut rows);
+        }
         let all = &self.all_answered;
         let accuracy = all
             .metrics
@@ -390,6 +400,23 @@ fn flip_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         let rate = count as f64 / flips.rows.max(1) as f64;
         rows.push((what, percent(rate), note));
     }
+}
+
+fn depth_rows(depth: &DepthChoice, rows: &mut Vec<Row>) {
+    let chosen = format!("block {} of {}", depth.chosen, depth.layers);
+    let note = format!(
+        "the shallowest one whose head is within {} ({}) of the best, block {}, on val_select",
+        depth.tolerance,
+        depth.metric.name(),
+        depth.best
+    );
+    rows.push(("depth of the backbone", chosen, note));
+    rows.extend(
+        depth
+            .table()
+            .into_iter()
+            .map(|line| ("", String::new(), line)),
+    );
 }
 
 fn selection_rows(selection: &Selection, rows: &mut Vec<Row>) {

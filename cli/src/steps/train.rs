@@ -3,9 +3,12 @@
 use super::Run;
 use anyhow::{Context, bail};
 use stage1_core::{
+    artifact::json,
     checkpoint::Checkpoint,
     config::Config,
+    depth::DepthChoice,
     events::{EpochRecord, Plan, TrainingEvent},
+    model::BackboneSpec,
     progress::Progress,
 };
 use std::{
@@ -50,6 +53,16 @@ pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint>
     let dir = run.config.checkpoint_dir();
     Checkpoint::load(&dir)
         .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
+}
+
+/// How the depth of this checkpoint was chosen, where it was.
+pub(crate) fn depth(config: &Config, checkpoint: &Checkpoint) -> Option<DepthChoice> {
+    let BackboneSpec::Vit(vit) = &checkpoint.backbone else {
+        return None;
+    };
+    let (choice, _): (DepthChoice, _) = json::load(&config.depth_path()).ok()?;
+    let of_this = choice.chosen == vit.layers && choice.splits_digest == checkpoint.splits_digest;
+    (config.backbone.blocks.is_auto() && of_this).then_some(choice)
 }
 
 /// What a training would do.

@@ -104,6 +104,15 @@ fn every_kind_of_backbone_goes_the_whole_way() {
             "\"layers\":1",
         ),
         (
+            "depth",
+            vec![
+                set("path", "dinov3-vit-swiglu"),
+                "backbone.blocks=auto".to_owned(),
+                "backbone.depth.tolerance=2.0".to_owned(),
+            ],
+            "\"layers\":1",
+        ),
+        (
             "adapter",
             vec![
                 format!("backbone.path={uneven}"),
@@ -120,6 +129,7 @@ fn every_kind_of_backbone_goes_the_whole_way() {
         assert!([0, 1].contains(&outcome.code), "{run_dir}: {outcome}");
         let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert!(report["calibration"]["outcome"].is_string(), "{outcome}");
+        assert_eq!(report["depth"].is_object(), run_dir == "depth", "{outcome}");
         let checkpoint = project.read(&format!("{run_dir}/checkpoints/best/checkpoint.json"));
         let checkpoint: Value = serde_json::from_slice(&checkpoint).unwrap();
         let backbone = checkpoint["backbone"].to_string();

@@ -1,8 +1,8 @@
 use super::{
-    AugmentConfig, Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase,
-    Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
+    AugmentConfig, BlockChoice, Config, DepthConfig, Error, GroupRiskChoice, HeadType, MAX_THREADS,
+    PeftConfig, Phase, Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
 };
-use crate::{certificate::Procedure, model::Blocks};
+use crate::certificate::Procedure;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -123,8 +123,8 @@ impl Config {
             ),
             (
                 "backbone.blocks",
-                self.backbone.blocks != Blocks::First(0),
-                "a number of blocks ≥ 1, or null for all",
+                self.backbone.blocks != BlockChoice::First(0),
+                "a number of blocks ≥ 1, `auto`, or null for all",
                 "0".to_owned(),
             ),
             (
@@ -290,6 +290,7 @@ impl Config {
         ];
         let rules = rules
             .into_iter()
+            .chain(self.depth_rules())
             .chain(self.loss_rules())
             .chain(self.backbone_training_rules())
             .chain(self.peft_rules())
@@ -336,6 +337,40 @@ type Rule = (&'static str, bool, &'static str, String);
 
 /// Rules of the training's parts.
 impl Config {
+    fn depth_rules(&self) -> Vec<Rule> {
+        let (depth, is_auto) = (&self.backbone.depth, self.backbone.blocks.is_auto());
+        let candidates = depth.candidates.as_deref();
+        let ascending = |blocks: &[usize]| {
+            !blocks.is_empty() && blocks[0] > 0 && blocks.is_sorted_by(|a, b| a < b)
+        };
+        vec![
+            (
+                "backbone.depth",
+                is_auto || *depth == DepthConfig::default(),
+                "its defaults, since `backbone.blocks` isn't `auto`",
+                "other values".to_owned(),
+            ),
+            (
+                "backbone.depth.tolerance",
+                depth.tolerance.is_finite() && depth.tolerance >= 0.0,
+                "a number ≥ 0",
+                depth.tolerance.to_string(),
+            ),
+            (
+                "backbone.depth.candidates",
+                candidates.is_none_or(ascending),
+                "numbers of blocks ≥ 1, ascending, or null for all",
+                format!("{:?}", candidates.unwrap_or_default()),
+            ),
+            (
+                "backbone.depth.max_cache_gib",
+                depth.max_cache_gib.is_finite() && depth.max_cache_gib > 0.0,
+                "a number > 0",
+                depth.max_cache_gib.to_string(),
+            ),
+        ]
+    }
+
     fn loss_rules(&self) -> Vec<Rule> {
         let train = &self.train;
         let zero_up = |x: f64| x.is_finite() && x >= 0.0;
@@ -735,7 +770,27 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=0"],
-                "at `backbone.blocks`: expected a number of blocks ≥ 1, or null for all, got 0",
+                "at `backbone.blocks`: expected a number of blocks ≥ 1, `auto`, or null for all, got 0",
+            ),
+            (
+                "",
+                &["backbone.depth.tolerance=0.1"],
+                "at `backbone.depth`: expected its defaults, since `backbone.blocks` isn't `auto`",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.tolerance=-1"],
+                "at `backbone.depth.tolerance`: expected a number ≥ 0, got -1",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.candidates=[4, 2]"],
+                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4, 2]",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.max_cache_gib=0"],
+                "at `backbone.depth.max_cache_gib`: expected a number > 0, got 0",
             ),
             (
                 "",
@@ -765,7 +820,7 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=last"],
-                "at `backbone.blocks`: expected a number of blocks, or null for all",
+                "at `backbone.blocks`: expected a number of blocks, `auto`, or null for all",
             ),
             (
                 "phase: gate",

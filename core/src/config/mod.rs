@@ -3,12 +3,16 @@
 //! [`Config::load`] refuses an unknown key with its path and the nearest known key, and a value that contradicts
 //! another. Relative paths are relative to the current folder.
 
+mod arms;
+mod depth;
 mod error;
 mod load;
 mod schema;
 mod template;
 mod training;
 
+pub use arms::Arm;
+pub use depth::{AutoBlocks, BlockChoice, DepthConfig};
 pub use error::{Error, Result};
 pub use schema::json_schema;
 pub use template::{Published, template};
@@ -134,9 +138,12 @@ pub struct BackboneConfig {
     #[serde(default)]
     pub adapter: Option<PathBuf>,
     /// How many blocks are run: the head reads what the last of them leaves, after the final norm; blocks above are
-    /// neither loaded nor exported. `null`: all. For vision transformers only.
+    /// neither loaded nor exported. `null`: all; `auto`: the fewest that `depth` allows. For vision transformers only.
     #[serde(default)]
-    pub blocks: Blocks,
+    pub blocks: BlockChoice,
+    /// How `blocks: auto` chooses.
+    #[serde(default)]
+    pub depth: DepthConfig,
     /// Rounding of the periods of DINOv3's rotary positions: `fp32`, as transformers and timm, or `bf16`, as Meta's
     /// checkpoints hold them.
     #[serde(default)]
@@ -144,28 +151,43 @@ pub struct BackboneConfig {
 }
 
 impl BackboneConfig {
-    /// The weights as configured.
+    /// The weights as configured; with `blocks: auto`, of all blocks.
     ///
     /// # Errors
     /// As [`Weights::open_blocks`], [`Adapter::open`] and [`Weights::merged`]; or there are no rotary positions to round.
     pub fn open(&self) -> model::Result<Weights> {
+        self.open_blocks(self.blocks.fixed())
+    }
+
+    /// As [`BackboneConfig::open`], with this number of blocks.
+    ///
+    /// # Errors
+    /// As [`BackboneConfig::open`].
+    pub fn open_blocks(&self, blocks: Blocks) -> model::Result<Weights> {
         let weights = match &self.adapter {
             // An adapter of the whole backbone is checked against the whole.
             Some(adapter) => Weights::open(&self.path)?
                 .merged(&Adapter::open(adapter)?)?
-                .with_blocks(self.blocks)?,
-            None => Weights::open_blocks(&self.path, self.blocks)?,
+                .with_blocks(blocks)?,
+            None => Weights::open_blocks(&self.path, blocks)?,
         };
         weights.with_rope_periods(self.rope_periods)
     }
 
-    /// The architecture as configured, from `config.json` alone.
+    /// The architecture as configured, from `config.json` alone; with `blocks: auto`, of all blocks, which must be there to
+    /// choose from.
     ///
     /// # Errors
     /// As [`BackboneSpec::from_hf_config`], [`BackboneSpec::with_blocks`] and [`BackboneSpec::with_rope_periods`].
     pub fn spec(&self) -> model::Result<BackboneSpec> {
-        BackboneSpec::from_hf_config(&self.path.join("config.json"))?
-            .with_blocks(self.blocks)?
+        let whole = BackboneSpec::from_hf_config(&self.path.join("config.json"))?;
+        if self.blocks.is_auto() {
+            for count in self.depth.candidates.as_deref().unwrap_or(&[1]) {
+                whole.clone().with_blocks(Blocks::First(*count))?;
+            }
+        }
+        whole
+            .with_blocks(self.blocks.fixed())?
             .with_rope_periods(self.rope_periods)
     }
 }
@@ -331,6 +353,27 @@ pub enum SelectionMetric {
     F1,
     /// Negative log-likelihood; lower is better.
     Nll,
+}
+
+impl SelectionMetric {
+    /// Its name among an epoch's metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mcc => "mcc",
+            Self::Accuracy => "accuracy",
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::F1 => "f1",
+            Self::Nll => "nll",
+        }
+    }
+
+    /// A value turned so that higher is better.
+    pub fn score(self, value: f64) -> f64 {
+        match self {
+            Self::Nll => -value,
+            _ => value,
+        }
+    }
 }
 
 /// The checks on the exported model.
@@ -741,6 +784,20 @@ impl Config {
         self.run_dir.join("tensorboard")
     }
 
+    /// How `backbone.blocks: auto` has chosen.
+    pub fn depth_path(&self) -> PathBuf {
+        self.run_dir.join("depth.json")
+    }
+
+    /// The same with the first `blocks` blocks, as if they had been asked for.
+    #[must_use]
+    pub fn at_depth(&self, blocks: usize) -> Self {
+        let mut config = self.clone();
+        config.backbone.blocks = BlockChoice::First(blocks);
+        config.backbone.depth = DepthConfig::default();
+        config
+    }
+
     /// One line per epoch.
     pub fn metrics_path(&self) -> PathBuf {
         self.run_dir.join("metrics.jsonl")
@@ -798,6 +855,7 @@ impl Config {
         same.backbone.path = PathBuf::new();
         same.backbone.adapter = same.backbone.adapter.map(|_| PathBuf::new());
         same.train.cache_dir = None;
+        same.backbone.depth.max_cache_gib = DepthConfig::default().max_cache_gib;
         same.train.save_every_seconds = 0;
         same.train.init_from = same.train.init_from.map(|_| PathBuf::new());
         Digest::of_json(&same)

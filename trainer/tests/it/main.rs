@@ -9,6 +9,7 @@ mod goldens;
 
 mod backbones;
 mod baseline;
+mod depth;
 mod fixture;
 mod peft;
 mod python;
