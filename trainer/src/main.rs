@@ -7,9 +7,7 @@ use about::About;
 use clap::Parser;
 use report::{JsonLines, Story};
 use stage1_core::config::Config;
-use stage1_trainer::{
-    Begin, Error, Existing, Result, events::Events, plan, select_logits, train,
-};
+use stage1_trainer::{Begin, Error, Existing, Result, events::Events, plan, select_logits, train};
 use std::{
     io::{self, Write as _},
     panic,

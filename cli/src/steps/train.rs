@@ -13,6 +13,7 @@ use stage1_core::{
 };
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -50,6 +51,17 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
 /// As [`ensure`], saying how a training begins.
 pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint> {
     follow(run, start(run, begin, &[])?)?;
+    trained(run)
+}
+
+/// As [`ensure`]; libtorch's logits of val_select, by that checkpoint, are then in the file `logits`.
+pub(crate) fn ensure_with_logits(run: &Run, logits: &Path) -> anyhow::Result<Checkpoint> {
+    let more = ["--select-logits".as_ref(), logits.as_os_str()];
+    follow(run, start(run, Begin::Anywhere, &more)?)?;
+    trained(run)
+}
+
+fn trained(run: &Run) -> anyhow::Result<Checkpoint> {
     let dir = run.config.checkpoint_dir();
     Checkpoint::load(&dir)
         .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
@@ -67,12 +79,12 @@ pub(crate) fn depth(config: &Config, checkpoint: &Checkpoint) -> Option<DepthCho
 
 /// What a training would do.
 pub(crate) fn plan(run: &Run, begin: Begin) -> anyhow::Result<Plan> {
-    let plan = follow(run, start(run, begin, &["--dry-run"])?)?;
+    let plan = follow(run, start(run, begin, &["--dry-run".as_ref()])?)?;
     plan.context("the trainer told no plan")
 }
 
 /// The trainer, at work.
-fn start(run: &Run, begin: Begin, more: &[&str]) -> anyhow::Result<Child> {
+fn start(run: &Run, begin: Begin, more: &[&OsStr]) -> anyhow::Result<Child> {
     let program = find_trainer()?;
     let mut command = Command::new(&program);
     command

@@ -7,6 +7,7 @@
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
 
+mod ab_test;
 mod calibrate_logits;
 mod cli;
 mod doctor;

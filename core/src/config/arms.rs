@@ -24,7 +24,9 @@ impl Arm {
         };
         let overrides: Vec<_> = parts(keys).map(str::to_owned).collect();
         if let Some(part) = overrides.iter().find(|part| !part.contains('=')) {
-            let reason = format!("`{part}` isn't KEY=VALUE; put lists in brackets, and what has a comma in quotes");
+            let reason = format!(
+                "`{part}` isn't KEY=VALUE; put lists in brackets, and what has a comma in quotes"
+            );
             return Err(refused(text, &reason));
         }
         Self::new(name.trim(), overrides).map_err(|reason| refused(text, &reason))
@@ -67,7 +69,9 @@ impl Arm {
             ));
         }
         if overrides.is_empty() {
-            return Err("it changes nothing; the configuration itself is the arm `base`".to_owned());
+            return Err(
+                "it changes nothing; the configuration itself is the arm `base`".to_owned(),
+            );
         }
         let name = name.to_owned();
         Ok(Self { name, overrides })
@@ -111,13 +115,25 @@ mod tests {
             (
                 "lora-8:phase=peft,peft.target_modules=[q_proj, v_proj],peft.r=8",
                 "lora-8",
-                vec!["phase=peft", "peft.target_modules=[q_proj, v_proj]", "peft.r=8"],
+                vec![
+                    "phase=peft",
+                    "peft.target_modules=[q_proj, v_proj]",
+                    "peft.r=8",
+                ],
             ),
-            ("a:x={y: [1, 2], z: 3},w=\"1,2\"", "a", vec!["x={y: [1, 2], z: 3}", "w=\"1,2\""]),
+            (
+                "a:x={y: [1, 2], z: 3},w=\"1,2\"",
+                "a",
+                vec!["x={y: [1, 2], z: 3}", "w=\"1,2\""],
+            ),
         ];
         for (text, name, overrides) in cases {
             let arm = Arm::parse(text).unwrap();
-            assert_eq!((arm.name.as_str(), arm.overrides), (name, overrides.iter().map(|s| (*s).to_owned()).collect()), "{text}");
+            assert_eq!(
+                (arm.name.as_str(), arm.overrides),
+                (name, overrides.iter().map(|s| (*s).to_owned()).collect()),
+                "{text}"
+            );
         }
     }
 
@@ -138,7 +154,8 @@ mod tests {
             "version": 1, "data": {"source": "images"}, "backbone": {"path": "weights"},
         });
         for arm in arms {
-            super::super::Config::from_document(document.clone(), "a test", &arm.overrides).unwrap();
+            super::super::Config::from_document(document.clone(), "a test", &arm.overrides)
+                .unwrap();
         }
     }
 
@@ -149,11 +166,17 @@ mod tests {
             ("a:", "it changes nothing"),
             ("A b:x=1", "the name is `A b`"),
             ("../up:x=1", "the name is `../up`"),
-            ("a:peft.target_modules=q_proj,v_proj", "`v_proj` isn't KEY=VALUE"),
+            (
+                "a:peft.target_modules=q_proj,v_proj",
+                "`v_proj` isn't KEY=VALUE",
+            ),
         ];
         for (text, want) in cases {
             let message = Arm::parse(text).unwrap_err().to_string();
-            assert!(message.contains(want) && message.contains(text), "{message}");
+            assert!(
+                message.contains(want) && message.contains(text),
+                "{message}"
+            );
         }
     }
 }

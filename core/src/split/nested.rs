@@ -92,7 +92,12 @@ mod tests {
                 Split::ValSelect | Split::ValCalib => &[Split::ValCalib],
                 Split::ValTest => &[Split::ValTest],
             };
-            assert!(may.contains(&after.split), "{} {}", before.split, after.split);
+            assert!(
+                may.contains(&after.split),
+                "{} {}",
+                before.split,
+                after.split
+            );
         }
         // A quarter of 180 common units and of 20 rare ones, of two rows each.
         assert_eq!(nested.counts[&Split::ValSelect], [90, 10]);

@@ -2,12 +2,7 @@
 
 use super::{Job, data_root};
 use crate::{
-    Error, Result,
-    backbone::Backbone,
-    events::Events,
-    features::FeatureCache,
-    fit,
-    head::values,
+    Error, Result, backbone::Backbone, events::Events, features::FeatureCache, fit, head::values,
 };
 use stage1_core::{
     artifact::{Lock, atomic},
