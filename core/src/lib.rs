@@ -11,6 +11,7 @@ pub mod config;
 pub mod data;
 pub mod depth;
 pub mod events;
+pub mod gate;
 pub mod ledger;
 pub mod logits;
 pub mod metrics;

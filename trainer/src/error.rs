@@ -213,6 +213,14 @@ pub enum Error {
         /// Where the features go.
         cache: PathBuf,
     },
+    /// Heads without a fold of train couldn't learn a class.
+    #[error("{}: class `{class}` has images of one unit only, or all in one part of train, so that heads trained without that part can't learn it; give it more independent images, or use `phase: baseline`", splits.display())]
+    GateFolds {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// The class.
+        class: String,
+    },
     /// The metrics file can't be written.
     #[error("{}: cannot write: {source}", path.display())]
     MetricsFile {

@@ -42,6 +42,8 @@ pub enum Draw {
     },
     /// Images of val_select, drawn with replacement.
     Resample,
+    /// Which part of train a unit is in.
+    Folds,
     /// How the pictures of a step are mixed.
     Mix {
         /// The epoch, from 1.
@@ -73,6 +75,7 @@ impl Draw {
         let (name, counters) = match self {
             Self::Initialise => ("initialise", vec![0, 0]),
             Self::Resample => ("resample", vec![0, 0]),
+            Self::Folds => ("folds", vec![0, 0]),
             Self::Order { epoch } => ("order", vec![epoch, 0]),
             Self::Step { epoch, step } => ("step", vec![epoch, step]),
             Self::Block {

@@ -1,6 +1,7 @@
 //! From a configuration to a checkpoint.
 
 mod depth;
+mod gate;
 mod predictions;
 
 pub use predictions::select_logits;
@@ -22,7 +23,9 @@ use rayon::prelude::*;
 use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
-    config::{AugmentConfig, Config, HeadConfig, PeftConfig, Phase, Precision, TrainConfig},
+    config::{
+        AugmentConfig, Config, GateConfig, HeadConfig, PeftConfig, Phase, Precision, TrainConfig,
+    },
     data::OnBadImage,
     events::Plan,
     model::{Adapter, HeadSpec, NewAdapter, Weights},
@@ -183,6 +186,8 @@ struct Made {
     fitted: Fitted,
     /// The head for raw features.
     head: Tensor,
+    /// The gate for the head's hidden layer, if there is one.
+    gate: Option<Tensor>,
     /// The backbone that the head reads, if it isn't the configured one.
     adapted: Option<(NewAdapter, Weights)>,
 }
@@ -298,8 +303,11 @@ impl<'a> Job<'a> {
             let (got, want) = (init.backbone_digest.short(), digest.short());
             return Err(other("backbone", got, want));
         }
-        if self.config.phase == Phase::Baseline && init.has_adapter() {
-            let (got, want) = ("of phase peft".to_owned(), "of phase baseline".to_owned());
+        if self.config.phase != Phase::Peft && init.has_adapter() {
+            let (got, want) = (
+                "of phase peft".to_owned(),
+                format!("of phase {}", self.config.phase),
+            );
             return Err(other("adapter", got, want));
         }
         Ok(())
@@ -390,15 +398,20 @@ impl<'a> Job<'a> {
         let threads = state
             .as_ref()
             .map_or(self.config.thread_count(), |state| state.threads);
-        let made = match &self.adapters {
-            None => self.baseline(&cache, &train, &select, keeper, state)?,
-            Some(adapters) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
+        let made = match (&self.adapters, self.gate_spec()) {
+            (Some(adapters), _) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
+            (None, Some(_)) => self.gate(&cache, &train, &select, keeper, state)?,
+            (None, None) => self.baseline(&cache, &train, &select, keeper, state)?,
         };
         let head = self.head();
         let reference = self.reference(&head, &made, &select)?;
         let adapter = made.adapted.as_ref().map(|(adapter, _)| adapter);
         let mut checkpoint = self.checkpoint(&made, threads);
-        checkpoint.save(dir, &head.stored(&made.head), &reference, adapter)?;
+        let mut tensors = head.stored(&made.head);
+        if let (Some(gate), Some(parameters)) = (self.gate_head(), &made.gate) {
+            tensors.extend(gate.stored(parameters));
+        }
+        checkpoint.save(dir, &tensors, &reference, adapter)?;
         Ok(computed)
     }
 
@@ -487,6 +500,7 @@ impl<'a> Job<'a> {
         self.events.finish();
         Ok(Made {
             head: fitted.parameters.shallow_clone(),
+            gate: None,
             fitted,
             adapted: None,
         })
@@ -560,6 +574,7 @@ impl<'a> Job<'a> {
         let weights = self.weights.clone().merged(&as_adapter(&adapter)?)?;
         Ok(Made {
             head: head.fold(&fitted.parameters.slice(0, count, None, 1), &standard),
+            gate: None,
             fitted,
             adapted: Some((adapter, weights)),
         })
@@ -658,20 +673,23 @@ impl<'a> Job<'a> {
         let adapted = made.adapted.as_ref();
         let merged = adapted.map(|(_, weights)| Backbone::new(weights, self.backbone.device()));
         let backbone = merged.as_ref().unwrap_or(&self.backbone);
-        let (features, logits) = no_grad(|| {
+        let mut named = Vec::new();
+        no_grad(|| {
             let features = backbone.features(&pixels, &self.places);
             let features = features.select(self.head.features);
-            let logits = head.logits(&made.head, &features, Mode::Evaluate);
-            (features, logits)
+            named.push(("logits", head.logits(&made.head, &features, Mode::Evaluate)));
+            if let (Some(gate), Some(parameters)) = (self.gate_head(), &made.gate) {
+                let hidden = head.hidden(&made.head, &features);
+                let gate = gate.logits(parameters, &hidden, Mode::Evaluate);
+                named.push(("gate", gate.flatten(0, -1)));
+            }
+            named.push(("features", features));
         });
-        let named = [
-            ("pixel_values", pixels),
-            ("features", features),
-            ("logits", logits),
-        ];
+        named.push(("pixel_values", pixels));
         Ok(named
+            .into_iter()
             .map(|(name, tensor)| (name.to_owned(), stored(&tensor)))
-            .into())
+            .collect())
     }
 
     fn checkpoint(&self, made: &Made, threads: usize) -> Checkpoint {
@@ -682,6 +700,7 @@ impl<'a> Job<'a> {
             backbone: self.backbone.spec().clone(),
             backbone_digest: adapted.map_or(self.backbone_digest, |(_, weights)| weights.digest()),
             head: self.head,
+            gate: self.gate_spec(),
             labels: self.splits.labels.clone(),
             preprocess: self.config.preprocess.clone(),
             seed: self.config.seed,
@@ -710,6 +729,8 @@ impl<'a> Job<'a> {
             head: &'a HeadConfig,
             train: TrainConfig,
             peft: &'a PeftConfig,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            gate: Option<GateConfig>,
             augment: &'a AugmentConfig,
             init: Option<Digest>,
             on_bad_image: OnBadImage,
@@ -725,6 +746,10 @@ impl<'a> Job<'a> {
             head: &self.config.head,
             train: that_decides(&self.config.train),
             peft: &self.config.peft,
+            gate: self.gate_spec().map(|_| GateConfig {
+                resamples: 0,
+                ..self.config.gate.clone()
+            }),
             augment: &self.config.augment,
             init: self.init.as_ref().map(|(_, init)| init.digest()),
             on_bad_image: self.config.data.options.on_bad_image,

@@ -30,9 +30,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod gate;
 mod mcnemar;
 mod paired;
 
+pub use gate::judge_gate;
 pub use mcnemar::{McNemar, McNemarTest, mcnemar};
 
 use crate::{

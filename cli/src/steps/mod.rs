@@ -4,6 +4,7 @@
 pub(crate) mod ab_test;
 pub(crate) mod calibrate;
 pub(crate) mod export;
+pub(crate) mod gate;
 pub(crate) mod latency;
 pub(crate) mod report;
 pub(crate) mod scoring;

@@ -24,6 +24,7 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::Config,
     depth::DepthChoice,
+    gate::GateDecision,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
 };
@@ -49,6 +50,8 @@ pub(crate) struct Report {
     variants: Vec<VariantSummary>,
     /// How `backbone.blocks: auto` has chosen.
     depth: Option<DepthChoice>,
+    /// Whether the gate is deployed, and what it was compared with; none without a gate.
+    gate: Option<GateDecision>,
     /// Metrics of answering every image, through the deployed session.
     all_answered: AllAnswered,
     /// Images that can't be decoded and were skipped, of the splits that were scored.
@@ -135,6 +138,7 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         Calibration::Certified(certificate) => Some(certificate.calib_ledger.clone()),
         Calibration::NotCertified(_) => None,
     };
+    let checkpoint = Checkpoint::load(&config.checkpoint_dir()).ok();
     let openings = validation.as_ref().and_then(|v| v.test_ledger().cloned());
     Ok(Report {
         schema_version: 1,
@@ -149,9 +153,12 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         bundle_digest: bundle.digest(),
         variant: variant.to_owned(),
         variants: summaries(&bundle)?,
-        depth: Checkpoint::load(&config.checkpoint_dir())
-            .ok()
-            .and_then(|checkpoint| super::train::depth(config, &checkpoint)),
+        depth: checkpoint
+            .as_ref()
+            .and_then(|checkpoint| super::train::depth(config, checkpoint)),
+        gate: checkpoint
+            .as_ref()
+            .and_then(|checkpoint| super::gate::known(config, checkpoint)),
         all_answered,
         left_out,
         calibrator_selection: match &calibration {
@@ -302,6 +309,9 @@ impl Report {
         if let Some(depth) = &self.depth {
             depth_rows(depth, &mut rows);
         }
+        if let Some(gate) = &self.gate {
+            gate_rows(gate, &mut rows);
+        }
         let all = &self.all_answered;
         let accuracy = all
             .metrics
@@ -414,6 +424,25 @@ fn depth_rows(depth: &DepthChoice, rows: &mut Vec<Row>) {
     rows.extend(
         depth
             .table()
+            .into_iter()
+            .map(|line| ("", String::new(), line)),
+    );
+}
+
+fn gate_rows(gate: &GateDecision, rows: &mut Vec<Row>) {
+    let what = if gate.ships {
+        "deployed"
+    } else {
+        "not deployed"
+    };
+    let images = thousands(gate.images);
+    let note = format!(
+        "AUGRC {:.4} on the {images} images of val_select; less is better",
+        gate.augrc
+    );
+    rows.push(("gate", what.to_owned(), note));
+    rows.extend(
+        gate.table()
             .into_iter()
             .map(|line| ("", String::new(), line)),
     );

@@ -6,6 +6,7 @@
 mod arms;
 mod depth;
 mod error;
+mod gate;
 mod load;
 mod schema;
 mod template;
@@ -14,6 +15,7 @@ mod training;
 pub use arms::Arm;
 pub use depth::{AutoBlocks, BlockChoice, DepthConfig};
 pub use error::{Error, Result};
+pub use gate::{GateConfig, GateLoss};
 pub use schema::json_schema;
 pub use template::{Published, template};
 pub use training::{
@@ -48,7 +50,8 @@ pub const MAX_THREADS: usize = 1024;
 pub struct Config {
     /// The version of this format: 1.
     pub version: u32,
-    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone.
+    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone,
+    /// `gate` a head and a gate that says whether it is right.
     #[serde(default)]
     pub phase: Phase,
     /// Where all results of the run go.
@@ -81,6 +84,9 @@ pub struct Config {
     /// How the backbone is adapted, for `phase: peft`.
     #[serde(default)]
     pub peft: PeftConfig,
+    /// How the gate is trained, for `phase: gate`.
+    #[serde(default)]
+    pub gate: GateConfig,
     /// How training images are varied, for phases that train through the backbone.
     #[serde(default)]
     pub augment: AugmentConfig,
@@ -104,6 +110,8 @@ pub enum Phase {
     Baseline,
     /// A head, and low-rank adapters of the backbone's linear layers.
     Peft,
+    /// A head and a correctness gate on a frozen backbone.
+    Gate,
 }
 
 /// As it is written in a configuration.
@@ -112,6 +120,7 @@ impl std::fmt::Display for Phase {
         f.write_str(match self {
             Self::Baseline => "baseline",
             Self::Peft => "peft",
+            Self::Gate => "gate",
         })
     }
 }
@@ -287,6 +296,17 @@ pub struct TrainConfig {
     pub feature_batch_size: usize,
     /// Where features are kept between runs; `null` means `cache` in the folder above `run_dir`.
     pub cache_dir: Option<PathBuf>,
+}
+
+impl TrainConfig {
+    /// Whether the loss is cross-entropy, and nothing else.
+    pub fn has_plain_loss(&self) -> bool {
+        let plain = Self::default();
+        self.class_weights == plain.class_weights
+            && self.focal_gamma == 0.0
+            && self.logit_adjustment == 0.0
+            && self.label_smoothing == 0.0
+    }
 }
 
 impl Default for TrainConfig {
@@ -796,6 +816,16 @@ impl Config {
         config.backbone.blocks = BlockChoice::First(blocks);
         config.backbone.depth = DepthConfig::default();
         config
+    }
+
+    /// Whether the gate is deployed, and why.
+    pub fn gate_path(&self) -> PathBuf {
+        self.run_dir.join("gate.json")
+    }
+
+    /// libtorch's logits of val_select.
+    pub fn trained_logits_path(&self) -> PathBuf {
+        self.run_dir.join("logits/val_select.trained.safetensors")
     }
 
     /// One line per epoch.

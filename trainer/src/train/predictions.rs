@@ -2,7 +2,12 @@
 
 use super::{Job, data_root};
 use crate::{
-    Error, Result, backbone::Backbone, events::Events, features::FeatureCache, fit, head::values,
+    Error, Result,
+    backbone::Backbone,
+    events::Events,
+    features::FeatureCache,
+    fit,
+    head::{Head, values},
 };
 use stage1_core::{
     artifact::{Lock, atomic},
@@ -13,6 +18,7 @@ use stage1_core::{
     split::Split,
 };
 use std::path::Path;
+use tch::no_grad;
 
 /// Writes libtorch's logits of val_select, by the checkpoint of `config`, to `path`, unless they are there already; how
 /// many images' features were computed. No image of val_calib or val_test is opened.
@@ -79,6 +85,19 @@ impl Job<'_> {
             .to_device(self.backbone.device());
         let rows = self.labelled(&cache, &part)?;
         let logits = values(&fit::logits(&head, &parameters, &rows.features));
+        let gate = match (checkpoint.gate, self.head.trunk()) {
+            (Some(spec), Some(trunk)) => {
+                let gate = Head::of_gate(spec, trunk);
+                let own = gate.load(&checkpoint.head_file(dir)?)?;
+                let hidden = no_grad(|| head.hidden(&parameters, &rows.features));
+                Some(values(&fit::logits(
+                    &gate,
+                    &own.to_device(hidden.device()),
+                    &hidden,
+                )))
+            }
+            _ => None,
+        };
         let set = LogitSet {
             logits,
             classes: self.splits.labels.len(),
@@ -86,7 +105,7 @@ impl Job<'_> {
             ids: kept.iter().map(|sample| sample.path.clone()).collect(),
             units: Some(kept.iter().map(|sample| sample.unit).collect()),
             split: None,
-            gate: None,
+            gate,
             source: Some(Source {
                 provider: "cpu".to_owned(),
                 provider_version: "libtorch".to_owned(),

@@ -11,6 +11,7 @@ mod backbones;
 mod baseline;
 mod depth;
 mod fixture;
+mod gate;
 mod peft;
 mod python;
 mod refusals;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use report::{ArmRecord, Training};
 use stage1_calibration::{
     comparison::{self, Answers, Comparison, Measure, Rows, Settings},
-    metrics::{Ranking, selective},
+    metrics::{Bootstrap, Ranking, selective},
 };
 use stage1_core::{
     artifact::{Digest, Document, atomic, json},
@@ -81,7 +81,7 @@ pub(crate) fn compare(run: &Run, plan: &Plan) -> anyhow::Result<AbTest> {
             ));
             let (training, set) = trained(run, plan, arm, *seed, &splits)
                 .with_context(|| format!("arm {}, seed {seed}", arm.name))?;
-            runs.push(answers(&set));
+            runs.push(answers(run, &set, training.checkpoint_digest)?);
             check_same_rows(&mut shared, &set)
                 .with_context(|| format!("arm {}, seed {seed}", arm.name))?;
             trainings.push(training);
@@ -258,14 +258,28 @@ fn check_same_rows(shared: &mut Option<LogitSet>, set: &LogitSet) -> anyhow::Res
     Ok(())
 }
 
-/// Classes, and how sure the training is of them: by its largest probability.
-fn answers(set: &LogitSet) -> Answers {
-    let score = Score::MaxProbability { temperature: 1.0 };
+/// Classes, and how sure the training is of them: by its largest probability, or by its gate where that would be deployed.
+fn answers(run: &Run, set: &LogitSet, checkpoint: Digest) -> anyhow::Result<Answers> {
+    let deploys_gate = match &set.gate {
+        None => false,
+        Some(_) => {
+            let settings = &run.config.gate;
+            let bootstrap = Bootstrap {
+                resamples: settings.resamples,
+                seed: run.config.seed,
+            };
+            comparison::judge_gate(set, checkpoint, settings.loss, bootstrap)?.ships
+        }
+    };
+    let score = match deploys_gate {
+        true => Score::Gate,
+        false => Score::MaxProbability { temperature: 1.0 },
+    };
     let rows = || (0..set.n()).map(|row| set.model_row(row));
-    Answers {
+    Ok(Answers {
         predicted: rows().map(|row| argmax(row.logits)).collect(),
         score: rows().map(|row| score.value(row)).collect(),
-    }
+    })
 }
 
 fn rows(set: &LogitSet) -> Rows {
