@@ -14,6 +14,7 @@ mod doctor;
 mod embed;
 mod expectation;
 mod export;
+mod gate;
 mod metrics;
 mod monitor;
 mod pipeline;

@@ -154,10 +154,13 @@ fn every_example_configuration_goes_the_whole_way() {
         "calibrate.alpha=0.3",
         "calibrate.delta=0.2",
     ];
-    let cases = [(
-        "peft",
-        vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
-    )];
+    let cases = [
+        (
+            "peft",
+            vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
+        ),
+        ("gate", vec!["head.hidden=16"]),
+    ];
     for (name, keys) in cases {
         let config = configs.join(format!("{name}.yaml")).display().to_string();
         let mut arguments = project.arguments("run", name, &["--json"]);
