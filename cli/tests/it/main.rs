@@ -11,6 +11,7 @@ mod ab_test;
 mod calibrate_logits;
 mod cli;
 mod doctor;
+mod earlier_system;
 mod embed;
 mod expectation;
 mod export;
