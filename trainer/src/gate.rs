@@ -284,7 +284,7 @@ mod tests {
         let units: Vec<u64> = (0..360).map(|row| row / 3).collect();
         let labels: Vec<usize> = units
             .iter()
-            .map(|unit| usize::from(unit % 6 == 0))
+            .map(|unit| usize::from(unit.is_multiple_of(6)))
             .collect();
         let found = folds(&labels, &units, 5, 1);
         for fold in 0..5 {
@@ -321,7 +321,7 @@ mod tests {
     fn hidden(n: usize) -> Tensor {
         let value = |row: usize| {
             let noise = (row * 37 % 101) as f32 / 101.0 - 0.5;
-            [noise, if row % 3 == 0 { 1.0 } else { -1.0 }]
+            [noise, if row.is_multiple_of(3) { 1.0 } else { -1.0 }]
         };
         let values: Vec<f32> = (0..n).flat_map(value).collect();
         Tensor::from_slice(&values).reshape([-1, 2])

@@ -56,7 +56,7 @@ mod tests {
     fn splits(units: u64) -> SplitManifest {
         let sample = |row: u64| SplitSample {
             path: format!("{row:05}.png"),
-            label: usize::from(row / 2 % 10 == 0),
+            label: usize::from((row / 2).is_multiple_of(10)),
             group: None,
             unit: row / 2,
             split: match row / 2 {

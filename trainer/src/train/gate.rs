@@ -155,22 +155,21 @@ impl Job<'_> {
 
     /// How much there is to learn.
     fn tell_right(&self, right: &[f32], parameters: &Tensor, train: &Labelled) {
-        let n = right.len() as f32;
-        let unseen = right.iter().sum::<f32>() / n;
+        let (n, unseen) = (right.len(), right.iter().filter(|x| **x > 0.5).count());
         let answers = answers(&self.head(), parameters, &train.features);
         let seen = answers
             .iter()
             .zip(&train.labels)
             .filter(|(a, b)| a == b)
-            .count() as f32
-            / n;
+            .count();
+        let share = |count: usize| 100.0 * count as f64 / n as f64;
         self.events.note(&format!(
-            "the gate learns from images that {:.1} % of unseen answers were right of; the classifier has {:.1} % of its own \
-             training images right",
-            100.0 * unseen,
-            100.0 * seen
+            "heads that hadn't seen an image answered {:.1} % of train rightly, which is what the gate learns from; the classifier \
+             itself answers {:.1} % of it rightly",
+            share(unseen),
+            share(seen)
         ));
-        if unseen == 0.0 || unseen == 1.0 {
+        if unseen == 0 || unseen == n {
             self.events.warning(
                 "heads that hadn't seen an image were always right, or always wrong: there is nothing for the gate to learn",
             );
