@@ -16,10 +16,16 @@ pub enum Error {
     /// A level that is no probability between 0 and 1.
     #[error("{name} is {value}: a number between 0 and 1 (both excluded) is needed")]
     Level {
-        /// `alpha`, `delta`, `gamma` or `share`.
+        /// `alpha`, `delta`, `gamma`, `share` or `risk`.
         name: &'static str,
         /// Its value.
         value: f64,
+    },
+    /// Answers that can't be compared.
+    #[error("the arms can't be compared: {reason}")]
+    Arms {
+        /// What doesn't go together.
+        reason: String,
     },
     /// Attempts count from 1.
     #[error("attempt is 0: attempts on val_calib count from 1 (the ledger's entries + 1)")]

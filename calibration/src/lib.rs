@@ -105,13 +105,14 @@
 //! ```
 //!
 //! False-positive or false-negative rates alone have a closed form ([`monotone`]). [`forecast`] tells beforehand whether
-//! splits are large enough, [`flips`] how often a variant says something else; [`metrics`] describes logits; [`binomial`] and
+//! splits are large enough, [`comparison`] which of several trainings is better, [`flips`] how often a variant says something else; [`metrics`] describes logits; [`binomial`] and
 //! [`bounds`] hold the formulas.
 
 pub mod binomial;
 pub mod bounds;
 pub mod calibrate;
 pub mod certify;
+pub mod comparison;
 pub mod conformal;
 mod counter;
 pub mod crc;

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Do everything, from images to a validated bundle
     Run(StepArgs),
+    /// Train several ways with the same seeds and splits, and say which is better on val_select
+    AbTest(AbTestArgs),
     /// Answer or defer, one record per image
     Predict(PredictArgs),
     /// Compute the features of images with a backbone alone, into safetensors or Parquet
@@ -93,6 +95,59 @@ pub(crate) struct TrainArgs {
     /// Start anew from the weights in the folder of a checkpoint: `--set train.init_from=DIR`
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) init_from: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AbTestArgs {
+    #[command(flatten)]
+    pub(crate) step: StepArgs,
+    /// A way to train: the configuration with some keys changed, e.g. `wide:head.kind=mlp,head.hidden=1024`; may be repeated.
+    /// The configuration as it is takes part as `base`
+    #[arg(long = "arm", value_name = "NAME:KEY=VALUE,…")]
+    pub(crate) arms: Vec<String>,
+    /// A YAML file of arms: `wide: {head.kind: mlp, head.hidden: 1024}`
+    #[arg(long = "arms", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The seeds that each arm is trained with [default: three, from the configuration's `seed` on]
+    #[arg(long, value_name = "N,N,N", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
+    /// Compare with fewer than three seeds, too
+    #[arg(long)]
+    pub(crate) allow_few_seeds: bool,
+    /// The arm that the others are compared with
+    #[arg(long, value_name = "NAME", default_value = "base")]
+    pub(crate) reference: String,
+    /// What the verdict is by; the other measures are told beside it. `coverage` is that at an error rate of `calibrate.alpha`
+    #[arg(long, value_enum, default_value_t = MeasureName::Mcc)]
+    pub(crate) by: MeasureName,
+    /// The images that judge: val_select, or a quarter of train that no arm trains on, so that val_select stays unused
+    #[arg(long, value_enum, default_value_t = JudgedOn::ValSelect)]
+    pub(crate) on: JudgedOn,
+    /// Resamples of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_least_one)]
+    pub(crate) resamples: usize,
+    /// Where trainings and report go [default: `ab-test` in the run directory]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Exit 1 if no arm is better than the reference
+    #[arg(long)]
+    pub(crate) require_better: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MeasureName {
+    /// Matthews' correlation coefficient
+    Mcc,
+    /// Area under wrong answers over coverage; less is better
+    Augrc,
+    /// The largest share answered at the target risk
+    Coverage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JudgedOn {
+    ValSelect,
+    TrainFold,
 }
 
 #[derive(Debug, clap::Args)]
@@ -520,6 +575,11 @@ pub(crate) struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a whole number, at least 1".to_owned())
 }
 
 /// `224` or `224x448`.

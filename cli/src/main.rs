@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod features;
 mod output;
+mod plots;
 mod progress;
 mod steps;
 mod tables;
@@ -58,6 +59,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
         Command::Validate(args) => commands::validate::run(&args, output),
         Command::Report(args) => commands::report::run(&args, output),
         Command::Run(args) => commands::run::run(&args, output),
+        Command::AbTest(args) => commands::ab_test::run(&args, output),
         Command::Predict(args) => commands::predict::run(&args, output),
         Command::Embed(args) => commands::embed::run(&args, output),
         Command::Metrics(args) => commands::metrics::run(&args, output),

@@ -2,8 +2,8 @@
 //! that any other implementation must reproduce.
 //!
 //! A folder of `checkpoint.json` (this module's [`Checkpoint`]), `head.safetensors` (the tensors of
-//! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K]:
-//! libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase `peft` adds the folder
+//! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K],
+//! with a gate `gate` [n]: libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase `peft` adds the folder
 //! `adapter` as Hugging Face PEFT saves it, which is merged into those weights.
 
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
     },
     config::{BackboneConfig, Phase},
     model::{
-        self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, HeadSpec, NewAdapter, Weights,
+        self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, Blocks, GateSpec, HeadSpec,
+        NewAdapter, Weights,
     },
     preprocess::PreprocessSpec,
 };
@@ -45,6 +46,9 @@ pub struct Checkpoint {
     pub backbone_digest: Digest,
     /// The head's architecture.
     pub head: HeadSpec,
+    /// The gate's, if there is one; its tensors lie beside the head's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateSpec>,
     /// The classes' names, in the order of the logits.
     pub labels: Vec<String>,
     /// How an image becomes the backbone's input.
@@ -79,6 +83,11 @@ impl Document for Checkpoint {
                 self.head.classes
             ));
         }
+        if self.gate.is_some() && self.head.trunk().is_none() {
+            return Err(
+                "a gate reads the hidden layer of an mlp head; this head has none".to_owned(),
+            );
+        }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
             return Err(format!(
                 "metric `{name}` is {value}: a checkpoint holds finite metrics only"
@@ -111,7 +120,7 @@ impl Checkpoint {
     pub fn load(dir: &Path) -> artifact::Result<Self> {
         let (checkpoint, _): (Self, _) = json::load(&dir.join(DOCUMENT))?;
         let head = checkpoint.head_file(dir)?;
-        for (name, shape) in checkpoint.head.tensors(checkpoint.backbone.hidden()) {
+        for (name, shape) in checkpoint.head_tensors() {
             finite(&head, &name, &head.f32_of_shape(&name, &shape)?)?;
         }
         checkpoint.check_reference(&checkpoint.reference_file(dir)?)?;
@@ -125,6 +134,20 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Names and shapes of the tensors of head and gate.
+    pub fn head_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let head = self.head.tensors(self.backbone.hidden());
+        head.into_iter().chain(self.gate_tensors()).collect()
+    }
+
+    /// Names and shapes of the gate's tensors; none without one.
+    pub fn gate_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        match (self.gate, self.head.trunk()) {
+            (Some(gate), Some(trunk)) => gate.tensors(trunk),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether an adapter belongs to it.
     pub fn has_adapter(&self) -> bool {
         self.phase == Phase::Peft
@@ -135,10 +158,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`BackboneConfig::open`], [`Adapter::open`] and [`Weights::merged`].
     pub fn weights(&self, dir: &Path, backbone: &BackboneConfig) -> model::Result<Weights> {
-        let weights = backbone.open()?;
+        let weights = backbone.open_blocks(self.blocks(backbone))?;
         match self.has_adapter() {
             true => weights.merged(&Adapter::open(&dir.join(ADAPTER))?),
             false => Ok(weights),
+        }
+    }
+
+    /// As configured, or as training has chosen.
+    fn blocks(&self, backbone: &BackboneConfig) -> Blocks {
+        match (backbone.blocks.is_auto(), &self.backbone) {
+            (true, BackboneSpec::Vit(vit)) => Blocks::First(vit.layers),
+            _ => backbone.blocks.fixed(),
         }
     }
 
@@ -226,6 +257,9 @@ impl Checkpoint {
         finite(file, "pixel_values", &pixels)?;
         let features = file.f32_of_shape("features", &[n, self.feature_width()])?;
         finite(file, "features", &features)?;
+        if self.gate.is_some() {
+            finite(file, "gate", &file.f32_of_shape("gate", &[n])?)?;
+        }
         finite(
             file,
             "logits",

@@ -13,7 +13,7 @@ use stage1_core::{
 use std::collections::BTreeMap;
 
 /// Writes backbone and head as one model: input `pixel_values` [N, 3, H, W] (float32, normalised, of the size that the
-/// checkpoint's preprocessing makes), output `logits` [N, K].
+/// checkpoint's preprocessing makes), output `logits` [N, K], and `gate` [N] if the checkpoint has a gate.
 ///
 /// The file's properties name the classes, the preprocessing and where the weights come from (`stage1.labels`,
 /// `stage1.preprocess`, `stage1.checkpoint_digest`, `stage1.backbone_digest`, `stage1.splits_digest`); those in
@@ -45,7 +45,7 @@ pub fn export_classifier_as(
 ) -> Result<Exported> {
     check_backbone(checkpoint, weights)?;
     check_input(&checkpoint.preprocess, form.input)?;
-    let head = Head::read(&checkpoint.head, weights.spec().hidden(), head)?;
+    let head = Head::read(checkpoint, head)?;
     let mut graph = Graph::of_form(
         "stage1_classifier",
         form,
@@ -55,11 +55,12 @@ pub fn export_classifier_as(
     let features = checkpoint.head.features;
     let backbone = Backbone::write(&mut graph, weights, size, form.input, features.into())?;
     let features = backbone.features(&mut graph, features);
-    let logits = head.logits(&mut graph, &features);
-    graph.output(
-        &logits,
-        &[Axis::Batch, Axis::Fixed(checkpoint.head.classes)],
-    );
+    let outputs = head.outputs(&mut graph, &features);
+    let classes = Axis::Fixed(checkpoint.head.classes);
+    graph.output(&outputs.logits, &[Axis::Batch, classes]);
+    if let Some(gate) = &outputs.gate {
+        graph.output(gate, &[Axis::Batch]);
+    }
     let mut properties = properties(checkpoint);
     properties.extend([backbone.folded()]);
     properties.extend(metadata.clone());

@@ -10,7 +10,12 @@ use std::ops::Range;
 
 /// What runs a model: the command line implements it with ONNX Runtime.
 pub trait Session {
-    /// Logits [N, K], row-major, of normalised `pixel_values` with shape [N, 3, H, W]. A model that takes grey levels is given
+    /// Whether the model has a gate.
+    fn has_gate(&self) -> bool {
+        false
+    }
+
+    /// Logits [N, K], row-major, each row followed by its gate if there is one, of normalised `pixel_values` with shape [N, 3, H, W]. A model that takes grey levels is given
     /// those that the values were made of: refuse values that were made of none.
     ///
     /// # Errors
@@ -40,7 +45,8 @@ impl Default for Tolerances {
     }
 }
 
-/// Runs the images of `reference.safetensors` (`pixel_values` [n, 3, H, W], `logits` [n, K]) alone and in batches of
+/// Runs the images of `reference.safetensors` (`pixel_values` [n, 3, H, W], `logits` [n, K], for a model with a gate `gate`
+/// [n], which is held to the logits' tolerance) alone and in batches of
 /// several sizes, orders and neighbours (among them black and white ones, which a batch-wide quantisation
 /// range would follow), and compares every result with the reference and with that of the image alone. `normalisation` is
 /// what made `pixel_values` of grey levels: it tells what black and white are.
@@ -57,7 +63,7 @@ pub fn parity(
     tolerances: Tolerances,
 ) -> Result<Parity> {
     check_tolerances(tolerances)?;
-    let reference = Reference::read(reference)?;
+    let reference = Reference::read(reference, session.has_gate())?;
     let mut runner = Runner {
         session,
         reference: &reference,
@@ -74,7 +80,7 @@ pub fn parity(
     same_labels &= reference.same_labels(&alone, 0..reference.images);
     for batch in batches(reference.images) {
         let logits = runner.run(&batch)?;
-        for (image, row) in batch.iter().zip(logits.chunks_exact(reference.classes)) {
+        for (image, row) in batch.iter().zip(logits.chunks_exact(reference.width)) {
             let Some(image) = *image else { continue };
             let at = reference.row(image);
             error.add(row, &reference.logits[at.clone()]);
@@ -153,14 +159,17 @@ fn batches(n: usize) -> Vec<Batch> {
 struct Reference {
     images: usize,
     classes: usize,
+    /// Values in a row: the logits, and the gate if there is one.
+    width: usize,
     /// `[3, H, W]` of one image.
     image_shape: [usize; 3],
     pixels: Vec<f32>,
+    /// `[n, width]`.
     logits: Vec<f32>,
 }
 
 impl Reference {
-    fn read(file: &TensorFile) -> Result<Self> {
+    fn read(file: &TensorFile, with_gate: bool) -> Result<Self> {
         let wrong = |name: &str, got: &[usize], want: &str| artifact::Error::TensorShape {
             path: file.path().to_owned(),
             name: name.to_owned(),
@@ -173,13 +182,23 @@ impl Reference {
             return Err(wrong("pixel_values", &shape, "[n, 3, height, width]").into());
         };
         match logits_shape[..] {
-            [n, classes] if n == images && n > 0 && classes > 0 => Ok(Self {
-                images,
-                classes,
-                image_shape: [channels, height, width],
-                pixels,
-                logits,
-            }),
+            [n, classes] if n == images && n > 0 && classes > 0 => {
+                let (width_of_row, logits) = match with_gate {
+                    true => {
+                        let gate = file.f32_of_shape("gate", &[n])?;
+                        (classes + 1, with_column(&logits, classes, &gate))
+                    }
+                    false => (classes, logits),
+                };
+                Ok(Self {
+                    images,
+                    classes,
+                    width: width_of_row,
+                    image_shape: [channels, height, width],
+                    pixels,
+                    logits,
+                })
+            }
             _ => Err(wrong(
                 "logits",
                 &logits_shape,
@@ -190,13 +209,14 @@ impl Reference {
     }
 
     fn scale(&self) -> f64 {
-        self.logits
-            .iter()
+        let logits = self.logits.chunks_exact(self.width);
+        logits
+            .flat_map(|row| &row[..self.classes])
             .fold(0.0, |scale, logit| f64::from(logit.abs()).max(scale))
     }
 
     fn row(&self, image: usize) -> Range<usize> {
-        image * self.classes..(image + 1) * self.classes
+        image * self.width..(image + 1) * self.width
     }
 
     fn image(&self, image: usize) -> &[f32] {
@@ -205,11 +225,20 @@ impl Reference {
     }
 
     fn same_labels(&self, logits: &[f32], images: Range<usize>) -> bool {
-        let rows = logits.chunks_exact(self.classes);
+        let rows = logits.chunks_exact(self.width);
+        let label = |row: &[f32]| arg_max(&row[..self.classes]);
         images
             .zip(rows)
-            .all(|(image, row)| arg_max(row) == arg_max(&self.logits[self.row(image)]))
+            .all(|(image, row)| label(row) == label(&self.logits[self.row(image)]))
     }
+}
+
+/// Rows `[n, classes]` with one more value each.
+fn with_column(rows: &[f32], classes: usize, column: &[f32]) -> Vec<f32> {
+    let rows = rows.chunks_exact(classes).zip(column);
+    rows.flat_map(|(row, value)| row.iter().chain([value]))
+        .copied()
+        .collect()
 }
 
 fn arg_max(row: &[f32]) -> Option<usize> {
@@ -228,7 +257,7 @@ struct Runner<'a> {
 impl Runner<'_> {
     fn run(&mut self, batch: &[Option<usize>]) -> Result<Vec<f32>> {
         let Reference {
-            classes,
+            width: row,
             image_shape: [channels, height, width],
             ..
         } = *self.reference;
@@ -242,10 +271,10 @@ impl Runner<'_> {
                 batch: size,
                 source,
             })?;
-        if logits.len() != size * classes {
+        if logits.len() != size * row {
             return Err(Error::OutputLength {
                 batch: size,
-                classes,
+                classes: row,
                 got: logits.len(),
             });
         }
@@ -270,10 +299,10 @@ impl Runner<'_> {
     }
 
     fn check_finite(&self, batch: &[Option<usize>], logits: &[f32]) -> Result<()> {
-        let classes = self.reference.classes;
+        let width = self.reference.width;
         for (place, image) in batch.iter().enumerate() {
             let Some(image) = *image else { continue };
-            let row = &logits[place * classes..][..classes];
+            let row = &logits[place * width..][..width];
             if let Some(class) = row.iter().position(|logit| !logit.is_finite()) {
                 return Err(Error::NonFiniteLogit {
                     image,

@@ -48,7 +48,7 @@ pub use init::{InitError, RuntimeInfo, init};
 pub use isa::cpu_isa;
 pub use pipeline::ImageError;
 pub use predictor::{Predictor, PredictorOptions, Summary};
-pub use scorer::{GoldenCheck, Scorer, ScorerOptions};
+pub use scorer::{GoldenCheck, Scorer, ScorerOptions, Scores};
 pub use search::{Attempt, MIN_VERSION};
 pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo, Weights};
 pub use stage1_core::bundle::{DecisionKind, Prediction};

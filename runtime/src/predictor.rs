@@ -1,6 +1,7 @@
 use crate::{
-    Device, Error, Result, Scorer, ScorerOptions, Standing, Timings, coverage::differences,
-    scorer::Scored,
+    Device, Error, Result, Scorer, ScorerOptions, Standing, Timings,
+    coverage::differences,
+    scorer::{Scored, Scores},
 };
 use serde::Serialize;
 use stage1_core::{
@@ -127,10 +128,10 @@ impl Predictor {
         name: &str,
         bytes: &[u8],
     ) -> Result<(Prediction, Timings)> {
-        let (logits, timings) = self.scorer.score_bytes(bytes)?;
+        let (scores, timings) = self.scorer.score_bytes(bytes)?;
         let scored = Scored {
             path: name.into(),
-            logits,
+            scores,
             timings,
         };
         Ok(self.judge(scored))
@@ -276,19 +277,19 @@ fn judge(
 ) -> (Prediction, Timings) {
     let Scored {
         path,
-        logits,
+        scores,
         mut timings,
     } = scored;
     let path = path.display().to_string();
-    let logits = match logits {
-        Ok(logits) => logits,
+    let scores = match scores {
+        Ok(scores) => scores,
         Err(error) => return (Prediction::failed(path, error), timings),
     };
     let start = Instant::now();
-    let decided = policy.decide(&logits);
+    let decided = policy.decide(scores.row());
     timings.decide = start.elapsed();
     let prediction = match decided {
-        Ok(decision) => record(path, policy, labels, certified, logits, &decision),
+        Ok(decision) => record(path, policy, labels, certified, scores, &decision),
         Err(error) => Prediction::failed(path, error),
     };
     (prediction, timings)
@@ -299,7 +300,7 @@ fn record(
     policy: &Policy,
     labels: &[String],
     certified: bool,
-    logits: Vec<f32>,
+    scores: Scores,
     decision: &Decision,
 ) -> Prediction {
     let (kind, label, reason) = match decision.outcome {
@@ -311,7 +312,8 @@ fn record(
         decision: kind,
         label,
         probability: Some(decision.probability),
-        logits: Some(logits),
+        logits: Some(scores.logits),
+        gate: scores.gate,
         certified,
         reason,
         error: None,

@@ -9,6 +9,7 @@ use stage1_core::{
     bundle::{Bundle, FP32, Variant},
     certificate::{BatchMode, Fingerprint},
     logits::Source,
+    policy::Row,
     preprocess::{Limits, PixelFormat},
     progress::Progress,
 };
@@ -68,14 +69,33 @@ impl GoldenCheck {
     }
 }
 
-/// An image's logits, or why there are none.
+/// What a model says of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Raw logits, one per class.
+    pub logits: Vec<f32>,
+    /// Larger where they are more likely right; where the model has a gate.
+    pub gate: Option<f32>,
+}
+
+impl Scores {
+    /// As policies take it.
+    pub fn row(&self) -> Row<'_> {
+        Row {
+            logits: &self.logits,
+            gate: self.gate,
+        }
+    }
+}
+
+/// What the model says of an image, or why there is nothing.
 pub(crate) struct Scored {
     pub(crate) path: PathBuf,
-    pub(crate) logits: Result<Vec<f32>, ImageError>,
+    pub(crate) scores: Result<Scores, ImageError>,
     pub(crate) timings: Timings,
 }
 
-/// A bundle's model: images in, raw logits out, no decision.
+/// A bundle's model: images in, raw logits (and gates) out, no decision.
 ///
 /// ```no_run
 /// use stage1_core::progress::Silent;
@@ -84,8 +104,8 @@ pub(crate) struct Scored {
 ///
 /// let mut scorer = Scorer::open(Path::new("bundle"), &ScorerOptions::default())?;
 /// let paths = [PathBuf::from("a.png"), PathBuf::from("b.png")];
-/// for logits in scorer.score_paths(&paths, &Silent)? {
-///     println!("{:?}", logits.map_err(|error| error.to_string()));
+/// for scores in scorer.score_paths(&paths, &Silent)? {
+///     println!("{:?}", scores.map_err(|error| error.to_string()));
 /// }
 /// # Ok::<(), stage1_runtime::Error>(())
 /// ```
@@ -236,48 +256,57 @@ impl Scorer {
                 want: format!("a multiple of {image_len} (3 x {height} x {width})"),
             });
         }
-        match self.session.pixels() {
-            PixelFormat::Float32 => self.run(pixel_values),
+        let rows = match self.session.pixels() {
+            PixelFormat::Float32 => self.run(pixel_values)?,
             PixelFormat::Uint8 => {
                 let normalisation = self.bundle.manifest().preprocess.normalisation();
                 let levels = self.session.levels(pixel_values, size, normalisation)?;
-                self.run(&levels)
+                self.run(&levels)?
             }
-        }
+        };
+        Ok(rows.into_iter().flat_map(|scores| scores.logits).collect())
     }
 
-    fn run_pixels(&mut self, pixels: &Pixels) -> Result<Vec<f32>> {
+    fn run_pixels(&mut self, pixels: &Pixels) -> Result<Vec<Scores>> {
         match pixels {
             Pixels::Float32(values) => self.run(values),
             Pixels::Uint8(levels) => self.run(levels),
         }
     }
 
-    /// The logits of a whole number of images.
-    fn run<T: Pixel>(&mut self, pixel_values: &[T]) -> Result<Vec<f32>> {
+    /// What the model says of a whole number of images.
+    fn run<T: Pixel>(&mut self, pixel_values: &[T]) -> Result<Vec<Scores>> {
         let (height, width) = self.size();
         let image_len = 3 * height * width;
         let classes = self.bundle.manifest().labels.len();
-        let mut logits = Vec::with_capacity(pixel_values.len() / image_len * classes);
+        let mut scores = Vec::with_capacity(pixel_values.len() / image_len);
         for batch in pixel_values.chunks(self.batch * image_len) {
             let n = batch.len() / image_len;
-            let output = self.bundle.manifest().output.as_str();
+            let manifest = self.bundle.manifest();
+            let mut names = vec![manifest.output.as_str()];
+            names.extend(manifest.gate.as_deref());
             let shape = T::FORMAT.shape(n, height, width);
-            let mut outputs = self.session.run_pixels(batch, shape, &[output])?;
-            let tensor = outputs.remove(0);
-            if tensor.shape != [n, classes] {
-                return Err(self.contradiction(
-                    "output",
-                    format!("{:?}", tensor.shape),
-                    format!("[{n}, {classes}]"),
-                ));
+            let outputs = self.session.run_pixels(batch, shape, &names)?;
+            for (tensor, want) in outputs.iter().zip([vec![n, classes], vec![n]]) {
+                if tensor.shape != want {
+                    return Err(self.contradiction(
+                        "output",
+                        format!("`{}` {:?}", tensor.name, tensor.shape),
+                        format!("{want:?}"),
+                    ));
+                }
             }
-            logits.extend(tensor.values);
+            let gates = outputs.get(1).map(|gate| gate.values.as_slice());
+            let rows = outputs[0].values.chunks_exact(classes).enumerate();
+            scores.extend(rows.map(|(i, logits)| Scores {
+                logits: logits.to_vec(),
+                gate: gates.map(|gates| gates[i]),
+            }));
         }
-        Ok(logits)
+        Ok(scores)
     }
 
-    /// The logits of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
+    /// What the model says of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
     /// judged has its reason instead.
     ///
     /// # Errors
@@ -286,11 +315,11 @@ impl Scorer {
         &mut self,
         paths: &[PathBuf],
         progress: &dyn Progress,
-    ) -> Result<Vec<Result<Vec<f32>, ImageError>>> {
+    ) -> Result<Vec<Result<Scores, ImageError>>> {
         progress.start("score", paths.len() as u64);
         let mut scores = Vec::with_capacity(paths.len());
         let scanned = self.scan(paths, |scored| {
-            scores.push(scored.logits);
+            scores.push(scored.scores);
             progress.advance(1);
             ControlFlow::Continue(())
         });
@@ -342,30 +371,28 @@ impl Scorer {
     pub(crate) fn score_bytes(
         &mut self,
         bytes: &[u8],
-    ) -> Result<(Result<Vec<f32>, ImageError>, Timings)> {
+    ) -> Result<(Result<Scores, ImageError>, Timings)> {
         let (pixels, mut timings) = self.pipeline.bytes(bytes);
-        let logits = match pixels {
+        let scores = match pixels {
             Ok(pixels) => {
                 let start = Instant::now();
-                let logits = self.run_pixels(&pixels)?;
+                let mut rows = self.run_pixels(&pixels)?;
                 timings.inference = start.elapsed();
-                Ok(logits)
+                Ok(rows.remove(0))
             }
             Err(error) => Err(error),
         };
-        Ok((logits, timings))
+        Ok((scores, timings))
     }
 
     fn score_chunk(&mut self, chunk: Chunk) -> Result<Vec<Scored>> {
-        let classes = self.bundle.manifest().labels.len();
         let start = Instant::now();
-        let logits = self.run_pixels(&chunk.pixels)?;
-        let rows = logits.len() / classes;
-        let inference = start.elapsed() / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
-        let mut rows = logits.chunks_exact(classes);
+        let rows = self.run_pixels(&chunk.pixels)?;
+        let inference = start.elapsed() / u32::try_from(rows.len().max(1)).unwrap_or(u32::MAX);
+        let mut rows = rows.into_iter();
         let score = |slot: Slot| {
             score_slot(slot, inference, || {
-                rows.next().expect("one row per good image").to_vec()
+                rows.next().expect("one row per good image")
             })
         };
         Ok(chunk.slots.into_iter().map(score).collect())
@@ -491,7 +518,7 @@ pub(crate) fn chunk_size(batch: usize, threads: usize) -> usize {
     batch.max(2 * threads).next_multiple_of(batch)
 }
 
-fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -> Scored {
+fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Scores) -> Scored {
     let Slot {
         path,
         outcome,
@@ -502,7 +529,7 @@ fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Vec<f32>) -
     }
     Scored {
         path,
-        logits: outcome.map(|()| row()),
+        scores: outcome.map(|()| row()),
         timings,
     }
 }

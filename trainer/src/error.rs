@@ -14,6 +14,9 @@ pub enum Error {
     /// A file of the project can't be read or written.
     #[error(transparent)]
     Artifact(#[from] artifact::Error),
+    /// Logits of val_select can't be written.
+    #[error(transparent)]
+    Logits(#[from] stage1_core::logits::LogitsError),
     /// The backbone can't be read, or doesn't take images of this size.
     #[error(transparent)]
     Model(#[from] model::ModelError),
@@ -174,6 +177,16 @@ pub enum Error {
         /// The configuration's.
         want: String,
     },
+    /// The backbone isn't the one that the checkpoint was trained on.
+    #[error("{}: was trained on the backbone {}, `backbone` names {}; restore it, or train again with --overwrite", path.display(), want.short(), got.short())]
+    OtherBackbone {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// The checkpoint's.
+        want: Digest,
+        /// The configuration's.
+        got: Digest,
+    },
     /// `peft.target_modules` and its kin don't name layers of this backbone.
     #[error("{key}: {reason}")]
     Targets {
@@ -181,6 +194,32 @@ pub enum Error {
         key: &'static str,
         /// What is wrong, with the names that there are.
         reason: String,
+    },
+    /// The features of all candidates for `backbone.blocks: auto` would take too much of the disk.
+    #[error(
+        "backbone.blocks: auto: features of {images} images after {candidates} blocks would take {needed:.1} GiB more in {}, allowed \
+         are {limit} (backbone.depth.max_cache_gib); name fewer blocks in backbone.depth.candidates, e.g. [4, 6, 8, 12], or allow more",
+        cache.display()
+    )]
+    DepthCache {
+        /// Different images of train and val_select.
+        images: usize,
+        /// How many blocks may be chosen.
+        candidates: usize,
+        /// GiB.
+        needed: f64,
+        /// GiB.
+        limit: f64,
+        /// Where the features go.
+        cache: PathBuf,
+    },
+    /// Heads without a fold of train couldn't learn a class.
+    #[error("{}: class `{class}` has images of one unit only, or all in one part of train, so that heads trained without that part can't learn it; give it more independent images, or use `phase: baseline`", splits.display())]
+    GateFolds {
+        /// The `splits.json`.
+        splits: PathBuf,
+        /// The class.
+        class: String,
     },
     /// The metrics file can't be written.
     #[error("{}: cannot write: {source}", path.display())]

@@ -7,7 +7,7 @@ use stage1_core::{
         self,
         tensors::{Tensor as StoredTensor, TensorFile},
     },
-    model::{HeadKind, HeadSpec},
+    model::{Features, GateSpec, HeadKind, HeadSpec},
 };
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -39,6 +39,21 @@ impl Head {
             tensors: spec.tensors(hidden),
             spec,
             dropout,
+        }
+    }
+
+    /// The layers of a gate, on a hidden layer of width `trunk`: one logit, larger where the classes are more likely right.
+    pub fn of_gate(spec: GateSpec, trunk: usize) -> Self {
+        Self {
+            tensors: spec.tensors(trunk),
+            spec: HeadSpec {
+                kind: HeadKind::Mlp {
+                    hidden: spec.hidden,
+                },
+                features: Features::Cls,
+                classes: 1,
+            },
+            dropout: 0.0,
         }
     }
 
@@ -82,20 +97,34 @@ impl Head {
 
     /// Logits `[n, K]` of features `[n, F]`.
     pub fn logits(&self, parameters: &Tensor, features: &Tensor, mode: Mode) -> Tensor {
-        let views = self.views(parameters);
-        let drop = |x: &Tensor| {
-            if mode == Mode::Train && self.dropout > 0.0 {
-                x.dropout(self.dropout, true)
-            } else {
-                x.shallow_clone()
-            }
-        };
         match self.spec.kind {
-            HeadKind::Linear => drop(features).linear(&views[0], Some(&views[1])),
+            HeadKind::Linear => self.of_hidden(parameters, features, mode),
             HeadKind::Mlp { .. } => {
-                let inner = features.linear(&views[0], Some(&views[1])).gelu("none");
-                drop(&inner).linear(&views[2], Some(&views[3]))
+                let inner = self.hidden(parameters, features);
+                self.of_hidden(parameters, &inner, mode)
             }
+        }
+    }
+
+    /// The hidden layer `[n, H]` of features `[n, F]`.
+    ///
+    /// # Panics
+    /// For a linear head, which has none.
+    pub fn hidden(&self, parameters: &Tensor, features: &Tensor) -> Tensor {
+        assert!(self.spec.trunk().is_some(), "a head with a hidden layer");
+        let views = self.views(parameters);
+        features.linear(&views[0], Some(&views[1])).gelu("none")
+    }
+
+    /// Logits `[n, K]` of what the last layer reads: the hidden layer, or features.
+    pub fn of_hidden(&self, parameters: &Tensor, x: &Tensor, mode: Mode) -> Tensor {
+        let views = self.views(parameters);
+        let [weight, bias] = &views[views.len() - 2..] else {
+            unreachable!("a layer is a weight and a bias");
+        };
+        match mode == Mode::Train && self.dropout > 0.0 {
+            true => x.dropout(self.dropout, true).linear(weight, Some(bias)),
+            false => x.linear(weight, Some(bias)),
         }
     }
 
@@ -225,7 +254,6 @@ fn signed(shape: &[usize]) -> Vec<i64> {
 mod tests {
     use super::*;
     use crate::random::generator;
-    use stage1_core::model::Features;
 
     /// Numbers without pattern or generator, `[rows, columns]`.
     fn wave(rows: i64, columns: i64, scale: f64) -> Tensor {

@@ -13,7 +13,8 @@
 //!
 //! Phase `baseline`: the backbone is frozen, its features are computed once and kept on disk ([`features`]), and a
 //! [`head`] is [fitted](fit) to them. Phase `peft`: [adapters](peft) are trained with it, through the backbone, on images that
-//! are [varied](augment) each time. Only images of `train` and `val_select` are ever opened. The same inputs, seed and number
+//! are [varied](augment) each time. Phase `gate`: a [gate] learns beside a head
+//! whether it is right. Only images of `train` and `val_select` are ever opened. The same inputs, seed and number
 //! of threads give the same bytes, however often the training was killed in between.
 
 pub mod augment;
@@ -22,6 +23,7 @@ mod error;
 pub mod events;
 pub mod features;
 pub mod fit;
+pub mod gate;
 pub mod head;
 mod log;
 pub mod loss;
@@ -35,4 +37,4 @@ pub mod tensorboard;
 mod train;
 
 pub use error::{Error, Result};
-pub use train::{Begin, Existing, Trained, plan, train};
+pub use train::{Begin, Existing, Trained, plan, select_logits, train};

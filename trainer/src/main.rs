@@ -7,7 +7,7 @@ use about::About;
 use clap::Parser;
 use report::{JsonLines, Story};
 use stage1_core::config::Config;
-use stage1_trainer::{Begin, Error, Existing, Result, events::Events, plan, train};
+use stage1_trainer::{Begin, Error, Existing, Result, events::Events, plan, select_logits, train};
 use std::{
     io::{self, Write as _},
     panic,
@@ -44,6 +44,9 @@ struct Args {
     /// Say what would be trained, and train nothing
     #[arg(long)]
     dry_run: bool,
+    /// Then write libtorch's logits of val_select to this file (safetensors)
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    select_logits: Option<PathBuf>,
     /// Start anew from the weights of this checkpoint's folder: `--set train.init_from=DIR`
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     init_from: Option<String>,
@@ -108,7 +111,10 @@ fn run(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let trained = train(&config, existing, begin, events)?;
+    let mut trained = train(&config, existing, begin, events)?;
+    if let Some(path) = &args.select_logits {
+        trained.features_computed += select_logits(&config, path, events)?;
+    }
     if args.events {
         json.done(&trained);
     } else {

@@ -4,7 +4,7 @@ use crate::peft::Adapters;
 use stage1_core::{
     config::{Config, Phase, Precision},
     events::{Plan, PlannedModule},
-    model::{BackboneSpec, Features, HeadSpec, Role},
+    model::{BackboneSpec, Features, GateSpec, HeadSpec, Role},
 };
 use std::collections::BTreeMap;
 
@@ -70,11 +70,25 @@ impl Known<'_> {
             add(format!("adapter of {module}"), parameters, true);
         }
         add("head".to_owned(), self.head_parameters(), true);
+        if self.config.phase == Phase::Gate {
+            add("gate".to_owned(), self.gate_parameters(), true);
+        }
         modules
     }
 
     fn head_parameters(&self) -> usize {
         let tensors = self.head.tensors(self.spec.hidden());
+        tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    fn gate_parameters(&self) -> usize {
+        let gate = GateSpec {
+            hidden: self.config.gate.hidden,
+        };
+        let tensors = gate.tensors(self.head.trunk().unwrap_or(0));
         tensors
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>())
@@ -96,7 +110,7 @@ impl Known<'_> {
         let (height, width) = self.config.preprocess.output_size();
         let pixels = (3 * height * width) as u64 * FLOAT;
         let (batch, passes) = match self.config.phase {
-            Phase::Baseline => (
+            Phase::Baseline | Phase::Gate => (
                 train.feature_batch_size,
                 self.passing(train.feature_batch_size),
             ),

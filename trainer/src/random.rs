@@ -40,6 +40,10 @@ pub enum Draw {
         /// The picture's place in the epoch's order, from 0.
         place: usize,
     },
+    /// Images of val_select, drawn with replacement.
+    Resample,
+    /// Which part of train a unit is in.
+    Folds,
     /// How the pictures of a step are mixed.
     Mix {
         /// The epoch, from 1.
@@ -70,6 +74,8 @@ impl Draw {
     fn digest(self, seed: u64) -> Digest {
         let (name, counters) = match self {
             Self::Initialise => ("initialise", vec![0, 0]),
+            Self::Resample => ("resample", vec![0, 0]),
+            Self::Folds => ("folds", vec![0, 0]),
             Self::Order { epoch } => ("order", vec![epoch, 0]),
             Self::Step { epoch, step } => ("step", vec![epoch, step]),
             Self::Block {

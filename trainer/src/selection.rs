@@ -2,11 +2,8 @@
 
 use crate::{events::Metrics, head::values};
 use serde::{Deserialize, Serialize};
-use stage1_core::{
-    config::{EarlyStop, SelectionMetric},
-    metrics::Confusion,
-};
-use tch::{Kind, Tensor};
+use stage1_core::{config::EarlyStop, metrics::Confusion};
+use tch::{Device, Kind, Tensor};
 
 /// Accuracy, balanced accuracy, MCC, F1 and NLL (nats per image) of `logits` `[n, K]`. A row's class is its first
 /// largest logit.
@@ -29,17 +26,30 @@ pub fn metrics(logits: &Tensor, labels: &[usize]) -> Metrics {
         .collect()
 }
 
-fn first_largest(row: &[f32]) -> usize {
+/// The index of the first largest value.
+pub(crate) fn first_largest(row: &[f32]) -> usize {
     let better = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
     (1..row.len()).fold(0, better)
 }
 
 fn nll(logits: &Tensor, labels: &[usize]) -> f64 {
+    -log_likelihoods(logits, labels)
+        .mean(Kind::Double)
+        .double_value(&[])
+}
+
+/// Negative log-likelihood of each row, in nats.
+pub(crate) fn nll_of_each(logits: &Tensor, labels: &[usize]) -> Vec<f64> {
+    let each = -log_likelihoods(logits, labels).flatten(0, -1);
+    Vec::try_from(each.to_device(Device::Cpu).contiguous()).expect("a flat tensor of doubles")
+}
+
+/// `[n, 1]`.
+fn log_likelihoods(logits: &Tensor, labels: &[usize]) -> Tensor {
     let labels: Vec<_> = labels.iter().map(|&label| label as i64).collect();
     let labels = Tensor::from_slice(&labels).to_device(logits.device());
     let log_probabilities = logits.to_kind(Kind::Double).log_softmax(-1, Kind::Double);
-    let of_labels = log_probabilities.gather(1, &labels.unsqueeze(1), false);
-    -of_labels.mean(Kind::Double).double_value(&[])
+    log_probabilities.gather(1, &labels.unsqueeze(1), false)
 }
 
 /// Which epoch is the best, and whether another is worth its time.
@@ -109,19 +119,15 @@ impl Selection {
 
     /// The selection metric, turned so that higher is better.
     fn score(&self, metrics: &Metrics) -> f64 {
-        match self.rule.metric {
-            SelectionMetric::Mcc => metrics["mcc"],
-            SelectionMetric::Accuracy => metrics["accuracy"],
-            SelectionMetric::BalancedAccuracy => metrics["balanced_accuracy"],
-            SelectionMetric::F1 => metrics["f1"],
-            SelectionMetric::Nll => -metrics["nll"],
-        }
+        let metric = self.rule.metric;
+        metric.score(metrics[metric.name()])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stage1_core::config::SelectionMetric;
 
     fn epoch(mcc: f64, nll: f64) -> Metrics {
         let named = [

@@ -1,5 +1,11 @@
 //! From a configuration to a checkpoint.
 
+mod depth;
+mod gate;
+mod predictions;
+
+pub use predictions::select_logits;
+
 use crate::{
     Error, Result,
     augment::Augmenter,
@@ -17,7 +23,9 @@ use rayon::prelude::*;
 use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
-    config::{AugmentConfig, Config, HeadConfig, PeftConfig, Phase, Precision, TrainConfig},
+    config::{
+        AugmentConfig, Config, GateConfig, HeadConfig, PeftConfig, Phase, Precision, TrainConfig,
+    },
     data::OnBadImage,
     events::Plan,
     model::{Adapter, HeadSpec, NewAdapter, Weights},
@@ -85,35 +93,16 @@ pub fn train(
     tch::set_num_threads(config.thread_count() as i32);
     let job = Job::open(config, events)?;
     let _alone = Lock::take(&config.run_dir.join(".train.lock"), PATIENCE)?;
-    let dir = config.checkpoint_dir();
-    // What a training that was killed left half-written.
-    if let Some(folder) = dir.parent() {
-        atomic::sweep(folder)?;
+    if !config.backbone.blocks.is_auto() {
+        depth::forget(config)?;
+        return job.train(existing, begin);
     }
-    let mut keeper = job.keeper();
-    if job.is_done(&dir, existing)? {
-        // Killed between the last two renames.
-        keeper.remove()?;
-        return Ok(Trained {
-            checkpoint: dir,
-            reused: true,
-            features_computed: 0,
-        });
-    }
-    let state = job.state(&mut keeper, existing, begin)?;
-    let features_computed = match job.run(&dir, &mut keeper, state) {
-        // The same inputs would diverge again.
-        Err(error @ Error::Diverged { .. }) => {
-            keeper.remove()?;
-            return Err(error);
-        }
-        done => done?,
-    };
-    keeper.remove()?;
+    let (config, computed) = depth::decide(&job)?;
+    drop(job);
+    let trained = Job::open(&config, events)?.train(existing, begin)?;
     Ok(Trained {
-        checkpoint: dir,
-        reused: false,
-        features_computed,
+        features_computed: trained.features_computed + computed,
+        ..trained
     })
 }
 
@@ -127,6 +116,11 @@ pub fn plan(
     begin: Begin,
     events: &dyn Events,
 ) -> Result<Plan> {
+    let decided = match config.backbone.blocks.is_auto() {
+        true => decided_depth(&Job::open(config, events)?),
+        false => None,
+    };
+    let config = decided.as_ref().unwrap_or(config);
     let job = Job::open(config, events)?;
     let done = job.is_done(&config.checkpoint_dir(), existing)?;
     let state = match done {
@@ -148,6 +142,17 @@ pub fn plan(
         done,
     };
     Ok(known.plan())
+}
+
+/// The configuration with the depth that an earlier training has chosen.
+fn decided_depth(job: &Job<'_>) -> Option<Config> {
+    let Some(choice) = job.known_depth() else {
+        job.events.note(
+            "backbone.blocks: auto hasn't chosen yet: this plan is that of all blocks, the most that it may take",
+        );
+        return None;
+    };
+    Some(job.config.at_depth(choice.chosen))
 }
 
 /// Everything that a training depends on, opened and checked.
@@ -172,6 +177,8 @@ struct Job<'a> {
 struct Part {
     images: Vec<Image>,
     labels: Vec<usize>,
+    /// What isn't independent of each other has the same number.
+    units: Vec<u64>,
 }
 
 /// What a training has made.
@@ -179,6 +186,8 @@ struct Made {
     fitted: Fitted,
     /// The head for raw features.
     head: Tensor,
+    /// The gate for the head's hidden layer, if there is one.
+    gate: Option<Tensor>,
     /// The backbone that the head reads, if it isn't the configured one.
     adapted: Option<(NewAdapter, Weights)>,
 }
@@ -192,6 +201,8 @@ impl<'a> Job<'a> {
             ..Limits::default()
         };
         let reader = ImageReader::new(&config.preprocess, limits)?;
+        // Candidates that aren't there are refused before weights are read.
+        config.backbone.spec()?;
         let weights = config.backbone.open()?;
         let device = Device::Cpu;
         let mut backbone = Backbone::new(&weights, device);
@@ -224,8 +235,44 @@ impl<'a> Job<'a> {
             splits_digest,
             reader: Arc::new(reader),
         };
-        job.check_init()?;
+        // A depth that isn't chosen yet can't be another one.
+        if !config.backbone.blocks.is_auto() {
+            job.check_init()?;
+        }
         Ok(job)
+    }
+
+    fn train(&self, existing: Existing, begin: Begin) -> Result<Trained> {
+        let dir = self.config.checkpoint_dir();
+        // What a training that was killed left half-written.
+        if let Some(folder) = dir.parent() {
+            atomic::sweep(folder)?;
+        }
+        let mut keeper = self.keeper();
+        if self.is_done(&dir, existing)? {
+            // Killed between the last two renames.
+            keeper.remove()?;
+            return Ok(Trained {
+                checkpoint: dir,
+                reused: true,
+                features_computed: 0,
+            });
+        }
+        let state = self.state(&mut keeper, existing, begin)?;
+        let features_computed = match self.run(&dir, &mut keeper, state) {
+            // The same inputs would diverge again.
+            Err(error @ Error::Diverged { .. }) => {
+                keeper.remove()?;
+                return Err(error);
+            }
+            done => done?,
+        };
+        keeper.remove()?;
+        Ok(Trained {
+            checkpoint: dir,
+            reused: false,
+            features_computed,
+        })
     }
 
     /// The checkpoint to start from must be of the same architecture.
@@ -256,8 +303,11 @@ impl<'a> Job<'a> {
             let (got, want) = (init.backbone_digest.short(), digest.short());
             return Err(other("backbone", got, want));
         }
-        if self.config.phase == Phase::Baseline && init.has_adapter() {
-            let (got, want) = ("of phase peft".to_owned(), "of phase baseline".to_owned());
+        if self.config.phase != Phase::Peft && init.has_adapter() {
+            let (got, want) = (
+                "of phase peft".to_owned(),
+                format!("of phase {}", self.config.phase),
+            );
             return Err(other("adapter", got, want));
         }
         Ok(())
@@ -348,15 +398,20 @@ impl<'a> Job<'a> {
         let threads = state
             .as_ref()
             .map_or(self.config.thread_count(), |state| state.threads);
-        let made = match &self.adapters {
-            None => self.baseline(&cache, &train, &select, keeper, state)?,
-            Some(adapters) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
+        let made = match (&self.adapters, self.gate_spec()) {
+            (Some(adapters), _) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
+            (None, Some(_)) => self.gate(&cache, &train, &select, keeper, state)?,
+            (None, None) => self.baseline(&cache, &train, &select, keeper, state)?,
         };
         let head = self.head();
         let reference = self.reference(&head, &made, &select)?;
         let adapter = made.adapted.as_ref().map(|(adapter, _)| adapter);
         let mut checkpoint = self.checkpoint(&made, threads);
-        checkpoint.save(dir, &head.stored(&made.head), &reference, adapter)?;
+        let mut tensors = head.stored(&made.head);
+        if let (Some(gate), Some(parameters)) = (self.gate_head(), &made.gate) {
+            tensors.extend(gate.stored(parameters));
+        }
+        checkpoint.save(dir, &tensors, &reference, adapter)?;
         Ok(computed)
     }
 
@@ -445,6 +500,7 @@ impl<'a> Job<'a> {
         self.events.finish();
         Ok(Made {
             head: fitted.parameters.shallow_clone(),
+            gate: None,
             fitted,
             adapted: None,
         })
@@ -518,6 +574,7 @@ impl<'a> Job<'a> {
         let weights = self.weights.clone().merged(&as_adapter(&adapter)?)?;
         Ok(Made {
             head: head.fold(&fitted.parameters.slice(0, count, None, 1), &standard),
+            gate: None,
             fitted,
             adapted: Some((adapter, weights)),
         })
@@ -616,20 +673,23 @@ impl<'a> Job<'a> {
         let adapted = made.adapted.as_ref();
         let merged = adapted.map(|(_, weights)| Backbone::new(weights, self.backbone.device()));
         let backbone = merged.as_ref().unwrap_or(&self.backbone);
-        let (features, logits) = no_grad(|| {
+        let mut named = Vec::new();
+        no_grad(|| {
             let features = backbone.features(&pixels, &self.places);
             let features = features.select(self.head.features);
-            let logits = head.logits(&made.head, &features, Mode::Evaluate);
-            (features, logits)
+            named.push(("logits", head.logits(&made.head, &features, Mode::Evaluate)));
+            if let (Some(gate), Some(parameters)) = (self.gate_head(), &made.gate) {
+                let hidden = head.hidden(&made.head, &features);
+                let gate = gate.logits(parameters, &hidden, Mode::Evaluate);
+                named.push(("gate", gate.flatten(0, -1)));
+            }
+            named.push(("features", features));
         });
-        let named = [
-            ("pixel_values", pixels),
-            ("features", features),
-            ("logits", logits),
-        ];
+        named.push(("pixel_values", pixels));
         Ok(named
+            .into_iter()
             .map(|(name, tensor)| (name.to_owned(), stored(&tensor)))
-            .into())
+            .collect())
     }
 
     fn checkpoint(&self, made: &Made, threads: usize) -> Checkpoint {
@@ -640,6 +700,7 @@ impl<'a> Job<'a> {
             backbone: self.backbone.spec().clone(),
             backbone_digest: adapted.map_or(self.backbone_digest, |(_, weights)| weights.digest()),
             head: self.head,
+            gate: self.gate_spec(),
             labels: self.splits.labels.clone(),
             preprocess: self.config.preprocess.clone(),
             seed: self.config.seed,
@@ -668,6 +729,8 @@ impl<'a> Job<'a> {
             head: &'a HeadConfig,
             train: TrainConfig,
             peft: &'a PeftConfig,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            gate: Option<GateConfig>,
             augment: &'a AugmentConfig,
             init: Option<Digest>,
             on_bad_image: OnBadImage,
@@ -681,17 +744,26 @@ impl<'a> Job<'a> {
             preprocess: self.config.preprocess.digest(),
             backbone: self.backbone_digest,
             head: &self.config.head,
-            train: TrainConfig {
-                cache_dir: None,
-                init_from: None,
-                save_every_seconds: 0,
-                ..self.config.train.clone()
-            },
+            train: that_decides(&self.config.train),
             peft: &self.config.peft,
+            gate: self.gate_spec().map(|_| GateConfig {
+                resamples: 0,
+                ..self.config.gate.clone()
+            }),
             augment: &self.config.augment,
             init: self.init.as_ref().map(|(_, init)| init.digest()),
             on_bad_image: self.config.data.options.on_bad_image,
         })
+    }
+}
+
+/// Without what doesn't decide the result.
+fn that_decides(train: &TrainConfig) -> TrainConfig {
+    TrainConfig {
+        cache_dir: None,
+        init_from: None,
+        save_every_seconds: 0,
+        ..train.clone()
     }
 }
 
@@ -727,15 +799,19 @@ impl Part {
             // In order, so that of several faults the same one is reported each time.
             images: images.into_iter().collect::<Result<_>>()?,
             labels: samples.iter().map(|sample| sample.label).collect(),
+            units: samples.iter().map(|sample| sample.unit).collect(),
         })
     }
 
     fn without(self, bad: &BTreeSet<Digest>) -> Self {
-        let all = self.images.into_iter().zip(self.labels);
-        let (images, labels) = all
-            .filter(|(image, _)| !bad.contains(&image.digest))
-            .unzip();
-        Self { images, labels }
+        let all = self.images.into_iter().zip(self.labels).zip(self.units);
+        let left = all.filter(|((image, _), _)| !bad.contains(&image.digest));
+        let ((images, labels), units) = left.unzip();
+        Self {
+            images,
+            labels,
+            units,
+        }
     }
 }
 

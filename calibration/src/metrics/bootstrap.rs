@@ -44,7 +44,7 @@ impl Bootstrap {
 
 /// Which rows are drawn together.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Units {
+pub(crate) struct Units {
     /// Rows, unit by unit.
     rows: Vec<u32>,
     /// Where each unit ends in `rows`.
@@ -59,10 +59,16 @@ impl Units {
             Some(units) => units[i],
             None => fingerprint(predictions, i),
         };
-        let mut keyed: Vec<(u64, u32)> = (0..predictions.n()).map(key).zip(0..).collect();
+        let keys = (0..predictions.n()).map(key).collect();
+        Self::of_keys(keys, predictions.units.is_some())
+    }
+
+    /// Rows in the order of their keys, one of each row; rows of one key are one unit if `grouped`.
+    pub(crate) fn of_keys(keys: Vec<u64>, grouped: bool) -> Self {
+        let mut keyed: Vec<(u64, u32)> = keys.into_iter().zip(0..).collect();
         keyed.par_sort_unstable();
         let together = |end: usize| {
-            predictions.units.is_some()
+            grouped
                 && keyed
                     .get(end)
                     .is_some_and(|next| next.0 == keyed[end - 1].0)
@@ -74,8 +80,13 @@ impl Units {
         }
     }
 
+    /// The number of units.
+    pub(crate) fn count(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
     /// Weights of the rows in one resample: as many draws of a unit as there are units.
-    fn draw(&self, seed: u64, resample: u64, weights: &mut [u32]) {
+    pub(crate) fn draw(&self, seed: u64, resample: u64, weights: &mut [u32]) {
         weights.fill(0);
         let count = self.ends.len() as u64;
         for draw in 0..count {
@@ -102,7 +113,8 @@ fn fingerprint(predictions: &Predictions, i: usize) -> u64 {
     numbers.fold(outcome, |hash, number| bits(hash, number.to_bits(), 0))
 }
 
-fn percentiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
+/// The ends of a 95 % percentile interval; none of nothing.
+pub(crate) fn percentiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
     values.sort_unstable_by(f64::total_cmp);
     (!values.is_empty()).then(|| {
         (

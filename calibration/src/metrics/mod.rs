@@ -59,7 +59,9 @@ mod sorting;
 mod table;
 
 pub use bootstrap::Bootstrap;
+pub(crate) use bootstrap::{Units, percentiles};
 pub use predictions::Predictions;
+pub(crate) use ranking::Marked;
 pub use ranking::Ranking;
 pub use smooth::smooth_ece;
 pub use table::{Levels, Metric, Table, caveat, compute, compute_at};

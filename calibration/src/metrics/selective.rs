@@ -73,7 +73,18 @@ impl Marked {
         })
     }
 
-    pub(super) fn coverage_at_risk(&self, weights: impl Weights, risk: f64) -> Option<f64> {
+    /// [`Areas::augrc`] alone.
+    pub(crate) fn augrc(&self, weights: impl Weights) -> Option<f64> {
+        let (mut seen, mut errors, mut area) = (0.0, 0.0, 0.0);
+        self.each_group(weights, |all, wrong| {
+            area += all * (errors + wrong / 2.0);
+            seen += all;
+            errors += wrong;
+        });
+        (seen > 0.0).then(|| area / (seen * seen))
+    }
+
+    pub(crate) fn coverage_at_risk(&self, weights: impl Weights, risk: f64) -> Option<f64> {
         let (mut seen, mut errors, mut answered) = (0.0, 0.0, 0.0);
         self.each_group(weights, |all, wrong| {
             seen += all;
@@ -136,7 +147,10 @@ mod tests {
     fn small_curves_equal_the_definition() {
         // Order: right, wrong, right, wrong. Risks 0, 1/2, 1/3, 1/2; the best order's 0, 0, 1/3, 1/2.
         let ranking = Ranking::new(&[0.9, 0.8, 0.7, 0.6]);
-        let got = areas(&ranking, &[false, true, false, true], &[1; 4]).unwrap();
+        let wrong = [false, true, false, true];
+        let got = areas(&ranking, &wrong, &[1; 4]).unwrap();
+        let alone = Marked::new(&ranking, &wrong).augrc([1; 4].as_slice());
+        assert_eq!(alone, Some(got.augrc));
         assert!((got.aurc - (0.5 + 1.0 / 3.0 + 0.5) / 4.0).abs() < 1e-15);
         assert!((got.e_aurc - 0.5 / 4.0).abs() < 1e-15);
         // Trapezoids between 0, 0, 1/4, 1/4, 2/4 at widths 1/4.

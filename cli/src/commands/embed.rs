@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use stage1_core::{
     artifact::Digest,
-    config::BackboneConfig,
+    config::{BackboneConfig, DepthConfig},
     data::Listing,
     model::{Blocks, RopePeriods},
     preprocess::{Limits, PreprocessSpec},
@@ -104,11 +104,12 @@ fn open_backbone(args: &EmbedArgs, options: &SessionOptions) -> anyhow::Result<M
     let config = BackboneConfig {
         path: path.to_owned(),
         adapter: args.adapter.clone(),
-        blocks: args.blocks.map_or(Blocks::All, Blocks::First),
+        blocks: args.blocks.map_or(Blocks::All, Blocks::First).into(),
         rope_periods: match args.rope_periods {
             Periods::Fp32 => RopePeriods::Fp32,
             Periods::Bf16 => RopePeriods::Bf16,
         },
+        depth: DepthConfig::default(),
     };
     let weights = config.open()?;
     let exported = stage1_exporter::export_embedding_as(&weights, height, width, &Form::default())?;

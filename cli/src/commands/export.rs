@@ -14,7 +14,7 @@ use serde_json::json;
 use stage1_core::{
     artifact::atomic,
     bundle::{Bundle, FP32, Parity},
-    config::{BackboneConfig, BatchSize, VariantPrecision},
+    config::{BackboneConfig, BatchSize, DepthConfig, VariantPrecision},
     model::{Blocks, RopePeriods},
     preprocess::{IMAGENET_MEAN, IMAGENET_STD, Normalisation, PixelFormat},
 };
@@ -33,11 +33,12 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> 
             let backbone = BackboneConfig {
                 path: backbone.clone(),
                 adapter: args.adapter.clone(),
-                blocks: args.blocks.map_or(Blocks::All, Blocks::First),
+                blocks: args.blocks.map_or(Blocks::All, Blocks::First).into(),
                 rope_periods: match args.rope_periods {
                     Periods::Fp32 => RopePeriods::Fp32,
                     Periods::Bf16 => RopePeriods::Bf16,
                 },
+                depth: DepthConfig::default(),
             };
             embedding(&backbone, size, out, args, output)
         }

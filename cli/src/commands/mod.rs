@@ -1,5 +1,6 @@
 //! One module per verb: each reads its arguments, calls the libraries, and prints.
 
+pub(crate) mod ab_test;
 pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod calibrate_logits;

@@ -173,6 +173,7 @@ mod tests {
             label: Some("cat".to_owned()),
             probability: Some(0.98765),
             logits: Some(vec![1.0, 2.0]),
+            gate: None,
             certified: true,
             reason: None,
             error: None,

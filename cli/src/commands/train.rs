@@ -33,7 +33,15 @@ pub(crate) fn run(args: &TrainArgs, output: &Output) -> anyhow::Result<Answer> {
     for (name, value) in &checkpoint.metrics {
         writeln!(text, "  val_select {name:<20} {value:.4}")?;
     }
+    let depth = steps::train::depth(&run.config, &checkpoint);
+    if let Some(depth) = &depth {
+        writeln!(text, "  {}", depth.sentence())?;
+        for line in depth.table() {
+            writeln!(text, "    {line}")?;
+        }
+    }
     let document = json!({
+        "depth": depth,
         "checkpoint": dir,
         "digest": checkpoint.digest(),
         "epoch": checkpoint.epoch,

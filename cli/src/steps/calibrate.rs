@@ -19,7 +19,7 @@ use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{self, Bundle, FP32},
     certificate::{AnyPlan, AnyRefusal, Attempts, Fingerprint, FlipBounds, Guarantee},
-    config::{CalibrateConfig, Config},
+    config::{CalibrateConfig, Config, ScoreChoice},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
     policy::Threshold,
@@ -64,6 +64,15 @@ pub(crate) fn check_calibrator(config: &Config, splits: &Splits) -> anyhow::Resu
     check_score(config.calibrate.score, classes).context("calibrate.score")
 }
 
+/// As configured; a model that has a gate was shown to decide better by it than by its logits, and does.
+fn settings(config: &Config, bundle: &Bundle) -> CalibrateConfig {
+    let mut settings = config.calibrate.clone();
+    if bundle.manifest().gate.is_some() {
+        settings.score = ScoreChoice::Gate;
+    }
+    settings
+}
+
 /// Where the plan is written before val_calib's labels are read.
 fn plan_path(config: &Config, variant: &str) -> PathBuf {
     config.variant_file("plan", variant)
@@ -89,7 +98,7 @@ pub(crate) fn ensure(
         threads: run.config.thread_count(),
         splits_digest: splits.digest,
         seed: run.config.split.seed,
-        settings: run.config.calibrate.clone(),
+        settings: settings(&run.config, &bundle),
         certified: false,
     };
     if let Some(outcome) = known(run, &bundle, variant, &mut record)? {
@@ -223,7 +232,7 @@ fn attempt(
     }
     let plan = begin(run, splits, variant, &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
-    let calibrator = run.config.calibrate.calibrator;
+    let calibrator = record.settings.calibrator;
     let threshold = match origin {
         Origin::Select(_) => None,
         Origin::Float32(of) => Some(of.threshold),
@@ -280,7 +289,7 @@ fn begin(
     calib: &LogitSet,
     record: &Record,
 ) -> anyhow::Result<AnyPlan> {
-    let settings = &run.config.calibrate;
+    let settings = &record.settings;
     check_spending(ledger, settings)?;
     let shape = shape(calib);
     let plan_as = |number| -> anyhow::Result<AnyPlan> {

@@ -1,13 +1,16 @@
 //! Checkpoint → bundle: the graph, its parity with libtorch, and the golden outputs of the deployed session.
 
-use super::{Run, split::Splits};
+use super::{Run, gate, split::Splits};
 use anyhow::{Context, bail};
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
     bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
-    config::{CalibrateConfig, Config, ExportConfig, ValidateConfig, VariantPrecision},
+    config::{
+        BlockChoice, CalibrateConfig, Config, DepthConfig, ExportConfig, ValidateConfig,
+        VariantPrecision,
+    },
     preprocess::{Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
@@ -18,6 +21,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+/// The models' outputs.
+const LOGITS: &str = "logits";
+const GATE: &str = "gate";
 
 /// The bundle, and whether the exported model answers as the trained one did.
 pub(crate) enum Outcome {
@@ -90,8 +97,10 @@ fn config_digest(config: &Config) -> Digest {
     config.data.source = PathBuf::new();
     config.data.options.root = None;
     config.backbone.path = PathBuf::new();
-    // What an adapter adds is in the digest of the weights.
+    // What an adapter adds, and how many blocks are left, is in the digest of the weights.
     config.backbone.adapter = None;
+    config.backbone.blocks = BlockChoice::All;
+    config.backbone.depth = DepthConfig::default();
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
@@ -125,7 +134,8 @@ fn create(
     existing: Existing,
 ) -> anyhow::Result<Outcome> {
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
-    let model = write_graph(run, splits, checkpoint)?;
+    let has_gate = gate::ensure(run, checkpoint)?.is_some_and(|decision| decision.ships);
+    let model = write_graph(run, splits, checkpoint, has_gate)?;
     let normalisation = checkpoint.preprocess.normalisation();
     let session = OrtSession::with_weights(
         &model.model,
@@ -136,6 +146,7 @@ fn create(
     let mut session = Deployed {
         session,
         normalisation,
+        has_gate,
     };
     let tolerances = Tolerances {
         reference: run.config.export.parity_tolerance,
@@ -159,7 +170,8 @@ fn create(
             batch: run.config.export.batch.fixed(),
             pixels: run.config.export.input,
         },
-        output: "logits".to_owned(),
+        output: LOGITS.to_owned(),
+        gate: has_gate.then(|| GATE.to_owned()),
         preprocess: checkpoint.preprocess.clone(),
         variant: FP32.to_owned(),
         precision: FP32.to_owned(),
@@ -181,7 +193,12 @@ fn create(
     Ok(Outcome::Exported(Box::new(bundle)))
 }
 
-fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
+fn write_graph(
+    run: &Run,
+    splits: &Splits,
+    checkpoint: &Checkpoint,
+    has_gate: bool,
+) -> anyhow::Result<Exported> {
     let weights = checkpoint.weights(&run.config.checkpoint_dir(), &run.config.backbone)?;
     let metadata = BTreeMap::from([
         (
@@ -212,8 +229,13 @@ fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::R
         ),
         ..Form::default()
     };
+    // A gate that isn't deployed isn't exported either.
+    let deployed = Checkpoint {
+        gate: checkpoint.gate.filter(|_| has_gate),
+        ..checkpoint.clone()
+    };
     Ok(stage1_exporter::export_classifier_as(
-        checkpoint, &head, &weights, &metadata, &form,
+        &deployed, &head, &weights, &metadata, &form,
     )?)
 }
 
@@ -283,6 +305,8 @@ pub(crate) struct Deployed {
     pub(crate) session: OrtSession,
     /// Of the pictures that it is given; a model of grey levels gets them without.
     pub(crate) normalisation: Normalisation,
+    /// Whether the model has a gate.
+    pub(crate) has_gate: bool,
 }
 
 impl Deployed {
@@ -293,7 +317,7 @@ impl Deployed {
     ) -> stage1_runtime::Result<Vec<f32>> {
         let outputs =
             self.session
-                .run_normalised(pixel_values, shape, self.normalisation, &["logits"])?;
+                .run_normalised(pixel_values, shape, self.normalisation, &[LOGITS])?;
         Ok(outputs
             .into_iter()
             .flat_map(|tensor| tensor.values)
@@ -302,12 +326,34 @@ impl Deployed {
 }
 
 impl stage1_exporter::Session for Deployed {
+    fn has_gate(&self) -> bool {
+        self.has_gate
+    }
+
     fn run(
         &mut self,
         pixel_values: &[f32],
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
-        Ok(self.logits(pixel_values, shape)?)
+        if !self.has_gate {
+            return Ok(self.logits(pixel_values, shape)?);
+        }
+        let names = [LOGITS, GATE];
+        let outputs =
+            self.session
+                .run_normalised(pixel_values, shape, self.normalisation, &names)?;
+        let [logits, gates] = outputs.as_slice() else {
+            return Err("the model gave another number of outputs than asked for".into());
+        };
+        let classes = logits.values.len() / gates.values.len().max(1);
+        let rows = logits
+            .values
+            .chunks_exact(classes.max(1))
+            .zip(&gates.values);
+        Ok(rows
+            .flat_map(|(row, gate)| row.iter().chain([gate]))
+            .copied()
+            .collect())
     }
 }
 
@@ -335,6 +381,7 @@ mod tests {
             ("data.source=elsewhere", true),
             ("backbone.path=elsewhere", true),
             ("backbone.adapter=elsewhere", true),
+            ("backbone.blocks=auto", true),
             ("calibrate.alpha=0.2", true),
             ("export.batch=4", false),
             ("export.target=tensorrt", true),

@@ -1,8 +1,10 @@
 //! The steps of a run, in their order. Each leaves artifacts in the run directory, takes up what is there when it was
 //! made from the same inputs, and refuses to replace what was made from others unless told to.
 
+pub(crate) mod ab_test;
 pub(crate) mod calibrate;
 pub(crate) mod export;
+pub(crate) mod gate;
 pub(crate) mod latency;
 pub(crate) mod report;
 pub(crate) mod scoring;
@@ -55,6 +57,24 @@ impl Run {
             overwrite: args.overwrite,
             output,
             progress: Steps::new(output),
+            _alone: alone,
+        })
+    }
+
+    /// The same with further overrides, which name another run directory.
+    pub(crate) fn beside(&self, overrides: &[String]) -> anyhow::Result<Self> {
+        let mut source = self.source.clone();
+        source.overrides.extend(overrides.iter().cloned());
+        let config = Config::load(&source.config, &source.overrides)?;
+        check_run_dir(&config)?;
+        let alone = Lock::take(&config.run_dir.join(".lock"), Duration::ZERO)?;
+        atomic::sweep(&config.run_dir)?;
+        Ok(Self {
+            config,
+            source,
+            overwrite: self.overwrite,
+            output: self.output,
+            progress: Steps::new(self.output),
             _alone: alone,
         })
     }

@@ -22,7 +22,10 @@ use stage1_core::{
         AnyRefusal, Certificate, Claim, Constraint, ExpectedRisk, FlipBounds, NotCertified,
         NotCertifiedReason, NotControlled, TestKind, UnitRule,
     },
+    checkpoint::Checkpoint,
     config::Config,
+    depth::DepthChoice,
+    gate::GateDecision,
     ledger::{Kind, Ledger, LedgerState},
     split::{Split, SplitManifest},
 };
@@ -46,6 +49,10 @@ pub(crate) struct Report {
     variant: String,
     /// All variants of the bundle.
     variants: Vec<VariantSummary>,
+    /// How `backbone.blocks: auto` has chosen.
+    depth: Option<DepthChoice>,
+    /// Whether the gate is deployed, and what it was compared with; none without a gate.
+    gate: Option<GateDecision>,
     /// Metrics of answering every image, through the deployed session.
     all_answered: AllAnswered,
     /// Images that can't be decoded and were skipped, of the splits that were scored.
@@ -132,6 +139,7 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         Calibration::Certified(certificate) => Some(certificate.calib_ledger.clone()),
         Calibration::NotCertified(_) => None,
     };
+    let checkpoint = Checkpoint::load(&config.checkpoint_dir()).ok();
     let openings = validation.as_ref().and_then(|v| v.test_ledger().cloned());
     Ok(Report {
         schema_version: 1,
@@ -146,6 +154,12 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
         bundle_digest: bundle.digest(),
         variant: variant.to_owned(),
         variants: summaries(&bundle)?,
+        depth: checkpoint
+            .as_ref()
+            .and_then(|checkpoint| super::train::depth(config, checkpoint)),
+        gate: checkpoint
+            .as_ref()
+            .and_then(|checkpoint| super::gate::known(config, checkpoint)),
         all_answered,
         left_out,
         calibrator_selection: match &calibration {
@@ -293,6 +307,12 @@ impl Report {
                 format!("beside it: {}", others.join("; ")),
             ));
         }
+        if let Some(depth) = &self.depth {
+            depth_rows(depth, &mut rows);
+        }
+        if let Some(gate) = &self.gate {
+            gate_rows(gate, &mut rows);
+        }
         let all = &self.all_answered;
         let accuracy = all
             .metrics
@@ -391,6 +411,42 @@ fn flip_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         let rate = count as f64 / flips.rows.max(1) as f64;
         rows.push((what, percent(rate), note));
     }
+}
+
+fn depth_rows(depth: &DepthChoice, rows: &mut Vec<Row>) {
+    let chosen = format!("block {} of {}", depth.chosen, depth.layers);
+    let note = format!(
+        "the shallowest one whose head is within {} ({}) of the best, block {}, on val_select",
+        depth.tolerance,
+        depth.metric.name(),
+        depth.best
+    );
+    rows.push(("depth of the backbone", chosen, note));
+    rows.extend(
+        depth
+            .table()
+            .into_iter()
+            .map(|line| ("", String::new(), line)),
+    );
+}
+
+fn gate_rows(gate: &GateDecision, rows: &mut Vec<Row>) {
+    let what = if gate.ships {
+        "deployed"
+    } else {
+        "not deployed"
+    };
+    let images = thousands(gate.images);
+    let note = format!(
+        "AUGRC {:.4} on the {images} images of val_select; less is better",
+        gate.augrc
+    );
+    rows.push(("gate", what.to_owned(), note));
+    rows.extend(
+        gate.table()
+            .into_iter()
+            .map(|line| ("", String::new(), line)),
+    );
 }
 
 fn selection_rows(selection: &Selection, rows: &mut Vec<Row>) {

@@ -114,14 +114,16 @@ fn score(
         scorer.variant()
     ));
     let mut logits = Vec::with_capacity(paths.len() * splits.manifest.labels.len());
+    let mut gates = Vec::new();
     let (mut kept, mut left_out) = (Vec::with_capacity(paths.len()), Listing::default());
     for (sample, scored) in samples
         .iter()
         .zip(scorer.score_paths(&paths, &run.progress)?)
     {
         match scored {
-            Ok(row) => {
-                logits.extend(row);
+            Ok(scores) => {
+                logits.extend(scores.logits);
+                gates.extend(scores.gate);
                 kept.push(*sample);
             }
             Err(error) if may_skip(run, sample, &error) => left_out.push(error.to_string()),
@@ -142,8 +144,7 @@ fn score(
         ids: samples.iter().map(|sample| sample.path.clone()).collect(),
         units: Some(samples.iter().map(|sample| sample.unit).collect()),
         split: None,
-        // No model has a gate yet; a policy on one refuses these rows by name.
-        gate: None,
+        gate: scorer.bundle().manifest().gate.as_ref().map(|_| gates),
         source: Some(scorer.source()),
     };
     if let Some(images) = left_out.clone().non_empty() {

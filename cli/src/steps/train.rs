@@ -3,13 +3,17 @@
 use super::Run;
 use anyhow::{Context, bail};
 use stage1_core::{
+    artifact::json,
     checkpoint::Checkpoint,
     config::Config,
+    depth::DepthChoice,
     events::{EpochRecord, Plan, TrainingEvent},
+    model::BackboneSpec,
     progress::Progress,
 };
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -47,19 +51,40 @@ pub(crate) fn ensure(run: &Run) -> anyhow::Result<Checkpoint> {
 /// As [`ensure`], saying how a training begins.
 pub(crate) fn ensure_from(run: &Run, begin: Begin) -> anyhow::Result<Checkpoint> {
     follow(run, start(run, begin, &[])?)?;
+    trained(run)
+}
+
+/// As [`ensure`]; libtorch's logits of val_select, by that checkpoint, are then in the file `logits`.
+pub(crate) fn ensure_with_logits(run: &Run, logits: &Path) -> anyhow::Result<Checkpoint> {
+    let more = ["--select-logits".as_ref(), logits.as_os_str()];
+    follow(run, start(run, Begin::Anywhere, &more)?)?;
+    trained(run)
+}
+
+fn trained(run: &Run) -> anyhow::Result<Checkpoint> {
     let dir = run.config.checkpoint_dir();
     Checkpoint::load(&dir)
         .with_context(|| format!("the trainer left no valid checkpoint in {}", dir.display()))
 }
 
+/// How the depth of this checkpoint was chosen, where it was.
+pub(crate) fn depth(config: &Config, checkpoint: &Checkpoint) -> Option<DepthChoice> {
+    let BackboneSpec::Vit(vit) = &checkpoint.backbone else {
+        return None;
+    };
+    let (choice, _): (DepthChoice, _) = json::load(&config.depth_path()).ok()?;
+    let of_this = choice.chosen == vit.layers && choice.splits_digest == checkpoint.splits_digest;
+    (config.backbone.blocks.is_auto() && of_this).then_some(choice)
+}
+
 /// What a training would do.
 pub(crate) fn plan(run: &Run, begin: Begin) -> anyhow::Result<Plan> {
-    let plan = follow(run, start(run, begin, &["--dry-run"])?)?;
+    let plan = follow(run, start(run, begin, &["--dry-run".as_ref()])?)?;
     plan.context("the trainer told no plan")
 }
 
 /// The trainer, at work.
-fn start(run: &Run, begin: Begin, more: &[&str]) -> anyhow::Result<Child> {
+fn start(run: &Run, begin: Begin, more: &[&OsStr]) -> anyhow::Result<Child> {
     let program = find_trainer()?;
     let mut command = Command::new(&program);
     command

@@ -210,6 +210,7 @@ fn judge(
     let mut session = Deployed {
         session: OrtSession::from_bytes(&made.model.model, name, &session_options(run))?,
         normalisation,
+        has_gate: false,
     };
     let export = &run.config.export;
     let tolerances = Tolerances {
@@ -301,6 +302,7 @@ impl Runtime for Temporary {
         Ok(Box::new(Deployed {
             session: OrtSession::from_bytes(model, "a temporary model", &self.options)?,
             normalisation: self.normalisation,
+            has_gate: false,
         }))
     }
 }

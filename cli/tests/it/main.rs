@@ -7,12 +7,15 @@
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
 
+mod ab_test;
 mod calibrate_logits;
 mod cli;
 mod doctor;
+mod earlier_system;
 mod embed;
 mod expectation;
 mod export;
+mod gate;
 mod metrics;
 mod monitor;
 mod pipeline;

@@ -118,6 +118,7 @@ impl Watched {
             label,
             probability: Some(decision.probability),
             logits: Some(logits.to_vec()),
+            gate: None,
             certified: true,
             error: None,
         }
@@ -642,6 +643,7 @@ fn deploy(watched: &Watched) {
             pixels: PixelFormat::Float32,
         },
         output: "logits".to_owned(),
+        gate: None,
         preprocess: preprocess.clone(),
         variant: FP32.to_owned(),
         precision: "fp32".to_owned(),

@@ -104,6 +104,15 @@ fn every_kind_of_backbone_goes_the_whole_way() {
             "\"layers\":1",
         ),
         (
+            "depth",
+            vec![
+                set("path", "dinov3-vit-swiglu"),
+                "backbone.blocks=auto".to_owned(),
+                "backbone.depth.tolerance=2.0".to_owned(),
+            ],
+            "\"layers\":1",
+        ),
+        (
             "adapter",
             vec![
                 format!("backbone.path={uneven}"),
@@ -120,6 +129,7 @@ fn every_kind_of_backbone_goes_the_whole_way() {
         assert!([0, 1].contains(&outcome.code), "{run_dir}: {outcome}");
         let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert!(report["calibration"]["outcome"].is_string(), "{outcome}");
+        assert_eq!(report["depth"].is_object(), run_dir == "depth", "{outcome}");
         let checkpoint = project.read(&format!("{run_dir}/checkpoints/best/checkpoint.json"));
         let checkpoint: Value = serde_json::from_slice(&checkpoint).unwrap();
         let backbone = checkpoint["backbone"].to_string();
@@ -144,10 +154,13 @@ fn every_example_configuration_goes_the_whole_way() {
         "calibrate.alpha=0.3",
         "calibrate.delta=0.2",
     ];
-    let cases = [(
-        "peft",
-        vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
-    )];
+    let cases = [
+        (
+            "peft",
+            vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
+        ),
+        ("gate", vec!["head.hidden=16"]),
+    ];
     for (name, keys) in cases {
         let config = configs.join(format!("{name}.yaml")).display().to_string();
         let mut arguments = project.arguments("run", name, &["--json"]);

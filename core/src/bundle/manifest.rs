@@ -24,6 +24,9 @@ pub struct BundleManifest {
     pub input: InputSpec,
     /// The name of the model's output, logits `[N, K]`.
     pub output: String,
+    /// The name of the model's output that says how likely the class is right, `[N]`, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gate: Option<String>,
     /// From image bytes to the input.
     pub preprocess: PreprocessSpec,
     /// Golden inputs and outputs.
@@ -167,6 +170,9 @@ impl Document for BundleManifest {
             .map_err(|error| format!("input.pixels: {error}"))?;
         check_name("input.name", &self.input.name)?;
         check_name("output", &self.output)?;
+        if let Some(gate) = &self.gate {
+            check_name("gate", gate)?;
+        }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
             return Err(format!("metrics.{name}: {value} is not finite"));
         }

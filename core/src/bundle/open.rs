@@ -2,7 +2,7 @@ use super::{BundleManifest, Error, FileRef, MANIFEST, Parity, Recipe, Result, Va
 use crate::{
     artifact::{self, Digest, json, tensors::TensorFile},
     certificate::{BatchMode, Certificate, Fingerprint},
-    policy::Policy,
+    policy::{Policy, Score},
 };
 use std::{
     fs, io,
@@ -118,11 +118,15 @@ impl Bundle {
             labels,
             input,
             output,
+            gate,
             preprocess,
             ..
         } = &self.manifest;
         let parts = (labels, input, output, preprocess, self.variant(variant)?);
-        Ok(Digest::of_json(&parts))
+        Ok(match gate {
+            None => Digest::of_json(&parts),
+            Some(gate) => Digest::of_json(&(parts, gate)),
+        })
     }
 
     /// Logits `[n, classes]` of the golden inputs, as this variant computes them.
@@ -217,6 +221,11 @@ pub(super) fn check_together(
             "`classes` of policy.json",
             policy.classes,
             manifest.labels.len(),
+        ),
+        Fact::new(
+            "whether policy.json compares a gate that the model has",
+            policy.score == Score::Gate && manifest.gate.is_none(),
+            false,
         ),
         Fact::new(
             "`policy_digest` of certificate.json",

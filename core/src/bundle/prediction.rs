@@ -26,6 +26,9 @@ pub struct Prediction {
     pub probability: Option<f64>,
     /// The model's raw logits `[K]`; null on error.
     pub logits: Option<Vec<f32>>,
+    /// The model's gate, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gate: Option<f32>,
     /// Whether the bundle's certificate covers the session that computed this.
     pub certified: bool,
     /// Why it was deferred.
@@ -45,6 +48,7 @@ impl Prediction {
             label: None,
             probability: None,
             logits: None,
+            gate: None,
             certified: false,
             reason: None,
             error: Some(error.to_string()),
@@ -64,6 +68,7 @@ mod tests {
             label: Some("cat".to_owned()),
             probability: Some(0.75),
             logits: Some(vec![1.5, -1.0]),
+            gate: None,
             certified: true,
             reason: None,
             error: None,

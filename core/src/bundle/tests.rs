@@ -43,6 +43,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
             pixels: PixelFormat::Float32,
         },
         output: "logits".to_owned(),
+        gate: None,
         preprocess: PreprocessSpec::dinov3(4, 2),
         variant: FP32.to_owned(),
         precision: "fp32".to_owned(),

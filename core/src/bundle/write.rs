@@ -30,6 +30,8 @@ pub struct NewBundle<'a> {
     pub input: InputSpec,
     /// The name of the model's output.
     pub output: String,
+    /// The name of its output for the gate, if it has one.
+    pub gate: Option<String>,
     /// From image bytes to the input.
     pub preprocess: PreprocessSpec,
     /// The variant's name, [`super::FP32`] as a rule.
@@ -111,6 +113,7 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
         labels: new.labels,
         input: new.input,
         output: new.output,
+        gate: new.gate,
         preprocess: new.preprocess,
         golden,
         card: None,

@@ -46,6 +46,14 @@ pub enum Error {
         /// What was given.
         text: String,
     },
+    /// An arm of an A/B test that is none.
+    #[error("arm {arm}: {reason}")]
+    Arm {
+        /// What was given.
+        arm: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A value out of range, or two values that contradict each other.
     #[error("{origin}: at `{key}`: expected {expected}, got {got}")]
     Value {

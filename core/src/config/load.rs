@@ -1,8 +1,9 @@
 use super::{
-    AugmentConfig, Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase,
-    Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
+    AugmentConfig, BlockChoice, Config, DepthConfig, Error, GateConfig, GateLoss, GroupRiskChoice,
+    HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling, ScoreChoice, Target,
+    VERSION, VariantPrecision, schema,
 };
-use crate::{certificate::Procedure, model::Blocks};
+use crate::certificate::Procedure;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -123,8 +124,8 @@ impl Config {
             ),
             (
                 "backbone.blocks",
-                self.backbone.blocks != Blocks::First(0),
-                "a number of blocks ≥ 1, or null for all",
+                self.backbone.blocks != BlockChoice::First(0),
+                "a number of blocks ≥ 1, `auto`, or null for all",
                 "0".to_owned(),
             ),
             (
@@ -290,9 +291,11 @@ impl Config {
         ];
         let rules = rules
             .into_iter()
+            .chain(self.depth_rules())
             .chain(self.loss_rules())
             .chain(self.backbone_training_rules())
             .chain(self.peft_rules())
+            .chain(self.gate_rules())
             .chain(self.augment_rules());
         for (key, holds, expected, got) in rules {
             if !holds {
@@ -336,6 +339,40 @@ type Rule = (&'static str, bool, &'static str, String);
 
 /// Rules of the training's parts.
 impl Config {
+    fn depth_rules(&self) -> Vec<Rule> {
+        let (depth, is_auto) = (&self.backbone.depth, self.backbone.blocks.is_auto());
+        let candidates = depth.candidates.as_deref();
+        let ascending = |blocks: &[usize]| {
+            !blocks.is_empty() && blocks[0] > 0 && blocks.is_sorted_by(|a, b| a < b)
+        };
+        vec![
+            (
+                "backbone.depth",
+                is_auto || *depth == DepthConfig::default(),
+                "its defaults, since `backbone.blocks` isn't `auto`",
+                "other values".to_owned(),
+            ),
+            (
+                "backbone.depth.tolerance",
+                depth.tolerance.is_finite() && depth.tolerance >= 0.0,
+                "a number ≥ 0",
+                depth.tolerance.to_string(),
+            ),
+            (
+                "backbone.depth.candidates",
+                candidates.is_none_or(ascending),
+                "numbers of blocks ≥ 1, ascending, or null for all",
+                format!("{:?}", candidates.unwrap_or_default()),
+            ),
+            (
+                "backbone.depth.max_cache_gib",
+                depth.max_cache_gib.is_finite() && depth.max_cache_gib > 0.0,
+                "a number > 0",
+                depth.max_cache_gib.to_string(),
+            ),
+        ]
+    }
+
     fn loss_rules(&self) -> Vec<Rule> {
         let train = &self.train;
         let zero_up = |x: f64| x.is_finite() && x >= 0.0;
@@ -368,7 +405,7 @@ impl Config {
     }
 
     fn backbone_training_rules(&self) -> Vec<Rule> {
-        let (train, trains_backbone) = (&self.train, self.phase != Phase::Baseline);
+        let (train, trains_backbone) = (&self.train, self.phase == Phase::Peft);
         vec![
             (
                 "train.micro_batch_size",
@@ -379,20 +416,104 @@ impl Config {
             (
                 "train.micro_batch_size",
                 trains_backbone || train.micro_batch_size.is_none(),
-                "null, since `phase: baseline` trains on features that are computed once",
+                "null, since phases without adapters train on features that are computed once",
                 format!("{:?}", train.micro_batch_size.unwrap_or_default()),
             ),
             (
                 "train.precision",
                 trains_backbone || train.precision == Precision::Fp32,
-                "fp32, since `phase: baseline` doesn't train through the backbone",
+                "fp32, since phases without adapters don't train through the backbone",
                 "bf16".to_owned(),
             ),
             (
                 "augment",
                 trains_backbone || self.augment == AugmentConfig::default(),
-                "its defaults, since `phase: baseline` trains on features that are computed once; use `phase: peft`",
+                "its defaults, since phases without adapters train on features that are computed once; use `phase: peft`",
                 "other values".to_owned(),
+            ),
+        ]
+    }
+
+    fn gate_rules(&self) -> Vec<Rule> {
+        let (gate, is_gate) = (&self.gate, self.phase == Phase::Gate);
+        let share = |x: f64| x > 0.0 && x < 1.0;
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let one_up = "a whole number ≥ 1";
+        vec![
+            (
+                "gate",
+                is_gate || *gate == GateConfig::default(),
+                "its defaults, since `phase` isn't `gate`",
+                format!("other values with `phase: {}`", self.phase),
+            ),
+            (
+                "head.kind",
+                !is_gate || self.head.kind == HeadType::Mlp,
+                "mlp with `phase: gate`: classes and gate share its hidden layer",
+                "linear".to_owned(),
+            ),
+            (
+                "calibrate.score",
+                !is_gate || self.calibrate.score != ScoreChoice::Gate,
+                "a score of the logits: with `phase: gate` it is what decides if the gate doesn't win on val_select",
+                "gate".to_owned(),
+            ),
+            (
+                "export.variants",
+                !is_gate || self.export.variants.is_empty(),
+                "none with `phase: gate`: further precisions have no gate",
+                format!("{:?}", self.export.variants),
+            ),
+            (
+                "train",
+                !(is_gate && gate.loss == GateLoss::SelectiveNet) || self.train.has_plain_loss(),
+                "no class_weights, focal_gamma, logit_adjustment or label_smoothing with `gate.loss: selective_net`, which has a \
+                 loss of its own",
+                "one of them".to_owned(),
+            ),
+            ("gate.hidden", gate.hidden > 0, one_up, "0".to_owned()),
+            (
+                "gate.folds",
+                gate.folds > 1,
+                "a whole number ≥ 2",
+                gate.folds.to_string(),
+            ),
+            ("gate.epochs", gate.epochs > 0, one_up, "0".to_owned()),
+            (
+                "gate.learning_rate",
+                positive(gate.learning_rate),
+                "a number > 0",
+                gate.learning_rate.to_string(),
+            ),
+            (
+                "gate.weight_decay",
+                gate.weight_decay.is_finite() && gate.weight_decay >= 0.0,
+                "a number ≥ 0",
+                gate.weight_decay.to_string(),
+            ),
+            (
+                "gate.coverage",
+                share(gate.coverage),
+                "a number between 0 and 1",
+                gate.coverage.to_string(),
+            ),
+            (
+                "gate.coverage_weight",
+                positive(gate.coverage_weight),
+                "a number > 0",
+                gate.coverage_weight.to_string(),
+            ),
+            (
+                "gate.auxiliary_weight",
+                share(gate.auxiliary_weight),
+                "a number between 0 and 1",
+                gate.auxiliary_weight.to_string(),
+            ),
+            (
+                "gate.resamples",
+                gate.resamples >= 100,
+                "a whole number ≥ 100",
+                gate.resamples.to_string(),
             ),
         ]
     }
@@ -735,7 +856,27 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=0"],
-                "at `backbone.blocks`: expected a number of blocks ≥ 1, or null for all, got 0",
+                "at `backbone.blocks`: expected a number of blocks ≥ 1, `auto`, or null for all, got 0",
+            ),
+            (
+                "",
+                &["backbone.depth.tolerance=0.1"],
+                "at `backbone.depth`: expected its defaults, since `backbone.blocks` isn't `auto`",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.tolerance=-1"],
+                "at `backbone.depth.tolerance`: expected a number ≥ 0, got -1",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.candidates=[4, 2]"],
+                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4, 2]",
+            ),
+            (
+                "",
+                &["backbone.blocks=auto", "backbone.depth.max_cache_gib=0"],
+                "at `backbone.depth.max_cache_gib`: expected a number > 0, got 0",
             ),
             (
                 "",
@@ -765,12 +906,37 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=last"],
-                "at `backbone.blocks`: expected a number of blocks, or null for all",
+                "at `backbone.blocks`: expected a number of blocks, `auto`, or null for all",
             ),
             (
                 "phase: gate",
                 &[],
-                "at `phase`: unknown variant `gate`, expected `baseline` or `peft`",
+                "at `head.kind`: expected mlp with `phase: gate`",
+            ),
+            (
+                "phase: gates",
+                &[],
+                "at `phase`: unknown variant `gates`, expected one of `baseline`, `peft`, `gate`",
+            ),
+            (
+                "phase: gate\nhead: {kind: mlp}\nexport: {variants: [fp16]}",
+                &[],
+                "at `export.variants`: expected none with `phase: gate`",
+            ),
+            (
+                "phase: gate\nhead: {kind: mlp}\ncalibrate: {score: gate}",
+                &[],
+                "at `calibrate.score`: expected a score of the logits",
+            ),
+            (
+                "gate: {folds: 3}",
+                &[],
+                "at `gate`: expected its defaults, since `phase` isn't `gate`",
+            ),
+            (
+                "phase: gate\nhead: {kind: mlp}\ngate: {folds: 1}",
+                &[],
+                "at `gate.folds`: expected a whole number ≥ 2, got 1",
             ),
             ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),

@@ -3,13 +3,19 @@
 //! [`Config::load`] refuses an unknown key with its path and the nearest known key, and a value that contradicts
 //! another. Relative paths are relative to the current folder.
 
+mod arms;
+mod depth;
 mod error;
+mod gate;
 mod load;
 mod schema;
 mod template;
 mod training;
 
+pub use arms::Arm;
+pub use depth::{AutoBlocks, BlockChoice, DepthConfig};
 pub use error::{Error, Result};
+pub use gate::{GateConfig, GateLoss};
 pub use schema::json_schema;
 pub use template::{Published, template};
 pub use training::{
@@ -44,7 +50,8 @@ pub const MAX_THREADS: usize = 1024;
 pub struct Config {
     /// The version of this format: 1.
     pub version: u32,
-    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone.
+    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone,
+    /// `gate` a head and a gate that says whether it is right.
     #[serde(default)]
     pub phase: Phase,
     /// Where all results of the run go.
@@ -77,6 +84,9 @@ pub struct Config {
     /// How the backbone is adapted, for `phase: peft`.
     #[serde(default)]
     pub peft: PeftConfig,
+    /// How the gate is trained, for `phase: gate`.
+    #[serde(default)]
+    pub gate: GateConfig,
     /// How training images are varied, for phases that train through the backbone.
     #[serde(default)]
     pub augment: AugmentConfig,
@@ -100,6 +110,8 @@ pub enum Phase {
     Baseline,
     /// A head, and low-rank adapters of the backbone's linear layers.
     Peft,
+    /// A head and a correctness gate on a frozen backbone.
+    Gate,
 }
 
 /// As it is written in a configuration.
@@ -108,6 +120,7 @@ impl std::fmt::Display for Phase {
         f.write_str(match self {
             Self::Baseline => "baseline",
             Self::Peft => "peft",
+            Self::Gate => "gate",
         })
     }
 }
@@ -134,9 +147,12 @@ pub struct BackboneConfig {
     #[serde(default)]
     pub adapter: Option<PathBuf>,
     /// How many blocks are run: the head reads what the last of them leaves, after the final norm; blocks above are
-    /// neither loaded nor exported. `null`: all. For vision transformers only.
+    /// neither loaded nor exported. `null`: all; `auto`: the fewest that `depth` allows. For vision transformers only.
     #[serde(default)]
-    pub blocks: Blocks,
+    pub blocks: BlockChoice,
+    /// How `blocks: auto` chooses.
+    #[serde(default)]
+    pub depth: DepthConfig,
     /// Rounding of the periods of DINOv3's rotary positions: `fp32`, as transformers and timm, or `bf16`, as Meta's
     /// checkpoints hold them.
     #[serde(default)]
@@ -144,28 +160,43 @@ pub struct BackboneConfig {
 }
 
 impl BackboneConfig {
-    /// The weights as configured.
+    /// The weights as configured; with `blocks: auto`, of all blocks.
     ///
     /// # Errors
     /// As [`Weights::open_blocks`], [`Adapter::open`] and [`Weights::merged`]; or there are no rotary positions to round.
     pub fn open(&self) -> model::Result<Weights> {
+        self.open_blocks(self.blocks.fixed())
+    }
+
+    /// As [`BackboneConfig::open`], with this number of blocks.
+    ///
+    /// # Errors
+    /// As [`BackboneConfig::open`].
+    pub fn open_blocks(&self, blocks: Blocks) -> model::Result<Weights> {
         let weights = match &self.adapter {
             // An adapter of the whole backbone is checked against the whole.
             Some(adapter) => Weights::open(&self.path)?
                 .merged(&Adapter::open(adapter)?)?
-                .with_blocks(self.blocks)?,
-            None => Weights::open_blocks(&self.path, self.blocks)?,
+                .with_blocks(blocks)?,
+            None => Weights::open_blocks(&self.path, blocks)?,
         };
         weights.with_rope_periods(self.rope_periods)
     }
 
-    /// The architecture as configured, from `config.json` alone.
+    /// The architecture as configured, from `config.json` alone; with `blocks: auto`, of all blocks, which must be there to
+    /// choose from.
     ///
     /// # Errors
     /// As [`BackboneSpec::from_hf_config`], [`BackboneSpec::with_blocks`] and [`BackboneSpec::with_rope_periods`].
     pub fn spec(&self) -> model::Result<BackboneSpec> {
-        BackboneSpec::from_hf_config(&self.path.join("config.json"))?
-            .with_blocks(self.blocks)?
+        let whole = BackboneSpec::from_hf_config(&self.path.join("config.json"))?;
+        if self.blocks.is_auto() {
+            for count in self.depth.candidates.as_deref().unwrap_or(&[1]) {
+                whole.clone().with_blocks(Blocks::First(*count))?;
+            }
+        }
+        whole
+            .with_blocks(self.blocks.fixed())?
             .with_rope_periods(self.rope_periods)
     }
 }
@@ -267,6 +298,17 @@ pub struct TrainConfig {
     pub cache_dir: Option<PathBuf>,
 }
 
+impl TrainConfig {
+    /// Whether the loss is cross-entropy, and nothing else.
+    pub fn has_plain_loss(&self) -> bool {
+        let plain = Self::default();
+        self.class_weights == plain.class_weights
+            && self.focal_gamma == 0.0
+            && self.logit_adjustment == 0.0
+            && self.label_smoothing == 0.0
+    }
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -331,6 +373,27 @@ pub enum SelectionMetric {
     F1,
     /// Negative log-likelihood; lower is better.
     Nll,
+}
+
+impl SelectionMetric {
+    /// Its name among an epoch's metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mcc => "mcc",
+            Self::Accuracy => "accuracy",
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::F1 => "f1",
+            Self::Nll => "nll",
+        }
+    }
+
+    /// A value turned so that higher is better.
+    pub fn score(self, value: f64) -> f64 {
+        match self {
+            Self::Nll => -value,
+            _ => value,
+        }
+    }
 }
 
 /// The checks on the exported model.
@@ -741,6 +804,30 @@ impl Config {
         self.run_dir.join("tensorboard")
     }
 
+    /// How `backbone.blocks: auto` has chosen.
+    pub fn depth_path(&self) -> PathBuf {
+        self.run_dir.join("depth.json")
+    }
+
+    /// The same with the first `blocks` blocks, as if they had been asked for.
+    #[must_use]
+    pub fn at_depth(&self, blocks: usize) -> Self {
+        let mut config = self.clone();
+        config.backbone.blocks = BlockChoice::First(blocks);
+        config.backbone.depth = DepthConfig::default();
+        config
+    }
+
+    /// Whether the gate is deployed, and why.
+    pub fn gate_path(&self) -> PathBuf {
+        self.run_dir.join("gate.json")
+    }
+
+    /// libtorch's logits of val_select.
+    pub fn trained_logits_path(&self) -> PathBuf {
+        self.run_dir.join("logits/val_select.trained.safetensors")
+    }
+
     /// One line per epoch.
     pub fn metrics_path(&self) -> PathBuf {
         self.run_dir.join("metrics.jsonl")
@@ -798,6 +885,7 @@ impl Config {
         same.backbone.path = PathBuf::new();
         same.backbone.adapter = same.backbone.adapter.map(|_| PathBuf::new());
         same.train.cache_dir = None;
+        same.backbone.depth.max_cache_gib = DepthConfig::default().max_cache_gib;
         same.train.save_every_seconds = 0;
         same.train.init_from = same.train.init_from.map(|_| PathBuf::new());
         Digest::of_json(&same)

@@ -60,6 +60,34 @@ impl HeadSpec {
     }
 }
 
+/// A learned gate beside the classes, on the hidden layer of an MLP: linear, exact (erf) GELU, linear to one number, which is
+/// larger where the classes are more likely right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSpec {
+    /// Width between the two layers.
+    pub hidden: usize,
+}
+
+impl GateSpec {
+    /// Names and shapes of its tensors, on a hidden layer of width `trunk`; weights are `[out, in]`.
+    pub fn tensors(&self, trunk: usize) -> Vec<(String, Vec<usize>)> {
+        let first = linear("gate.fc1", trunk, self.hidden);
+        let second = linear("gate.fc2", self.hidden, 1);
+        first.into_iter().chain(second).collect()
+    }
+}
+
+impl HeadSpec {
+    /// The width of the hidden layer, if there is one.
+    pub fn trunk(&self) -> Option<usize> {
+        match self.kind {
+            HeadKind::Linear => None,
+            HeadKind::Mlp { hidden } => Some(hidden),
+        }
+    }
+}
+
 fn linear(name: &str, input: usize, output: usize) -> [(String, Vec<usize>); 2] {
     [
         (format!("{name}.weight"), vec![output, input]),

@@ -7,6 +7,7 @@ mod error;
 mod make;
 mod manifest;
 mod near;
+mod nested;
 mod options;
 mod order;
 mod units;

@@ -14,6 +14,8 @@ pub(super) enum Use {
     Round,
     /// Which training images are looked at, where a few are enough.
     Sample,
+    /// Which units of train are kept apart.
+    Fold,
 }
 
 impl Use {
@@ -23,6 +25,7 @@ impl Use {
             Self::Keep => b"stage1 keep",
             Self::Round => b"stage1 round",
             Self::Sample => b"stage1 sample",
+            Self::Fold => b"stage1 fold",
         }
     }
 }

@@ -232,3 +232,57 @@ fn a_reference_of_another_form_is_named() {
         assert!(error.contains(want), "{want}: {error}");
     }
 }
+
+/// As [`Fake`], with a gate of −mean in each row.
+struct Gated {
+    /// What is added to each gate.
+    off: f32,
+}
+
+impl Session for Gated {
+    fn has_gate(&self) -> bool {
+        true
+    }
+
+    fn run(
+        &mut self,
+        pixels: &[f32],
+        _: [usize; 4],
+    ) -> Result<Vec<f32>, Box<dyn error::Error + Send + Sync>> {
+        let logits = logits(pixels);
+        let rows = logits.chunks_exact(2);
+        Ok(rows
+            .flat_map(|row| [row[0], row[1], self.off - row[0]])
+            .collect())
+    }
+}
+
+#[test]
+fn a_gate_is_held_to_the_tolerance_of_the_logits() {
+    let (dir, plain) = reference();
+    let (_, pixels) = plain.f32("pixel_values").unwrap();
+    let logits = logits(&pixels);
+    let gates: Vec<f32> = logits.chunks_exact(2).map(|row| -row[0]).collect();
+    let path = dir.path().join("gated.safetensors");
+    let tensors = BTreeMap::from([
+        ("gate".to_owned(), Tensor::f32([IMAGES], gates)),
+        ("logits".to_owned(), Tensor::f32([IMAGES, 2], logits)),
+        (
+            "pixel_values".to_owned(),
+            Tensor::f32([IMAGES, 3, 2, 2], pixels),
+        ),
+    ]);
+    tensors::save(&path, &tensors, &BTreeMap::new()).unwrap();
+    let gated = TensorFile::open(&path).unwrap();
+    let check = |off: f32, reference: &TensorFile| {
+        let tolerances = Tolerances::default();
+        parity(&mut Gated { off }, reference, normalisation(), tolerances)
+    };
+    let fine = check(0.0, &gated).unwrap();
+    assert!(fine.passed && fine.same_labels, "{fine:?}");
+    let wrong = check(0.01, &gated).unwrap();
+    assert!(!wrong.passed && wrong.same_labels, "{wrong:?}");
+    assert!((wrong.max_abs_error - 0.01).abs() < 1e-6, "{wrong:?}");
+    let message = check(0.0, &plain).unwrap_err().to_string();
+    assert!(message.contains("gate"), "{message}");
+}

@@ -159,6 +159,7 @@ fn checkpoint(weights: &Weights, head: HeadSpec) -> Checkpoint {
         backbone: weights.spec().clone(),
         backbone_digest: weights.digest(),
         head,
+        gate: None,
         labels: ["bag", "boot", "dress"].map(str::to_owned).to_vec(),
         preprocess: PreprocessSpec::dinov3(SIDE as u32, SIDE as u32),
         seed: 0,

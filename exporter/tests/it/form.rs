@@ -92,6 +92,7 @@ fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) 
             pixels: PixelFormat::Float32,
         },
         output: "features".to_owned(),
+        gate: None,
         preprocess: PreprocessSpec::dinov3(SHAPE[2] as u32, SHAPE[3] as u32),
         variant: FP32.to_owned(),
         precision: FP32.to_owned(),

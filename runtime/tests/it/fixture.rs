@@ -117,6 +117,7 @@ fn create(dir: &Path, pixels: PixelFormat, batch_mode: BatchMode) {
             pixels,
         },
         output: "logits".to_owned(),
+        gate: None,
         preprocess: preprocess(),
         variant: bundle::FP32.to_owned(),
         precision: "fp32".to_owned(),

@@ -87,6 +87,31 @@ impl Backbone {
         self.pool(&self.tokens(pixel_values, places))
     }
 
+    /// As [`Backbone::features`] of the backbones that end after each of these numbers of blocks (ascending, from 1), in one
+    /// pass: blocks above the last of them aren't run. Of a backbone without blocks, those of the whole.
+    pub fn features_at(
+        &self,
+        pixel_values: &Tensor,
+        places: &Places,
+        depths: &[usize],
+    ) -> Vec<PooledFeatures> {
+        match &self.network {
+            Network::Vit(vit) => {
+                let tokens = vit.tokens_at(pixel_values, places, depths);
+                tokens.iter().map(|tokens| self.pool(tokens)).collect()
+            }
+            Network::ConvNext(_) => {
+                let one = || self.features(pixel_values, places);
+                depths.iter().map(|_| one()).collect()
+            }
+        }
+    }
+
+    /// The number of blocks, in the sense of [`Backbone::features_at`].
+    pub fn depth(&self) -> usize {
+        self.vit().map_or(1, Vit::depth)
+    }
+
     /// The same, of tokens after the final norm.
     pub fn pool(&self, tokens: &Tensor) -> PooledFeatures {
         let first_patch = self.spec.prefix_tokens() as i64;

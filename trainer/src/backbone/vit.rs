@@ -42,6 +42,24 @@ impl Vit {
         self.finish(&tokens)
     }
 
+    /// Tokens after the final norm, had the transformer only so many blocks, for each number of `depths` (ascending).
+    pub(super) fn tokens_at(
+        &self,
+        pixel_values: &Tensor,
+        places: &Places,
+        depths: &[usize],
+    ) -> Vec<Tensor> {
+        let mut tokens = self.embed(pixel_values, places);
+        let mut found = Vec::with_capacity(depths.len());
+        for block in 0..depths.last().copied().unwrap_or(0) {
+            tokens = self.block(block, &tokens, places, Pass::PLAIN);
+            if depths.contains(&(block + 1)) {
+                found.push(self.finish(&tokens));
+            }
+        }
+        found
+    }
+
     /// The number of blocks.
     pub fn depth(&self) -> usize {
         self.blocks.len()

@@ -39,6 +39,14 @@ pub struct Extractor<'a> {
     pub events: &'a dyn Events,
 }
 
+/// Where the features go that a backbone of so many blocks computes.
+pub struct Target<'a> {
+    /// The number of blocks.
+    pub depth: usize,
+    /// The cache of that backbone.
+    pub cache: &'a mut FeatureCache,
+}
+
 /// What a [`Extractor::fill`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -65,7 +73,17 @@ impl Extractor<'_> {
     /// # Errors
     /// The first image that can't be used, unless bad ones are to be skipped; or the cache's.
     pub fn fill(&self, cache: &mut FeatureCache, images: &[Image]) -> Result<Found> {
-        let missing = missing(cache, images);
+        let depth = self.backbone.depth();
+        self.fill_depths(&mut [Target { depth, cache }], images)
+    }
+
+    /// As [`Extractor::fill`], of several depths in one pass: an image that one of the caches lacks is computed for all of
+    /// them. In memory there is a shard for each depth.
+    ///
+    /// # Errors
+    /// As [`Extractor::fill`].
+    pub fn fill_depths(&self, targets: &mut [Target<'_>], images: &[Image]) -> Result<Found> {
+        let missing = missing(targets, images);
         let mut found = Found {
             computed: 0,
             bad: BTreeSet::new(),
@@ -79,7 +97,7 @@ impl Extractor<'_> {
             // Not `self`: libtorch's tensors stay in this thread.
             let (reader, batch_size, missing) = (self.reader, self.batch_size, &missing);
             scope.spawn(move || decode(reader, missing, batch_size, &sender));
-            self.compute(cache, &receiver, &mut found)
+            self.compute(targets, &receiver, &mut found)
         })?;
         self.events.finish();
         Ok(found)
@@ -107,19 +125,20 @@ impl Extractor<'_> {
 
     fn compute(
         &self,
-        cache: &mut FeatureCache,
+        targets: &mut [Target<'_>],
         batches: &Receiver<Batch>,
         found: &mut Found,
     ) -> Result<()> {
         let batches_per_shard = (SHARD / self.batch_size).max(1);
-        let (mut shard, mut left_out) = (Rows::default(), Listing::default());
+        let depths: Vec<_> = targets.iter().map(|target| target.depth).collect();
+        let (mut shard, mut left_out) = (Shard::new(depths), Listing::default());
         for (n, batch) in batches.iter().enumerate() {
             let done = batch.images.len() + batch.failures.len();
             found.computed += batch.images.len();
             self.note_failures(batch.failures, found, &mut left_out)?;
             self.forward(&batch.images, &batch.pixels, &mut shard)?;
             if (n + 1) % batches_per_shard == 0 {
-                shard.store(cache)?;
+                shard.store(targets)?;
             }
             self.events.advance(done as u64);
         }
@@ -129,7 +148,7 @@ impl Extractor<'_> {
                 images.count
             ));
         }
-        shard.store(cache)
+        shard.store(targets)
     }
 
     fn note_failures(
@@ -148,21 +167,28 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    fn forward(&self, images: &[Image], pixels: &[f32], shard: &mut Rows) -> Result<()> {
+    fn forward(&self, images: &[Image], pixels: &[f32], shard: &mut Shard) -> Result<()> {
         if images.is_empty() {
             return Ok(());
         }
-        let features = no_grad(|| self.backbone.features(&self.tensor(pixels), self.places));
-        let sums = (&features.class + &features.patch_mean).sum_dim_intlist(1, false, Kind::Float);
-        if let Some(row) = values(&sums).iter().position(|sum| !sum.is_finite()) {
-            return Err(Error::NonFiniteFeatures {
-                path: images[row].path.clone(),
-                backbone: self.backbone_path.clone(),
-            });
+        let pixels = self.tensor(pixels);
+        let all = no_grad(|| {
+            self.backbone
+                .features_at(&pixels, self.places, &shard.depths)
+        });
+        for (features, rows) in all.iter().zip(&mut shard.rows) {
+            let sums =
+                (&features.class + &features.patch_mean).sum_dim_intlist(1, false, Kind::Float);
+            if let Some(row) = values(&sums).iter().position(|sum| !sum.is_finite()) {
+                return Err(Error::NonFiniteFeatures {
+                    path: images[row].path.clone(),
+                    backbone: self.backbone_path.clone(),
+                });
+            }
+            rows.class.extend(values(&features.class));
+            rows.patch_mean.extend(values(&features.patch_mean));
         }
         shard.images.extend(images.iter().map(|image| image.digest));
-        shard.class.extend(values(&features.class));
-        shard.patch_mean.extend(values(&features.patch_mean));
         Ok(())
     }
 }
@@ -193,26 +219,50 @@ impl Batch {
 }
 
 /// Features that wait for their shard to be full.
+struct Shard {
+    images: Vec<Digest>,
+    depths: Vec<usize>,
+    /// Of each depth.
+    rows: Vec<Rows>,
+}
+
+/// Features of one depth.
 #[derive(Default)]
 struct Rows {
-    images: Vec<Digest>,
     class: Vec<f32>,
     patch_mean: Vec<f32>,
 }
 
-impl Rows {
-    fn store(&mut self, cache: &mut FeatureCache) -> Result<()> {
-        let rows = std::mem::take(self);
-        if rows.images.is_empty() {
+impl Shard {
+    fn new(depths: Vec<usize>) -> Self {
+        Self {
+            images: Vec::new(),
+            rows: depths.iter().map(|_| Rows::default()).collect(),
+            depths,
+        }
+    }
+
+    fn store(&mut self, targets: &mut [Target<'_>]) -> Result<()> {
+        let images = std::mem::take(&mut self.images);
+        if images.is_empty() {
             return Ok(());
         }
-        cache.store(&rows.images, rows.class, rows.patch_mean)
+        for (rows, target) in self.rows.iter_mut().zip(targets) {
+            let rows = std::mem::take(rows);
+            if images.iter().any(|image| !target.cache.contains(*image)) {
+                target.cache.store(&images, rows.class, rows.patch_mean)?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// What the cache lacks, each content once, in the order of `images`.
-fn missing(cache: &FeatureCache, images: &[Image]) -> Vec<Image> {
+/// What one of the caches lacks, each content once, in the order of `images`.
+fn missing(targets: &[Target<'_>], images: &[Image]) -> Vec<Image> {
     let mut seen = BTreeSet::new();
-    let lacks = |image: &&Image| !cache.contains(image.digest) && seen.insert(image.digest);
+    let lacks = |image: &&Image| {
+        let lacking = |target: &Target<'_>| !target.cache.contains(image.digest);
+        targets.iter().any(lacking) && seen.insert(image.digest)
+    };
     images.iter().filter(lacks).cloned().collect()
 }

@@ -7,5 +7,5 @@ mod images;
 
 pub use batches::{Batches, Wanted};
 pub use cache::FeatureCache;
-pub use extract::{Extractor, Found};
+pub use extract::{Extractor, Found, Target};
 pub use images::{Image, ImageReader};

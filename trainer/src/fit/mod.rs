@@ -7,7 +7,7 @@
 mod probe;
 mod state;
 
-pub use probe::{Labelled, Probe, Start, evaluate, fit};
+pub use probe::{Labelled, Probe, Start, evaluate, fit, logits};
 pub use state::{Keeper, Origin, State};
 
 use crate::{

@@ -66,13 +66,18 @@ pub fn fit(
 
 /// Metrics of `parameters` (for raw features) on `data`.
 pub fn evaluate(head: &Head, parameters: &Tensor, data: &Labelled) -> Metrics {
+    selection::metrics(&logits(head, parameters, &data.features), &data.labels)
+}
+
+/// Logits `[n, K]` of features `[n, F]`, in bounded memory.
+pub fn logits(head: &Head, parameters: &Tensor, features: &Tensor) -> Tensor {
     no_grad(|| {
-        let rows = data.features.split(EVALUATION_ROWS, 0);
+        let rows = features.split(EVALUATION_ROWS, 0);
         let logits: Vec<_> = rows
             .iter()
             .map(|rows| head.logits(parameters, rows, Mode::Evaluate))
             .collect();
-        selection::metrics(&Tensor::cat(&logits, 0), &data.labels)
+        Tensor::cat(&logits, 0)
     })
 }
 

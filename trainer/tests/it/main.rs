@@ -9,7 +9,9 @@ mod goldens;
 
 mod backbones;
 mod baseline;
+mod depth;
 mod fixture;
+mod gate;
 mod peft;
 mod python;
 mod refusals;

@@ -4,9 +4,9 @@ use crate::fixture::Fixture;
 use stage1_core::{
     artifact::tensors::{self, Tensor as StoredTensor, TensorFile},
     checkpoint::Checkpoint,
-    config::BackboneConfig,
+    config::{BackboneConfig, BlockChoice, DepthConfig},
     data::Content,
-    model::{Blocks, RopePeriods},
+    model::RopePeriods,
 };
 use stage1_trainer::{
     backbone::{Backbone, Places},
@@ -108,7 +108,8 @@ fn peft_loads_what_we_save() {
         let config = BackboneConfig {
             path: base,
             adapter: None,
-            blocks: Blocks::All,
+            blocks: BlockChoice::All,
+            depth: DepthConfig::default(),
             rope_periods: RopePeriods::Fp32,
         };
         let weights = checkpoint.weights(&dir, &config).unwrap();

@@ -13,7 +13,7 @@ use stage1_core::{
     artifact::Hasher,
     bundle::{DecisionKind, Prediction},
     logits::LogitSet,
-    policy::Outcome,
+    policy::{self, Outcome},
 };
 use std::{
     fs::File,
@@ -137,7 +137,10 @@ fn decided(
     let logits = prediction
         .logits
         .ok_or_else(|| anyhow!("the record has no logits"))?;
-    let decision = subject.policy.decide(&logits)?;
+    let decision = subject.policy.decide(policy::Row {
+        logits: &logits,
+        gate: prediction.gate,
+    })?;
     let agrees = match (decision.outcome, &prediction.label) {
         (Outcome::Answer { label }, Some(answer)) => {
             prediction.decision == DecisionKind::Answer && subject.is_called(label, answer)
