@@ -91,6 +91,7 @@ fn export(
             features,
             classes,
         },
+        gate: None,
         labels: (0..classes).map(|class| class.to_string()).collect(),
         preprocess: PreprocessSpec::dinov3(u32::try_from(height)?, u32::try_from(width)?),
         seed: 0,
