@@ -1,0 +1,201 @@
+//! Images that wait for the model.
+
+use super::Outcome;
+use crate::{
+    engine::{Prepared, Row},
+    failure::{Failure, Result},
+};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// An image that is ready for the model.
+pub(crate) struct Job {
+    pub(crate) path: String,
+    pub(crate) row: Row,
+    pub(crate) prepared: Prepared,
+    /// Its place among those that the bundle takes at once.
+    pub(crate) slot: OwnedSemaphorePermit,
+}
+
+/// A job in the queue.
+pub(super) struct Waiting {
+    id: u64,
+    pub(super) job: Job,
+    pub(super) since: Instant,
+    answer: oneshot::Sender<Result<Outcome>>,
+}
+
+impl Waiting {
+    /// Frees the job's place, then tells whoever still listens.
+    pub(super) fn finish(self, outcome: Result<Outcome>) {
+        let Self { job, answer, .. } = self;
+        drop(job);
+        _ = answer.send(outcome);
+    }
+}
+
+/// First come, first served. It needs no bound of its own: every job in it holds one of the bundle's slots.
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    next: u64,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a job at the end.
+    pub(crate) fn push(self: &Arc<Self>, job: Job) -> Ticket {
+        let (answer, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        state.waiting.push_back(Waiting {
+            id,
+            job,
+            since: Instant::now(),
+            answer,
+        });
+        drop(state);
+        self.changed.notify_one();
+        Ticket {
+            queue: Arc::clone(self),
+            id,
+            receiver,
+        }
+    }
+
+    /// The next jobs, as soon as there are `max` of them or the first has waited for `delay`; none when the queue was closed
+    /// and is empty.
+    pub(super) fn next_batch(&self, max: usize, delay: Duration) -> Option<Vec<Waiting>> {
+        let mut state = self.lock();
+        loop {
+            let Some(first) = state.waiting.front() else {
+                if state.is_closed {
+                    return None;
+                }
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = delay.saturating_sub(first.since.elapsed());
+            if state.waiting.len() >= max || state.is_closed || left.is_zero() {
+                let n = state.waiting.len().min(max);
+                return Some(state.waiting.drain(..n).collect());
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Nothing more will come: those that wait are still served.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Jobs that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    fn remove(&self, id: u64) {
+        let mut state = self.lock();
+        if let Some(at) = state.waiting.iter().position(|waiting| waiting.id == id) {
+            state.waiting.remove(at);
+        }
+    }
+}
+
+/// The right to a job's outcome. Dropped, it takes the job out of the queue: nobody waits for it any more.
+pub(crate) struct Ticket {
+    queue: Arc<Queue>,
+    id: u64,
+    receiver: oneshot::Receiver<Result<Outcome>>,
+}
+
+impl Ticket {
+    pub(crate) async fn outcome(mut self) -> Result<Outcome> {
+        let outcome = (&mut self.receiver).await;
+        outcome.unwrap_or_else(|_| Err(Failure::internal("the thread that ran the model failed")))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.queue.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use tokio::sync::Semaphore;
+
+    fn job(slots: &Arc<Semaphore>) -> Job {
+        Job {
+            path: String::new(),
+            row: Vec::new(),
+            prepared: Prepared::default(),
+            slot: Arc::clone(slots).try_acquire_owned().unwrap(),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_batch_is_full_or_its_first_image_has_waited() {
+        let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(8)));
+        let tickets: Vec<_> = (0..5).map(|_| queue.push(job(&slots))).collect();
+        let ids = |batch: Vec<Waiting>| batch.iter().map(|one| one.id).collect::<Vec<_>>();
+        assert_eq!(ids(queue.next_batch(3, LONG).unwrap()), [0, 1, 2]);
+        let start = Instant::now();
+        assert_eq!(
+            ids(queue.next_batch(3, Duration::from_millis(50)).unwrap()),
+            [3, 4]
+        );
+        assert!(start.elapsed() < LONG / 2);
+        assert_eq!(slots.available_permits(), 8);
+        drop(tickets);
+    }
+
+    #[test]
+    fn whoever_gives_up_leaves_the_queue_and_frees_the_place() {
+        let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(2)));
+        let (stays, goes) = (queue.push(job(&slots)), queue.push(job(&slots)));
+        drop(goes);
+        assert_eq!((queue.len(), slots.available_permits()), (1, 1));
+        drop(stays);
+        assert_eq!((queue.len(), slots.available_permits()), (0, 2));
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_then_ends() {
+        let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(2)));
+        let _ticket = queue.push(job(&slots));
+        let closer = Arc::clone(&queue);
+        let closing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            closer.close();
+        });
+        assert_eq!(queue.next_batch(8, LONG).unwrap().len(), 1);
+        assert!(queue.next_batch(8, LONG).is_none());
+        closing.join().unwrap();
+    }
+}
