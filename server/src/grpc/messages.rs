@@ -164,14 +164,6 @@ pub(super) struct InferOutput {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelStreamInferResponse {
-    #[prost(string, tag = "1")]
-    pub(super) error_message: String,
-    #[prost(message, optional, tag = "2")]
-    pub(super) infer_response: Option<ModelInferResponse>,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelConfigResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) config: Option<ModelConfig>,

@@ -33,7 +33,7 @@ impl Waiting {
     /// Frees the job's place, then tells whoever still listens.
     pub(super) fn finish(self, outcome: Result<Outcome>) {
         let Self { job, answer, .. } = self;
-        drop(job);
+        drop(job.slot);
         _ = answer.send(outcome);
     }
 }
