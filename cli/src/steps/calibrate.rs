@@ -82,7 +82,7 @@ pub(crate) fn ensure(
     bundle: Bundle,
     variant: &str,
 ) -> anyhow::Result<Outcome> {
-    let mut scorer = scoring::open_session(run, variant)?;
+    let scorer = scoring::open_session(run, variant)?;
     let mut record = Record {
         schema_version: Record::SCHEMA_VERSION,
         fingerprint: scorer.fingerprint(),
@@ -96,9 +96,9 @@ pub(crate) fn ensure(
         run.reused("calibrate");
         return Ok(outcome);
     }
-    let calib = scoring::logits(run, splits, &mut scorer, Split::ValCalib)?;
+    let calib = scoring::logits(run, splits, &scorer, Split::ValCalib)?;
     let origin = match variant {
-        FP32 => Origin::Select(scoring::logits(run, splits, &mut scorer, Split::ValSelect)?),
+        FP32 => Origin::Select(scoring::logits(run, splits, &scorer, Split::ValSelect)?),
         _ => Origin::Float32(float32(run, splits, &bundle, variant, &calib)?),
     };
     if let Origin::Float32(Float32 { flips, .. }) = &origin
