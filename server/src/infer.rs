@@ -1,13 +1,14 @@
 //! Inference as the Open Inference Protocol has it, before it is JSON or protobuf.
 
 use crate::{
-    engine::{About, Row},
+    engine::About,
     failure::{Failure, Result},
     model::{Item, Outcome, Picture},
 };
 use bytes::Bytes;
 use stage1_core::{bundle::DecisionKind, preprocess::PixelFormat};
-use std::time::Duration;
+use stage1_runtime::Row;
+use std::{borrow::Cow, time::Duration};
 
 /// The input that takes encoded images.
 pub(crate) const IMAGE: &str = "image";
@@ -132,17 +133,18 @@ impl Request {
                 takes()
             )));
         };
-        let pictures: Vec<_> = if input.name == IMAGE {
-            files(input)?.into_iter().map(Picture::File).collect()
-        } else if input.name == about.input {
-            rows(input, about)?.into_iter().map(Picture::Row).collect()
-        } else {
-            return Err(Failure::Invalid(format!(
-                "there is no input `{}`, expected {}",
-                input.name,
-                takes()
-            )));
-        };
+        let pictures: Vec<_> =
+            if input.name == IMAGE && (input.datatype == "BYTES" || about.input != IMAGE) {
+                files(input)?.into_iter().map(Picture::File).collect()
+            } else if input.name == about.input {
+                rows(input, about)?.into_iter().map(Picture::Row).collect()
+            } else {
+                return Err(Failure::Invalid(format!(
+                    "there is no input `{}`, expected {}",
+                    input.name,
+                    takes()
+                )));
+            };
         if pictures.is_empty() {
             return Err(Failure::Invalid("the request has no images".to_owned()));
         }
@@ -232,9 +234,20 @@ fn rows(input: Input, about: &About) -> Result<Vec<Row>> {
         let want = format!("[n, {}, {}, {}]", want[1], want[2], want[3]);
         return Err(wrong_shape(&input, &want));
     }
-    let n = input.shape[0] as usize;
-    let values = pixels(&input)?;
-    let len = about.row_len();
+    match about.pixels {
+        PixelFormat::Float32 => split(&floats(&input)?, about, &input, Row::float32),
+        PixelFormat::Uint8 => split(levels(&input)?, about, &input, Row::uint8),
+    }
+}
+
+/// The rows of all values, of which there must be as many as the shape says.
+fn split<T: Copy>(
+    values: &[T],
+    about: &About,
+    input: &Input,
+    row: fn(Vec<T>) -> Row,
+) -> Result<Vec<Row>> {
+    let (n, len) = (input.shape[0] as usize, about.row_len());
     if Some(values.len()) != n.checked_mul(len) {
         return Err(Failure::Invalid(format!(
             "`{}` has {} elements, its shape {:?} needs {n} x {len}",
@@ -243,13 +256,16 @@ fn rows(input: Input, about: &About) -> Result<Vec<Row>> {
             input.shape
         )));
     }
-    Ok(values.chunks_exact(len).map(<[f32]>::to_vec).collect())
+    Ok(values
+        .chunks_exact(len)
+        .map(|values| row(values.to_vec()))
+        .collect())
 }
 
-fn pixels(input: &Input) -> Result<Vec<f32>> {
+fn floats(input: &Input) -> Result<Cow<'_, [f32]>> {
     match &input.data {
-        Data::Floats(values) => Ok(values.clone()),
-        Data::Raw(bytes) if input.datatype == "FP32" => {
+        Data::Floats(values) => Ok(values.into()),
+        Data::Raw(bytes) => {
             let (values, rest) = bytes.as_chunks();
             if !rest.is_empty() {
                 return Err(Failure::Invalid(format!(
@@ -263,11 +279,23 @@ fn pixels(input: &Input) -> Result<Vec<f32>> {
                 .map(|value| f32::from_le_bytes(*value))
                 .collect())
         }
-        _ => Err(Failure::Invalid(format!(
-            "`{}` holds no numbers",
-            input.name
-        ))),
+        Data::Levels(_) | Data::Elements(_) => Err(no_numbers(input)),
     }
+}
+
+fn levels(input: &Input) -> Result<&[u8]> {
+    match &input.data {
+        Data::Levels(values) => Ok(values),
+        Data::Raw(bytes) => Ok(bytes),
+        Data::Floats(_) | Data::Elements(_) => Err(no_numbers(input)),
+    }
+}
+
+fn no_numbers(input: &Input) -> Failure {
+    Failure::Invalid(format!(
+        "`{}` isn't given as {}",
+        input.name, input.datatype
+    ))
 }
 
 fn expect_datatype(input: &Input, want: &str) -> Result<()> {

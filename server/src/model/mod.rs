@@ -8,13 +8,14 @@ pub(crate) use queue::{Job, Queue};
 pub(crate) use statistics::{Statistics, Sum};
 
 use crate::{
-    engine::{About, Engine, Judged, Row},
+    engine::{About, Engine, Judged},
     failure::{Failure, Result},
     metrics::{Metrics, Stage},
     options::Batching,
 };
 use bytes::Bytes;
 use stage1_core::bundle::{DecisionKind, Prediction};
+use stage1_runtime::{ImageError, Row};
 use std::{
     sync::{
         Arc,
@@ -193,27 +194,19 @@ impl Model {
 
     async fn judge_one(&self, item: Item, slot: OwnedSemaphorePermit) -> Result<Outcome> {
         let Item { path, picture } = item;
-        let (row, prepared) = match picture {
-            Picture::Row(row) => (row, Default::default()),
+        let row = match picture {
+            Picture::Row(row) => row,
             Picture::File(bytes) => match self.decode(bytes).await? {
-                Ok(prepared) => prepared,
+                Ok(row) => row,
                 Err(error) => return Ok(Outcome::failed(path, &error)),
             },
         };
-        let job = Job {
-            path,
-            row,
-            prepared,
-            slot,
-        };
+        let job = Job { path, row, slot };
         self.queue.push(job).outcome().await
     }
 
     /// On one of the threads for that, of which there are few: a picture takes much more memory than its file.
-    async fn decode(
-        &self,
-        bytes: Bytes,
-    ) -> Result<std::result::Result<(Row, crate::engine::Prepared), String>> {
+    async fn decode(&self, bytes: Bytes) -> Result<std::result::Result<Row, ImageError>> {
         let decoders = Arc::clone(&self.decoders);
         let turn = decoders.acquire_owned().await.map_err(Failure::internal)?;
         let engine = Arc::clone(&self.engine);
@@ -233,7 +226,7 @@ impl Drop for Model {
 }
 
 impl Outcome {
-    fn failed(path: String, error: &str) -> Self {
+    fn failed(path: String, error: &ImageError) -> Self {
         Self {
             judged: Judged {
                 prediction: Prediction::failed(path, error),

@@ -1,10 +1,8 @@
 //! Images that wait for the model.
 
 use super::Outcome;
-use crate::{
-    engine::{Prepared, Row},
-    failure::{Failure, Result},
-};
+use crate::failure::{Failure, Result};
+use stage1_runtime::Row;
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -16,25 +14,30 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 pub(crate) struct Job {
     pub(crate) path: String,
     pub(crate) row: Row,
-    pub(crate) prepared: Prepared,
     /// Its place among those that the bundle takes at once.
     pub(crate) slot: OwnedSemaphorePermit,
 }
 
 /// A job in the queue.
-pub(super) struct Waiting {
+struct Entry {
     id: u64,
-    pub(super) job: Job,
+    row: Row,
+    waiting: Waiting,
+}
+
+/// What is left of a job when its row is taken.
+pub(super) struct Waiting {
+    pub(super) path: String,
     pub(super) since: Instant,
+    slot: OwnedSemaphorePermit,
     answer: oneshot::Sender<Result<Outcome>>,
 }
 
 impl Waiting {
     /// Frees the job's place, then tells whoever still listens.
     pub(super) fn finish(self, outcome: Result<Outcome>) {
-        let Self { job, answer, .. } = self;
-        drop(job.slot);
-        _ = answer.send(outcome);
+        drop(self.slot);
+        _ = self.answer.send(outcome);
     }
 }
 
@@ -47,7 +50,7 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Entry>,
     next: u64,
     is_closed: bool,
 }
@@ -60,15 +63,17 @@ impl Queue {
     /// Puts a job at the end.
     pub(crate) fn push(self: &Arc<Self>, job: Job) -> Ticket {
         let (answer, receiver) = oneshot::channel();
+        let Job { path, row, slot } = job;
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        state.waiting.push_back(Waiting {
-            id,
-            job,
+        let waiting = Waiting {
+            path,
             since: Instant::now(),
+            slot,
             answer,
-        });
+        };
+        state.waiting.push_back(Entry { id, row, waiting });
         drop(state);
         self.changed.notify_one();
         Ticket {
@@ -80,7 +85,7 @@ impl Queue {
 
     /// The next jobs, as soon as there are `max` of them or the first has waited for `delay`; none when the queue was closed
     /// and is empty.
-    pub(super) fn next_batch(&self, max: usize, delay: Duration) -> Option<Vec<Waiting>> {
+    pub(super) fn next_batch(&self, max: usize, delay: Duration) -> Option<Vec<(Row, Waiting)>> {
         let mut state = self.lock();
         loop {
             let Some(first) = state.waiting.front() else {
@@ -93,10 +98,11 @@ impl Queue {
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let left = delay.saturating_sub(first.since.elapsed());
+            let left = delay.saturating_sub(first.waiting.since.elapsed());
             if state.waiting.len() >= max || state.is_closed || left.is_zero() {
                 let n = state.waiting.len().min(max);
-                return Some(state.waiting.drain(..n).collect());
+                let batch = state.waiting.drain(..n);
+                return Some(batch.map(|entry| (entry.row, entry.waiting)).collect());
             }
             let waited = self.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +122,7 @@ impl Queue {
 
     fn remove(&self, id: u64) {
         let mut state = self.lock();
-        if let Some(at) = state.waiting.iter().position(|waiting| waiting.id == id) {
+        if let Some(at) = state.waiting.iter().position(|entry| entry.id == id) {
             state.waiting.remove(at);
         }
     }
@@ -148,13 +154,16 @@ mod tests {
     use std::thread;
     use tokio::sync::Semaphore;
 
-    fn job(slots: &Arc<Semaphore>) -> Job {
+    fn job(path: &str, slots: &Arc<Semaphore>) -> Job {
         Job {
-            path: String::new(),
-            row: Vec::new(),
-            prepared: Prepared::default(),
+            path: path.to_owned(),
+            row: Row::uint8(Vec::new()),
             slot: Arc::clone(slots).try_acquire_owned().unwrap(),
         }
+    }
+
+    fn paths(batch: &[(Row, Waiting)]) -> Vec<&str> {
+        batch.iter().map(|(_, one)| one.path.as_str()).collect()
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -162,23 +171,22 @@ mod tests {
     #[test]
     fn a_batch_is_full_or_its_first_image_has_waited() {
         let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(8)));
-        let tickets: Vec<_> = (0..5).map(|_| queue.push(job(&slots))).collect();
-        let ids = |batch: Vec<Waiting>| batch.iter().map(|one| one.id).collect::<Vec<_>>();
-        assert_eq!(ids(queue.next_batch(3, LONG).unwrap()), [0, 1, 2]);
+        let tickets: Vec<_> = ["a", "b", "c", "d", "e"]
+            .map(|path| queue.push(job(path, &slots)))
+            .into();
+        assert_eq!(paths(&queue.next_batch(3, LONG).unwrap()), ["a", "b", "c"]);
         let start = Instant::now();
-        assert_eq!(
-            ids(queue.next_batch(3, Duration::from_millis(50)).unwrap()),
-            [3, 4]
-        );
+        let rest = queue.next_batch(3, Duration::from_millis(50)).unwrap();
+        assert_eq!(paths(&rest), ["d", "e"]);
         assert!(start.elapsed() < LONG / 2);
+        drop((tickets, rest));
         assert_eq!(slots.available_permits(), 8);
-        drop(tickets);
     }
 
     #[test]
     fn whoever_gives_up_leaves_the_queue_and_frees_the_place() {
         let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(2)));
-        let (stays, goes) = (queue.push(job(&slots)), queue.push(job(&slots)));
+        let (stays, goes) = (queue.push(job("", &slots)), queue.push(job("", &slots)));
         drop(goes);
         assert_eq!((queue.len(), slots.available_permits()), (1, 1));
         drop(stays);
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn a_closed_queue_is_emptied_then_ends() {
         let (queue, slots) = (Arc::new(Queue::default()), Arc::new(Semaphore::new(2)));
-        let _ticket = queue.push(job(&slots));
+        let _ticket = queue.push(job("", &slots));
         let closer = Arc::clone(&queue);
         let closing = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));

@@ -1,11 +1,9 @@
 //! The threads that run a model.
 
 use super::{Outcome, Queue, Statistics, Times, queue::Waiting};
-use crate::{
-    engine::{Engine, Row},
-    failure::Failure,
-};
+use crate::{engine::Engine, failure::Failure};
 use prometheus_client::metrics::histogram::Histogram;
+use stage1_runtime::Row;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -38,55 +36,44 @@ impl Worker {
         }
     }
 
-    fn judge(&self, mut batch: Vec<Waiting>) {
+    fn judge(&self, batch: Vec<(Row, Waiting)>) {
         let start = Instant::now();
-        let rows: Vec<Row> = batch
-            .iter_mut()
-            .map(|one| std::mem::take(&mut one.job.row))
-            .collect();
-        let scored = self.engine.score(&rows);
-        drop(rows);
-        let inference = start.elapsed();
-        self.note_pace(inference, batch.len());
-        self.statistics.ran(batch.len(), inference);
-        match scored {
-            Ok(logits) => {
-                let n = batch.len();
-                for (one, logits) in batch.into_iter().zip(logits) {
-                    self.decide(one, logits, start, inference, n);
+        let n = batch.len();
+        let (rows, batch): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        match self.engine.score(&rows) {
+            Ok(scores) => {
+                self.note_pace(scores.inference, n);
+                self.statistics.ran(n, scores.inference);
+                let times = rows.iter().map(|row| Times {
+                    decode: row.timings().decode,
+                    preprocess: row.timings().preprocess,
+                    inference: scores.inference,
+                    batch: n,
+                    ..Times::default()
+                });
+                for ((one, times), logits) in batch.into_iter().zip(times).zip(scores.logits) {
+                    let queue = start.saturating_duration_since(one.since) + scores.waited;
+                    self.decide(one, logits, Times { queue, ..times });
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "the model failed");
                 let failure = Failure::internal(format!("the model failed: {error}"));
-                batch
-                    .into_iter()
-                    .for_each(|one| one.finish(Err(failure.clone())));
+                for one in batch {
+                    one.finish(Err(failure.clone()));
+                }
             }
         }
     }
 
-    fn decide(
-        &self,
-        mut one: Waiting,
-        logits: Vec<f32>,
-        ran: Instant,
-        inference: Duration,
-        batch: usize,
-    ) {
+    fn decide(&self, mut one: Waiting, logits: Vec<f32>, times: Times) {
         let start = Instant::now();
-        let judged = self
-            .engine
-            .decide(std::mem::take(&mut one.job.path), logits);
-        let times = Times {
-            decode: one.job.prepared.decode,
-            preprocess: one.job.prepared.preprocess,
-            queue: ran.saturating_duration_since(one.since),
-            inference,
-            decide: start.elapsed(),
-            batch,
-        };
-        one.finish(Ok(Outcome { judged, times }));
+        let judged = self.engine.decide(std::mem::take(&mut one.path), logits);
+        let decide = start.elapsed();
+        one.finish(Ok(Outcome {
+            judged,
+            times: Times { decide, ..times },
+        }));
     }
 
     /// A moving average, for what a full queue tells.

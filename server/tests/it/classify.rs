@@ -35,7 +35,8 @@ fn an_image_gets_the_record_of_predict() {
         let bytes = fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
         let reply = running.post(&format!("/v1/classify?path={name}"), &[], &bytes);
-        let want = predictor.predict_bytes(name, &bytes).unwrap();
+        let mut want = predictor.predict_one(&bytes[..]).unwrap();
+        want.path = name.to_owned();
         let got: Prediction = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!((reply.status, &got), (status, &want), "{name}");
         assert_eq!(reply.json()["decision"], decision);
