@@ -550,7 +550,7 @@ pub(crate) struct ServeArgs {
     /// Threads of each bundle that run its model, one batch each
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) instances: usize,
-    /// Threads of one run of a model; the cores, divided among the instances, if not given
+    /// Threads of all runs of a bundle's model together, divided among its instances; one per core if not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Images that are decoded at the same time; one per core if not given

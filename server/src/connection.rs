@@ -54,11 +54,12 @@ impl Door {
     }
 
     async fn accept(&self) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        // In this order: a door that nobody comes to must not hold a place.
+        let (stream, peer) = self.listener.accept().await?;
         let place = Arc::clone(&self.places)
             .acquire_owned()
             .await
             .map_err(std::io::Error::other)?;
-        let (stream, peer) = self.listener.accept().await?;
         Ok((stream, peer, place))
     }
 
@@ -195,8 +196,11 @@ impl Drop for Ending {
                 .stage(&call.model, crate::metrics::Stage::Total, time);
         }
         // Whoever watches asks all day long.
-        let is_watching =
-            self.path.ends_with("z") || self.path.contains("/health/") || self.path == "/metrics";
+        let path = self.path.as_str();
+        let is_watching = matches!(path, "/livez" | "/readyz" | "/healthz" | "/metrics")
+            || path.starts_with("/v2/health/")
+            || path.ends_with("/ServerLive")
+            || path.ends_with("/ServerReady");
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(

@@ -14,10 +14,17 @@ use std::{
     sync::Arc,
     thread::{self, JoinHandle},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Lines that wait to be written. When the disk can't keep up, requests wait with them.
 const PENDING: usize = 1024;
+
+/// What the writing thread gets.
+enum Message {
+    Line(Line),
+    /// To be answered when all that came before is written.
+    Flush(oneshot::Sender<()>),
+}
 
 struct Line {
     model: String,
@@ -36,7 +43,7 @@ struct Record<'a> {
 
 /// Where decisions are written down; the thread behind it ends with it, when everything is written.
 pub(crate) struct DecisionLog {
-    lines: Option<mpsc::Sender<Line>>,
+    lines: Option<mpsc::Sender<Message>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,7 +88,19 @@ impl DecisionLog {
         };
         if let Some(lines) = &self.lines {
             // The writer only ends when this sender is gone.
-            _ = lines.send(line).await;
+            _ = lines.send(Message::Line(line)).await;
+        }
+    }
+}
+
+impl DecisionLog {
+    /// Waits until everything so far is written.
+    pub(crate) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if let Some(lines) = &self.lines
+            && lines.send(Message::Flush(done)).await.is_ok()
+        {
+            _ = written.await;
         }
     }
 }
@@ -103,25 +122,35 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut lines: mpsc::Receiver<Line>) {
-        while let Some(first) = lines.blocking_recv() {
+    fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        while let Some(first) = messages.blocking_recv() {
             // What came meanwhile is written with it, in one call per file.
             let mut batches: BTreeMap<(String, String), (Vec<u8>, u64)> = BTreeMap::new();
-            let mut next = Some(first);
-            while let Some(Line {
-                model,
-                version,
-                json,
-            }) = next
-            {
-                let (bytes, records) = batches.entry((model, version)).or_default();
-                bytes.extend_from_slice(json.as_bytes());
-                bytes.push(b'\n');
-                *records += 1;
-                next = lines.try_recv().ok();
+            let mut waiting = Vec::new();
+            let (mut next, mut taken) = (Some(first), 0);
+            while let Some(message) = next {
+                taken += 1;
+                match message {
+                    Message::Line(line) => {
+                        let (bytes, records) =
+                            batches.entry((line.model, line.version)).or_default();
+                        bytes.extend_from_slice(line.json.as_bytes());
+                        bytes.push(b'\n');
+                        *records += 1;
+                    }
+                    Message::Flush(done) => waiting.push(done),
+                }
+                // No more than may wait: the memory is bounded, however fast they come.
+                next = (taken < PENDING)
+                    .then(|| messages.try_recv().ok())
+                    .flatten();
             }
             for ((model, version), (bytes, records)) in batches {
                 self.append(&model, &version, &bytes, records);
+            }
+            for done in waiting {
+                // Whoever waited may have gone.
+                _ = done.send(());
             }
         }
     }

@@ -43,7 +43,7 @@ pub struct Batching {
     pub queue: usize,
     /// Threads of each bundle that run its model, one batch each.
     pub instances: usize,
-    /// Threads of one run of a model; 0: the cores, divided among the instances.
+    /// Threads of all runs of a bundle's model together, divided among its instances; 0: one per core.
     pub threads: usize,
     /// Images of all bundles that are decoded at the same time; 0: one per core.
     pub decoders: usize,

@@ -151,7 +151,9 @@ impl Server {
             watching.abort();
         }
         let graceful = Arc::into_inner(self.graceful).expect("only the doors held it");
-        match timeout(drain.timeout, graceful.shutdown()).await {
+        let drained = timeout(drain.timeout, graceful.shutdown()).await;
+        self.service.flush().await;
+        match drained {
             Ok(()) => Ended::Drained,
             Err(_) => {
                 tracing::error!(

@@ -80,6 +80,13 @@ impl Service {
         self.is_ending.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until every decision is written down.
+    pub(crate) async fn flush(&self) {
+        if let Some(log) = &self.log {
+            log.flush().await;
+        }
+    }
+
     /// Whether new requests should come here.
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_ending.load(Ordering::Relaxed) && self.models.are_ready()

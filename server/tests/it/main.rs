@@ -20,4 +20,5 @@ mod leaks;
 mod limits;
 mod observing;
 mod protocol;
+mod python;
 mod reload;
