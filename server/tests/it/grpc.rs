@@ -1,10 +1,6 @@
 //! The Open Inference Protocol over gRPC. NVIDIA's own client has its tests in Python.
 
 #[path = "../../src/grpc/messages.rs"]
-#[expect(
-    dead_code,
-    reason = "the server reads and writes more than is asked here"
-)]
 mod messages;
 
 use crate::{

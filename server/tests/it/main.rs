@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 #[path = "../../../runtime/tests/it/fixture.rs"]
-#[expect(dead_code, reason = "the runtime's tests need more of it")]
 mod fixture;
 #[path = "../../../runtime/tests/it/onnx.rs"]
 #[expect(dead_code, reason = "the runtime's tests need more of it")]
