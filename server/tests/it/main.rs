@@ -1,5 +1,6 @@
 //! Integration tests of `stage1-server`: servers on loopback, and clients that behave and don't. They need ONNX Runtime.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::float_cmp, reason = "metrics that count hold whole numbers")]
 
 #[path = "../../../runtime/tests/it/fixture.rs"]
 mod fixture;
