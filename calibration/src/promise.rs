@@ -1,6 +1,6 @@
 //! What a configuration asks for, whichever kind of promise that is.
 //!
-//! `calibrate.guarantee: pac` (the default) promises with confidence 1 − δ: [`plan`](crate::plan), [`certify`] and
+//! `calibrate.guarantee: pac` (the default) promises with confidence 1 − δ: [`plan`](crate::plan), [`certify`](crate::certify) and
 //! [`verdict`](crate::verdict). `calibrate.guarantee: expectation` promises on average over calibrations:
 //! [`crc`](crate::crc). The order of things is the same: plan on val_select, record the plan, then open val_calib.
 //!

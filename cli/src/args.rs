@@ -335,16 +335,16 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "backbone")]
     pub(crate) model: Option<PathBuf>,
     /// Merge this adapter (LoRA, rsLoRA, DoRA, as Hugging Face PEFT saves it) into the backbone
-    #[arg(long, value_name = "DIR", requires = "backbone")]
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub(crate) adapter: Option<PathBuf>,
     /// Run this many blocks of the backbone; all if not given
-    #[arg(long, value_name = "N", requires = "backbone")]
+    #[arg(long, value_name = "N", conflicts_with = "model")]
     pub(crate) blocks: Option<usize>,
     /// Rounding of the periods of DINOv3's rotary positions; bf16 as in Meta's own checkpoints
-    #[arg(long, value_enum, requires = "backbone", default_value_t = Periods::Fp32)]
+    #[arg(long, value_enum, conflicts_with = "model", default_value_t = Periods::Fp32)]
     pub(crate) rope_periods: Periods,
     /// The size that images are brought to, in pixels [default: 224; that of the model with --model]
-    #[arg(long, value_name = "H[xW]", requires = "backbone", value_parser = image_size)]
+    #[arg(long, value_name = "H[xW]", conflicts_with = "model", value_parser = image_size)]
     pub(crate) image_size: Option<(usize, usize)>,
     /// How images are brought to that size; as a configuration has it by default, if not given
     #[arg(long, value_enum, default_value_t = Pipeline::Dinov3)]
