@@ -1,3 +1,4 @@
-//! What the benches and the example `calibration` have in common: see `benches/README.md`.
+//! What the benches and examples have in common: see `benches/README.md`.
 
 pub mod calibration;
+pub mod load;

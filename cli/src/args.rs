@@ -5,7 +5,7 @@ use stage1_core::{
     config::{AnyBatch, BatchSize},
     preprocess::PixelFormat,
 };
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// From a folder of labelled images to a certified classifier.
 ///
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Raise an alarm when scores, or labelled errors, are no longer what was calibrated
     Monitor(MonitorArgs),
+    /// Serve bundles over HTTP and gRPC (Open Inference Protocol), until SIGTERM
+    Serve(Box<ServeArgs>),
     /// Measure latency by stage
     Bench(BenchArgs),
     /// Say which native libraries are found, and what is wrong with them
@@ -551,6 +553,128 @@ pub(crate) struct BenchArgs {
     /// Repetitions before measuring
     #[arg(long, default_value_t = 10)]
     pub(crate) warmup: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// A bundle, and the name that clients call it by (the folder's own if not given); may be repeated
+    #[arg(long, short, value_name = "[NAME=]DIR", required = true)]
+    pub(crate) bundle: Vec<String>,
+    /// The bundles' variant; fp32, or the only one, if not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Option<String>,
+    /// Serve although a session isn't the one that was certified; every answer then says `certified: false`
+    #[arg(long)]
+    pub(crate) allow_uncertified: bool,
+    /// Where HTTP is served; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub(crate) http: SocketAddr,
+    /// Where gRPC is served, or `none` (HTTP's address serves it, too)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001", value_parser = address_or_none)]
+    pub(crate) grpc: AddressOrNone,
+    /// A file that holds the bearer token that requests must carry; without it, the variable STAGE1_TOKEN is asked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Listen on other than loopback addresses without a token
+    #[arg(long)]
+    pub(crate) allow_anonymous: bool,
+    /// The certificate (PEM, with those that lead to its authority) for TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Let clients load and unload bundles (/v2/repository/models/NAME/load)
+    #[arg(long)]
+    pub(crate) model_control: bool,
+    /// Look this often whether a bundle has changed on disk, and load it; without this, SIGHUP does
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) watch: Option<Duration>,
+    /// Write every decision into this folder, a file per bundle and version, for `stage1 monitor`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) decision_log: Option<PathBuf>,
+    /// Images that go through a model together, where it takes any number
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) max_batch: usize,
+    /// How long the first image of a batch waits for others
+    #[arg(long, value_name = "SECONDS", default_value = "0.002", value_parser = seconds)]
+    pub(crate) max_delay: Duration,
+    /// Images of one bundle that may be in the server at once; further ones get status 429
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) queue: usize,
+    /// Threads of each bundle that run its model, one batch each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) instances: usize,
+    /// Threads of all runs of a bundle's model together, divided among its instances; one per core if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Images that are decoded at the same time; one per core if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) decoders: Option<usize>,
+    /// Requests with larger bodies get status 413
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    pub(crate) max_body: usize,
+    /// Memory of all requests' bodies together; beyond it they get status 503
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    pub(crate) max_bodies: usize,
+    /// Images of more pixels are refused before they are decoded, with status 422
+    #[arg(long, value_name = "N", default_value_t = 1 << 26)]
+    pub(crate) max_pixels: u64,
+    /// Open connections; further ones wait
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) connections: usize,
+    /// Time of a request from head to answer, if it doesn't ask for less; then it gets status 504
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// Time for a request's head to arrive, and that a connection may be idle
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) header_timeout: Duration,
+    /// Time for a request's body to arrive; then it gets status 408
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub(crate) body_timeout: Duration,
+    /// Time that a client may take none of its answer
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub(crate) write_timeout: Duration,
+    /// On SIGTERM: time between saying that it isn't ready and accepting nothing new
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) drain_grace: Duration,
+    /// On SIGTERM: time for what has begun; then it is cut off, with exit code 1
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) drain_timeout: Duration,
+    /// How the log is written to standard error; RUST_LOG chooses what (`info,ort=warn`)
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    /// One object per line, with `trace_id` and `span_id` as OpenTelemetry names them
+    Json,
+}
+
+/// Clap takes an `Option` for an argument that may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddressOrNone(pub(crate) Option<SocketAddr>);
+
+fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
+    match text {
+        "none" => Ok(AddressOrNone(None)),
+        text => text
+            .parse()
+            .map(|address| AddressOrNone(Some(address)))
+            .map_err(|_| {
+                "expected an address with a port, as 127.0.0.1:8001, or `none`".to_owned()
+            }),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| *time <= Duration::from_secs(86_400))
+        .ok_or_else(|| "expected a number of seconds, from 0 to 86400".to_owned())
 }
 
 #[derive(Debug, clap::Args)]

@@ -22,7 +22,10 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let output = Output::new(args.json, args.quiet);
-    output.start_tracing();
+    output.start_tracing(match &args.command {
+        Command::Serve(args) => Some(args.log_format),
+        _ => None,
+    });
     match run(args, &output) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
@@ -64,6 +67,7 @@ fn run(args: Args, output: &Output) -> anyhow::Result<Answer> {
         Command::Embed(args) => commands::embed::run(&args, output),
         Command::Metrics(args) => commands::metrics::run(&args, output),
         Command::Monitor(args) => commands::monitor::run(&args, output),
+        Command::Serve(args) => commands::serve::run(&args, output),
         Command::Bench(args) => commands::bench::run(&args, output),
         Command::Doctor(args) => commands::doctor::run(&args, output),
         Command::Config(args) => commands::config::run(&args, output),

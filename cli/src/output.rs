@@ -1,5 +1,6 @@
 //! The only place that prints: answers to standard output, the story to standard error.
 
+use crate::args::LogFormat;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
@@ -64,17 +65,22 @@ impl Output {
         self.quiet
     }
 
-    /// Library warnings go to standard error; ONNX Runtime is talkative below `warn`.
-    pub(crate) fn start_tracing(self) {
-        let filter =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,ort=warn"));
-        tracing_subscriber::fmt()
+    /// Library warnings go to standard error; ONNX Runtime is talkative below `warn`. A server keeps a log: `log` is its form.
+    pub(crate) fn start_tracing(self, log: Option<LogFormat>) {
+        let usual = match (log, self.quiet) {
+            (Some(_), false) => "info,ort=warn",
+            _ => "warn,ort=warn",
+        };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+        let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .without_time()
-            .with_target(false)
-            .init();
+            .with_ansi(io::stderr().is_terminal());
+        match log {
+            None => subscriber.without_time().with_target(false).init(),
+            Some(LogFormat::Text) => subscriber.with_target(false).init(),
+            Some(LogFormat::Json) => subscriber.json().flatten_event(true).init(),
+        }
     }
 
     /// Prints the answer: `document` as JSON, or `text` for people.

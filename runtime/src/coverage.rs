@@ -32,6 +32,12 @@ impl fmt::Display for Difference {
 pub enum Standing {
     /// The session is the one that was certified.
     Certified,
+    /// The session is the one that was certified, but for the instruction-set class of the CPU, on which the bundle's golden
+    /// outputs were computed again: they agree to 1e-5 of their scale, and lead to the same decisions.
+    Rechecked {
+        /// The class that was certified, and the one here.
+        difference: Difference,
+    },
     /// It isn't, and that was allowed by name.
     Uncertified {
         /// Every field that differs.
@@ -42,7 +48,7 @@ pub enum Standing {
 impl Standing {
     /// Whether the answers are covered.
     pub fn is_certified(&self) -> bool {
-        *self == Self::Certified
+        matches!(self, Self::Certified | Self::Rechecked { .. })
     }
 }
 
@@ -60,25 +66,48 @@ pub fn fingerprint_differences(certified: &Fingerprint, here: &Fingerprint) -> V
         .collect()
 }
 
-/// What keeps the certificate from covering the session; empty if it does.
-pub(crate) fn differences(
-    certified: &Fingerprint,
-    here: &Fingerprint,
-    golden: &GoldenCheck,
-) -> Vec<Difference> {
-    let mut found = fingerprint_differences(certified, here);
-    if !golden.passed() {
-        found.push(Difference {
-            field: "golden outputs",
-            certified: format!("within {:.1e} of the bundle's", golden.tolerance),
-            here: format!(
-                "off by {:.1e} on image {}",
-                golden.max_abs_error, golden.worst_image
-            ),
-        });
-    }
-    found
+/// The golden outputs as this session computes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Golden {
+    pub(crate) check: GoldenCheck,
+    /// Images of which the policy decides otherwise than on the bundle's logits.
+    pub(crate) changed_decisions: usize,
 }
+
+/// Whether the certificate of one session covers another.
+pub(crate) fn standing(certified: &Fingerprint, here: &Fingerprint, golden: &Golden) -> Standing {
+    let mut differences = fingerprint_differences(certified, here);
+    differences.extend(golden_differences(golden));
+    match &differences[..] {
+        [] => Standing::Certified,
+        [difference] if difference.field == CPU_ISA => Standing::Rechecked {
+            difference: difference.clone(),
+        },
+        _ => Standing::Uncertified { differences },
+    }
+}
+
+fn golden_differences(golden: &Golden) -> Option<Difference> {
+    let Golden {
+        check,
+        changed_decisions,
+    } = golden;
+    let here = match (check.passed(), changed_decisions) {
+        (true, 0) => return None,
+        (true, changed) => format!("{changed} of {} decisions changed", check.images),
+        (false, _) => format!(
+            "off by {:.1e} on image {}",
+            check.max_abs_error, check.worst_image
+        ),
+    };
+    Some(Difference {
+        field: "golden outputs",
+        certified: format!("within {:.1e} of the bundle's", check.tolerance),
+        here,
+    })
+}
+
+const CPU_ISA: &str = "cpu_isa";
 
 fn fields(fingerprint: &Fingerprint) -> [(&'static str, String); 7] {
     let Fingerprint {
@@ -97,7 +126,7 @@ fn fields(fingerprint: &Fingerprint) -> [(&'static str, String); 7] {
         ("precision", precision.clone()),
         ("batch_mode", format!("{batch_mode:?}").to_lowercase()),
         ("preprocessing_digest", preprocessing_digest.short()),
-        ("cpu_isa", cpu_isa.clone()),
+        (CPU_ISA, cpu_isa.clone()),
     ]
 }
 
@@ -118,18 +147,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_field_counts_and_is_named() {
-        let golden = GoldenCheck {
-            images: 1,
+    fn golden(max_abs_error: f64, changed_decisions: usize) -> Golden {
+        let check = GoldenCheck {
+            images: 4,
             scale: 1.0,
-            max_abs_error: 0.0,
+            max_abs_error,
             tolerance: 1e-5,
             worst_image: 0,
         };
-        assert_eq!(differences(&fingerprint(), &fingerprint(), &golden), []);
-        type Change = fn(&mut Fingerprint);
-        let changes: [(&str, Change); 7] = [
+        Golden {
+            check,
+            changed_decisions,
+        }
+    }
+
+    type Change = fn(&mut Fingerprint);
+
+    const OTHER_CPU: Change = |f| f.cpu_isa = "x86_64-avx512f".to_owned();
+
+    #[test]
+    fn every_field_counts_and_is_named() {
+        let same = standing(&fingerprint(), &fingerprint(), &golden(0.0, 0));
+        assert_eq!(same, Standing::Certified);
+        let changes: [(&str, Change); 6] = [
             ("model_digest", |f| {
                 f.model_digest = Digest::of_bytes(b"other")
             }),
@@ -142,22 +182,40 @@ mod tests {
             ("preprocessing_digest", |f| {
                 f.preprocessing_digest = Digest::of_bytes(b"other")
             }),
-            ("cpu_isa", |f| f.cpu_isa = "x86_64-avx512f".to_owned()),
         ];
         for (field, change) in changes {
             let mut here = fingerprint();
             change(&mut here);
-            let found = differences(&fingerprint(), &here, &golden);
-            assert_eq!(found.len(), 1, "{field}");
-            assert_eq!(found[0].field, field);
+            assert_eq!(uncertified(&here, golden(0.0, 0)), [field]);
+            OTHER_CPU(&mut here);
+            assert_eq!(uncertified(&here, golden(0.0, 0)), [field, "cpu_isa"]);
         }
-        let off = GoldenCheck {
-            max_abs_error: 1e-3,
-            ..golden
-        };
-        assert_eq!(
-            differences(&fingerprint(), &fingerprint(), &off)[0].field,
-            "golden outputs"
-        );
+    }
+
+    fn uncertified(here: &Fingerprint, golden: Golden) -> Vec<&'static str> {
+        match standing(&fingerprint(), here, &golden) {
+            Standing::Uncertified { differences } => differences.iter().map(|d| d.field).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_cpu_is_covered_if_the_goldens_repeat_on_it() {
+        let mut here = fingerprint();
+        OTHER_CPU(&mut here);
+        let rechecked = standing(&fingerprint(), &here, &golden(1e-6, 0));
+        assert!(rechecked.is_certified(), "{rechecked:?}");
+        assert!(matches!(rechecked, Standing::Rechecked { .. }));
+        let cases = [
+            ("logits are off", 1e-3, 0),
+            ("a decision changed", 1e-6, 1),
+            ("not a number", f64::INFINITY, 4),
+        ];
+        for (name, error, changed) in cases {
+            let fields = uncertified(&here, golden(error, changed));
+            assert_eq!(fields, ["cpu_isa", "golden outputs"], "{name}");
+            let fields = uncertified(&fingerprint(), golden(error, changed));
+            assert_eq!(fields, ["golden outputs"], "{name}");
+        }
     }
 }

@@ -1,12 +1,21 @@
 use crate::{
-    Error, ImageError, OrtSession, Result,
-    pipeline::{Chunk, Chunks, Pipeline},
+    CancelToken, Error, ImageError, ImageInput, OrtSession, Result,
+    decoder::{Chunk, Decoder},
     pixels::{Pixel, Pixels},
+    pool::Pool,
     scorer::chunk_size,
     session::threads,
+    stream::{Ordered, Plan},
 };
-use stage1_core::preprocess::{Limits, PreprocessSpec};
-use std::{ops::ControlFlow, path::Path};
+use stage1_core::{
+    artifact::Digest,
+    preprocess::{Limits, PreprocessSpec},
+};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The output that is read.
 const FEATURES: &str = "features";
@@ -41,7 +50,7 @@ impl Default for EmbedderOptions {
 ///
 /// let session = OrtSession::open(Path::new("embed.onnx"), &SessionOptions::default())?;
 /// let spec = PreprocessSpec::dinov3(224, 224);
-/// let mut embedder = Embedder::new(session, spec, &EmbedderOptions::default())?;
+/// let embedder = Embedder::new(session, spec, &EmbedderOptions::default())?;
 /// embedder.scan(["a.png", "b.jpg"], |path, features| {
 ///     println!("{}: {:?}", path.display(), features.map(<[f32]>::len));
 ///     ControlFlow::Continue(())
@@ -49,12 +58,35 @@ impl Default for EmbedderOptions {
 /// # Ok::<(), stage1_runtime::Error>(())
 /// ```
 pub struct Embedder {
-    session: OrtSession,
-    pipeline: Pipeline,
+    model: Arc<Model>,
+    decoder: Arc<Decoder>,
+    chunk: usize,
+}
+
+struct Model {
+    session: Pool<OrtSession>,
+    facts: ModelFacts,
     size: (usize, usize),
     batch: usize,
-    chunk: usize,
-    width: usize,
+}
+
+/// What features depend on, beside the images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The SHA-256 of the model's bytes.
+    pub model_digest: Digest,
+    /// The execution provider as fingerprints name it.
+    pub provider: &'static str,
+    /// Its version: `onnxruntime 1.31.1`.
+    pub provider_version: String,
+    /// The number of features, D.
+    pub width: usize,
+}
+
+/// The features of an image, or why there are none.
+struct Embedded {
+    path: PathBuf,
+    features: Result<Vec<f32>, ImageError>,
 }
 
 impl Embedder {
@@ -70,27 +102,35 @@ impl Embedder {
     ) -> Result<Self> {
         let size = spec.output_size();
         check_size(&session, size)?;
-        let width = features_width(&session)?;
         let threads = threads(options.threads);
         let batch = session.batch().unwrap_or(options.batch.max(1));
+        let decoder = Decoder::new(spec, session.pixels(), options.limits, threads)?;
+        let facts = ModelFacts {
+            model_digest: session.model_digest(),
+            provider: session.provider(),
+            provider_version: session.provider_version(),
+            width: features_width(&session)?,
+        };
         Ok(Self {
-            pipeline: Pipeline::new(spec, session.pixels(), options.limits, threads)?,
-            session,
-            size,
-            batch,
+            model: Arc::new(Model {
+                session: Pool::new(vec![session]),
+                facts,
+                size,
+                batch,
+            }),
+            decoder: Arc::new(decoder),
             chunk: chunk_size(batch, threads),
-            width,
         })
     }
 
     /// The number of features, D.
     pub fn width(&self) -> usize {
-        self.width
+        self.model.facts.width
     }
 
-    /// The session.
-    pub fn session(&self) -> &OrtSession {
-        &self.session
+    /// What the features depend on.
+    pub fn facts(&self) -> &ModelFacts {
+        &self.model.facts
     }
 
     /// Computes the features of image files: decoded on all cores while the model runs, in memory that doesn't grow with
@@ -99,46 +139,66 @@ impl Embedder {
     /// # Errors
     /// [`Error::Ort`] when the session fails; [`Error::Model`] when its output has another shape than it declares.
     pub fn scan<P: AsRef<Path>>(
-        &mut self,
+        &self,
         paths: impl IntoIterator<Item = P>,
         mut each: impl FnMut(&Path, Result<&[f32], ImageError>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut chunks = Chunks::start(&self.pipeline, paths.into_iter(), self.chunk);
-        while let Some(chunk) = chunks.next(&self.pipeline) {
-            let Chunk { slots, pixels } = chunk?;
-            let features = match &pixels {
-                Pixels::Float32(values) => self.features(values)?,
-                Pixels::Uint8(levels) => self.features(levels)?,
+        let inputs = paths
+            .into_iter()
+            .map(|path| ImageInput::from(path.as_ref().to_owned()));
+        let model = Arc::clone(&self.model);
+        let plan = Plan {
+            decoder: Arc::clone(&self.decoder),
+            chunk: self.chunk,
+            workers: 1,
+            work: Arc::new(move |chunk| model.embed_chunk(chunk)),
+        };
+        for embedded in Ordered::start(inputs, plan, CancelToken::new()) {
+            let Embedded { path, features } = embedded?;
+            let flow = match features {
+                Ok(features) => each(&path, Ok(&features)),
+                Err(error) => each(&path, Err(error)),
             };
-            let mut rows = features.chunks_exact(self.width);
-            for slot in slots {
-                let row = slot
-                    .outcome
-                    .map(|()| rows.next().expect("one row per good image"));
-                if each(&slot.path, row).is_break() {
-                    return Ok(());
-                }
+            if flow.is_break() {
+                break;
             }
         }
         Ok(())
     }
+}
+
+impl Model {
+    fn embed_chunk(&self, chunk: Chunk) -> Result<Vec<Embedded>> {
+        let Chunk { slots, pixels } = chunk;
+        let mut session = self.session.take();
+        let features = match &pixels {
+            Pixels::Float32(values) => self.features(&mut session, values)?,
+            Pixels::Uint8(levels) => self.features(&mut session, levels)?,
+        };
+        drop(session);
+        let mut rows = features.chunks_exact(self.facts.width);
+        let mut row = || rows.next().expect("one row per good image").to_vec();
+        let embedded = slots.into_iter().map(|slot| Embedded {
+            path: slot.path,
+            features: slot.outcome.map(|()| row()),
+        });
+        Ok(embedded.collect())
+    }
 
     /// The features [n, D] of a whole number of images, row-major.
-    fn features<T: Pixel>(&mut self, pixel_values: &[T]) -> Result<Vec<f32>> {
-        let (height, width) = self.size;
-        let image = 3 * height * width;
-        let mut features = Vec::with_capacity(pixel_values.len() / image * self.width);
+    fn features<T: Pixel>(&self, session: &mut OrtSession, pixel_values: &[T]) -> Result<Vec<f32>> {
+        let width = self.facts.width;
+        let (height, columns) = self.size;
+        let image = 3 * height * columns;
+        let mut features = Vec::with_capacity(pixel_values.len() / image * width);
         for batch in pixel_values.chunks(self.batch * image) {
             let n = batch.len() / image;
-            let shape = T::FORMAT.shape(n, height, width);
-            let tensor = self
-                .session
-                .run_pixels(batch, shape, &[FEATURES])?
-                .remove(0);
-            if tensor.shape != [n, self.width] {
+            let shape = T::FORMAT.shape(n, height, columns);
+            let tensor = session.run_pixels(batch, shape, &[FEATURES])?.remove(0);
+            if tensor.shape != [n, width] {
                 let got = format!("{:?}", tensor.shape);
-                let want = format!("[{n}, {}]", self.width);
-                return Err(wrong(&self.session, "output `features`", got, want));
+                let want = format!("[{n}, {width}]");
+                return Err(wrong(session, "output `features`", got, want));
             }
             features.extend(tensor.values);
         }

@@ -1,18 +1,21 @@
 //! Runs a certified bundle with ONNX Runtime: image bytes in, [`Prediction`] out. The only crate that knows `ort`.
 //!
 //! ```no_run
-//! use stage1_runtime::{Predictor, PredictorOptions};
-//! use std::{ops::ControlFlow, path::Path};
+//! use stage1_runtime::{CancelToken, Predictor, PredictorOptions};
+//! use std::path::{Path, PathBuf};
 //!
-//! let mut predictor = Predictor::open(Path::new("runs/demo/bundle"), &PredictorOptions::default())?;
-//! let one = predictor.predict_path(Path::new("boot.png"))?;
+//! let predictor = Predictor::open(Path::new("runs/demo/bundle"), &PredictorOptions::default())?;
+//! let one = predictor.predict_one(Path::new("boot.png"))?;
 //! println!("{:?}: {:?}", one.decision, one.label);
 //!
 //! // Many: decoded on all cores while the model runs, in bounded memory; the records come in the order of the paths.
-//! let summary = predictor.predict_batch(["a.png", "b.jpg"], |record| {
+//! let paths = ["a.png", "b.jpg"].map(PathBuf::from);
+//! let mut records = predictor.stream(paths, &CancelToken::new());
+//! for record in &mut records {
+//!     let record = record?;
 //!     println!("{}: {:?}", record.path, record.decision);
-//!     ControlFlow::Continue(())
-//! })?;
+//! }
+//! let summary = records.summary();
 //! println!("{} of {} answered", summary.answered, summary.images);
 //! # Ok::<(), stage1_runtime::Error>(())
 //! ```
@@ -25,31 +28,40 @@
 //!
 //! It doesn't train, export or fit, never falls back to another provider or threshold, and runs on the CPU only.
 
+mod cancel;
 mod coverage;
+mod decoder;
 mod device;
 mod embedder;
 mod error;
 mod init;
+mod input;
 mod isa;
 mod native;
-mod pipeline;
 mod pixels;
+mod pool;
 mod predictor;
 mod scorer;
 mod search;
 mod session;
+mod stream;
 mod timings;
 
+pub use cancel::CancelToken;
 pub use coverage::{Difference, Standing, fingerprint_differences};
+pub use decoder::ImageError;
 pub use device::Device;
-pub use embedder::{Embedder, EmbedderOptions};
+pub use embedder::{Embedder, EmbedderOptions, ModelFacts};
 pub use error::{Error, Result};
 pub use init::{InitError, RuntimeInfo, init};
+pub use input::ImageInput;
 pub use isa::cpu_isa;
-pub use pipeline::ImageError;
-pub use predictor::{Predictor, PredictorOptions, Summary};
-pub use scorer::{GoldenCheck, Scorer, ScorerOptions, Scores};
+pub use predictor::{Predictions, Predictor, PredictorOptions, Summary};
+pub use scorer::{GoldenCheck, Row, ScoredRows, Scorer, ScorerOptions, Scores};
 pub use search::{Attempt, MIN_VERSION};
 pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo, Weights};
-pub use stage1_core::bundle::{DecisionKind, Prediction};
+pub use stage1_core::{
+    bundle::{DecisionKind, Prediction},
+    preprocess::RgbImage,
+};
 pub use timings::Timings;

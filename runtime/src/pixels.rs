@@ -43,6 +43,7 @@ impl Pixel for u8 {
 }
 
 /// The pixels of some pictures, one after the other.
+#[derive(Debug, Clone)]
 pub(crate) enum Pixels {
     Float32(Vec<f32>),
     Uint8(Vec<u8>),

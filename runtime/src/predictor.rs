@@ -1,16 +1,18 @@
 use crate::{
-    Device, Error, Result, Scorer, ScorerOptions, Standing, Timings,
-    coverage::differences,
-    scorer::{Scored, Scores},
+    CancelToken, Device, Error, GoldenCheck, ImageError, ImageInput, Result, Row, ScoredRows,
+    Scorer, ScorerOptions, Scores, Standing, Timings,
+    coverage::{self, Golden},
+    scorer::{GoldenOutputs, Scored},
+    stream::Ordered,
 };
 use serde::Serialize;
 use stage1_core::{
     bundle::{Bundle, DecisionKind, Prediction},
     certificate::Certificate,
-    policy::{Decision, Outcome, Policy, Threshold},
+    policy::{self, Outcome, Policy, Threshold},
     preprocess::Limits,
 };
-use std::{ops::ControlFlow, path::Path, time::Instant};
+use std::{borrow::Borrow, path::Path, sync::Arc, time::Instant};
 
 /// How a bundle is opened for predictions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +21,11 @@ pub struct PredictorOptions {
     pub variant: Option<String>,
     /// What it runs on.
     pub device: Device,
-    /// Threads of the model and of decoding; 0 means one per core.
+    /// Threads of decoding, and of all sessions together; 0 means one per core.
     pub threads: usize,
+    /// Runs of the model at a time, each in a session of its own; at least 1. More of them answer many small requests
+    /// sooner, and take the model's memory each.
+    pub sessions: usize,
     /// Images that go through the model together, if the variant's batch mode is `any`.
     pub batch: usize,
     /// What one image may cost.
@@ -35,6 +40,7 @@ impl Default for PredictorOptions {
             variant,
             device,
             threads,
+            sessions,
             batch,
             limits,
         } = ScorerOptions::default();
@@ -42,6 +48,7 @@ impl Default for PredictorOptions {
             variant,
             device,
             threads,
+            sessions,
             batch,
             limits,
             allow_uncertified: false,
@@ -64,16 +71,44 @@ pub struct Summary {
     pub timings: Timings,
 }
 
-/// A bundle that answers.
+/// A bundle that answers. Any number of threads may use it, and none waits but for a session; its clones are one predictor.
 ///
 /// It opens only with a policy, and only in a session that the policy's certificate covers: the same model, provider,
 /// version, precision, batch mode, preprocessing and instruction-set class, and golden outputs that agree to 1e-5 of
-/// their scale. [`PredictorOptions::allow_uncertified`] lifts the second condition, never the first.
+/// their scale. Where only the instruction-set class differs, it is covered if the golden outputs agree and lead to the same
+/// decisions. [`PredictorOptions::allow_uncertified`] lifts the second condition, never the first.
+///
+/// A server takes the steps one by one, so that images are decoded elsewhere than models run, and batches are its own:
+///
+/// ```no_run
+/// use stage1_runtime::{Predictor, PredictorOptions};
+///
+/// let options = PredictorOptions { sessions: 2, ..PredictorOptions::default() };
+/// let predictor = Predictor::open("bundle".as_ref(), &options)?;
+/// let upload: &[u8] = b"the bytes of a JPEG";
+/// match predictor.preprocess(upload) {
+///     Err(reason) => println!("400: {reason}"),
+///     Ok(row) => {
+///         let scored = predictor.score(&[row])?;
+///         for scores in scored.scores {
+///             println!("{:?}", predictor.decide("upload", scores));
+///         }
+///     }
+/// }
+/// # Ok::<(), stage1_runtime::Error>(())
+/// ```
+#[derive(Clone)]
 pub struct Predictor {
     scorer: Scorer,
+    judge: Arc<Judge>,
+}
+
+/// What turns logits into records.
+struct Judge {
     policy: Policy,
     certificate: Certificate,
     standing: Standing,
+    labels: Vec<String>,
 }
 
 impl Predictor {
@@ -91,105 +126,110 @@ impl Predictor {
     /// # Errors
     /// As [`Predictor::open`].
     pub fn from_bundle(bundle: Bundle, options: &PredictorOptions) -> Result<Self> {
-        let mut scorer = Scorer::from_bundle(
+        let scorer = Scorer::from_bundle(
             bundle,
             &ScorerOptions {
                 variant: options.variant.clone(),
                 device: options.device,
                 threads: options.threads,
+                sessions: options.sessions,
                 batch: options.batch,
                 limits: options.limits,
             },
         )?;
         let (policy, certificate) = policy_of(&scorer)?;
-        let standing = standing(&mut scorer, &certificate, options.allow_uncertified)?;
-        Ok(Self {
-            scorer,
+        let standing = standing(&scorer, &policy, &certificate, options.allow_uncertified)?;
+        let judge = Judge {
+            labels: scorer.bundle().manifest().labels.clone(),
             policy,
             certificate,
             standing,
+        };
+        Ok(Self {
+            scorer,
+            judge: Arc::new(judge),
         })
     }
 
-    /// Judges one image in memory; `name` becomes the record's `path`.
+    /// Judges one image, on the calling thread. The record's `path` is that of a file, and empty for what is in memory.
     ///
     /// # Errors
     /// [`Error::Ort`] when the session fails; an image that can't be judged is a record.
-    pub fn predict_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<Prediction> {
-        Ok(self.predict_bytes_timed(name, bytes)?.0)
+    pub fn predict_one<'a>(&self, input: impl Into<ImageInput<'a>>) -> Result<Prediction> {
+        Ok(self.predict_one_timed(input)?.0)
     }
 
-    /// As [`Predictor::predict_bytes`], with the time that each stage took.
+    /// As [`Predictor::predict_one`], with the time that each stage took; reading counts as decoding.
     ///
     /// # Errors
-    /// As [`Predictor::predict_bytes`].
-    pub fn predict_bytes_timed(
-        &mut self,
-        name: &str,
-        bytes: &[u8],
+    /// As [`Predictor::predict_one`].
+    pub fn predict_one_timed<'a>(
+        &self,
+        input: impl Into<ImageInput<'a>>,
     ) -> Result<(Prediction, Timings)> {
-        let (scores, timings) = self.scorer.score_bytes(bytes)?;
-        let scored = Scored {
-            path: name.into(),
+        let input = input.into();
+        let (scores, timings) = self.scorer.score_one(&input)?;
+        Ok(self.judge.judge(Scored {
+            path: input.into_path(),
             scores,
             timings,
-        };
-        Ok(self.judge(scored))
+        }))
     }
 
-    /// Judges one image file.
+    /// Judges some images, as [`Predictor::stream`] does, and returns their records in the order of the images.
     ///
     /// # Errors
-    /// As [`Predictor::predict_bytes`].
-    pub fn predict_path(&mut self, path: &Path) -> Result<Prediction> {
-        Ok(self.predict_path_timed(path)?.0)
+    /// As [`Predictor::predict_one`].
+    pub fn predict_batch(
+        &self,
+        inputs: impl IntoIterator<Item = impl Into<ImageInput<'static>>>,
+    ) -> Result<Vec<Prediction>> {
+        self.stream(inputs, &CancelToken::new()).collect()
     }
 
-    /// As [`Predictor::predict_path`], with the time that each stage took; reading counts as decoding.
-    ///
-    /// # Errors
-    /// As [`Predictor::predict_bytes`].
-    pub fn predict_path_timed(&mut self, path: &Path) -> Result<(Prediction, Timings)> {
-        let mut found = None;
-        self.scorer.scan([path], |scored| {
-            found = Some(scored);
-            ControlFlow::Continue(())
-        })?;
-        Ok(self.judge(found.expect("one path gives one record")))
+    /// Judges any number of images: decoded on all cores while the model runs on those before, in memory that doesn't grow
+    /// with their number. The images are taken as they are needed, on the thread that iterates; the records come in their
+    /// order, and end early once `cancel` says so.
+    pub fn stream<T: Into<ImageInput<'static>>, I: IntoIterator<Item = T>>(
+        &self,
+        inputs: I,
+        cancel: &CancelToken,
+    ) -> Predictions<impl Iterator<Item = ImageInput<'static>> + use<T, I>> {
+        let inputs = inputs.into_iter().map(Into::into);
+        Predictions {
+            scored: self.scorer.stream(inputs, cancel.clone()),
+            judge: Arc::clone(&self.judge),
+            summary: Summary::default(),
+        }
     }
 
-    /// Judges many image files: decoded on all cores while the model runs, in memory that doesn't grow with their number.
-    /// `each` gets the records in the order of the paths, and may stop the work.
+    /// Brings an image to the model's form: as [`Scorer::preprocess`].
     ///
     /// # Errors
-    /// As [`Predictor::predict_bytes`].
-    pub fn predict_batch<P: AsRef<Path>>(
-        &mut self,
-        paths: impl IntoIterator<Item = P>,
-        mut each: impl FnMut(Prediction) -> ControlFlow<()>,
-    ) -> Result<Summary> {
-        let Self {
-            scorer,
-            policy,
-            standing,
-            ..
-        } = self;
-        let labels = scorer.bundle().manifest().labels.clone();
-        let certified = standing.is_certified();
-        let mut summary = Summary::default();
-        scorer.scan(paths, |scored| {
-            let (prediction, timings) = judge(policy, &labels, certified, scored);
-            summary.count(prediction.decision, timings);
-            each(prediction)
-        })?;
-        Ok(summary)
+    /// [`ImageError`], which says what is wrong with the image.
+    pub fn preprocess<'a>(&self, input: impl Into<ImageInput<'a>>) -> Result<Row, ImageError> {
+        self.scorer.preprocess(input)
+    }
+
+    /// Runs the model on some rows: as [`Scorer::score`].
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    pub fn score<R: Borrow<Row>>(&self, rows: &[R]) -> Result<ScoredRows> {
+        self.scorer.score(rows)
+    }
+
+    /// The record for an image's raw logits; `name` becomes its `path`. Logits that can't be judged give a record that says
+    /// why.
+    pub fn decide(&self, name: impl Into<String>, scores: Scores) -> Prediction {
+        self.judge.record(name.into(), scores)
     }
 
     /// Raw logits `[n, K]` of normalised inputs `[n, 3, H, W]`, both row-major.
     ///
     /// # Errors
     /// As [`Scorer::logits`].
-    pub fn logits(&mut self, pixel_values: &[f32]) -> Result<Vec<f32>> {
+    pub fn logits(&self, pixel_values: &[f32]) -> Result<Vec<f32>> {
         self.scorer.logits(pixel_values)
     }
 
@@ -199,28 +239,51 @@ impl Predictor {
     }
 
     /// The model behind it, without the policy.
-    pub fn scorer(&mut self) -> &mut Scorer {
-        &mut self.scorer
+    pub fn scorer(&self) -> &Scorer {
+        &self.scorer
     }
 
     /// The policy that is applied.
     pub fn policy(&self) -> &Policy {
-        &self.policy
+        &self.judge.policy
     }
 
     /// The certificate that came with it.
     pub fn certificate(&self) -> &Certificate {
-        &self.certificate
+        &self.judge.certificate
     }
 
     /// Whether the certificate covers this session.
     pub fn standing(&self) -> &Standing {
-        &self.standing
+        &self.judge.standing
     }
+}
 
-    fn judge(&self, scored: Scored) -> (Prediction, Timings) {
-        let labels = &self.bundle().manifest().labels;
-        judge(&self.policy, labels, self.standing.is_certified(), scored)
+/// The records of [`Predictor::stream`], in the order of the images. After an error it ends.
+pub struct Predictions<I> {
+    scored: Ordered<I, Scored>,
+    judge: Arc<Judge>,
+    summary: Summary,
+}
+
+impl<I> Predictions<I> {
+    /// What became of the images so far.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+}
+
+impl<I: Iterator<Item = ImageInput<'static>>> Iterator for Predictions<I> {
+    type Item = Result<Prediction>;
+
+    fn next(&mut self) -> Option<Result<Prediction>> {
+        let scored = match self.scored.next()? {
+            Ok(scored) => scored,
+            Err(error) => return Some(Err(error)),
+        };
+        let (prediction, timings) = self.judge.judge(scored);
+        self.summary.count(prediction.decision, timings);
+        Some(Ok(prediction))
     }
 }
 
@@ -248,75 +311,84 @@ fn policy_of(scorer: &Scorer) -> Result<(Policy, Certificate)> {
 }
 
 fn standing(
-    scorer: &mut Scorer,
+    scorer: &Scorer,
+    policy: &Policy,
     certificate: &Certificate,
     allow_uncertified: bool,
 ) -> Result<Standing> {
-    let golden = scorer.check_golden()?;
     let certified = certificate.fingerprint.as_ref();
     let certified = certified.expect("an open bundle's certificates name their session");
-    let differences = differences(certified, &scorer.fingerprint(), &golden);
-    if differences.is_empty() {
-        return Ok(Standing::Certified);
+    let golden = Golden::of(scorer, policy)?;
+    match coverage::standing(certified, &scorer.fingerprint(), &golden) {
+        Standing::Uncertified { differences } if !allow_uncertified => Err(Error::NotCovered {
+            dir: scorer.bundle().dir().to_owned(),
+            variant: scorer.variant().to_owned(),
+            differences,
+        }),
+        standing => Ok(standing),
     }
-    if allow_uncertified {
-        return Ok(Standing::Uncertified { differences });
-    }
-    Err(Error::NotCovered {
-        dir: scorer.bundle().dir().to_owned(),
-        variant: scorer.variant().to_owned(),
-        differences,
-    })
 }
 
-fn judge(
-    policy: &Policy,
-    labels: &[String],
-    certified: bool,
-    scored: Scored,
-) -> (Prediction, Timings) {
-    let Scored {
-        path,
-        scores,
-        mut timings,
-    } = scored;
-    let path = path.display().to_string();
-    let scores = match scores {
-        Ok(scores) => scores,
-        Err(error) => return (Prediction::failed(path, error), timings),
-    };
-    let start = Instant::now();
-    let decided = policy.decide(scores.row());
-    timings.decide = start.elapsed();
-    let prediction = match decided {
-        Ok(decision) => record(path, policy, labels, certified, scores, &decision),
-        Err(error) => Prediction::failed(path, error),
-    };
-    (prediction, timings)
+impl Golden {
+    fn of(scorer: &Scorer, policy: &Policy) -> Result<Self> {
+        let outcome = |row: policy::Row<'_>| policy.decide(row).map(|decision| decision.outcome);
+        let outputs = scorer.golden_outputs()?;
+        let changed = |outputs: &GoldenOutputs| {
+            let changed = outputs
+                .rows()
+                .filter(|&(got, want)| outcome(got) != outcome(want));
+            changed.count()
+        };
+        Ok(Self {
+            check: GoldenCheck::worst(&outputs),
+            changed_decisions: outputs.iter().map(changed).max().unwrap_or(0),
+        })
+    }
 }
 
-fn record(
-    path: String,
-    policy: &Policy,
-    labels: &[String],
-    certified: bool,
-    scores: Scores,
-    decision: &Decision,
-) -> Prediction {
-    let (kind, label, reason) = match decision.outcome {
-        Outcome::Answer { label } => (DecisionKind::Answer, Some(labels[label].clone()), None),
-        Outcome::Defer => (DecisionKind::Defer, None, Some(why(policy, decision.score))),
-    };
-    Prediction {
-        path,
-        decision: kind,
-        label,
-        probability: Some(decision.probability),
-        logits: Some(scores.logits),
-        gate: scores.gate,
-        certified,
-        reason,
-        error: None,
+impl Judge {
+    fn judge(&self, scored: Scored) -> (Prediction, Timings) {
+        let Scored {
+            path,
+            scores,
+            mut timings,
+        } = scored;
+        let path = path.display().to_string();
+        let scores = match scores {
+            Ok(scores) => scores,
+            Err(error) => return (Prediction::failed(path, error), timings),
+        };
+        let start = Instant::now();
+        let prediction = self.record(path, scores);
+        timings.decide = start.elapsed();
+        (prediction, timings)
+    }
+
+    fn record(&self, path: String, scores: Scores) -> Prediction {
+        let decision = match self.policy.decide(scores.row()) {
+            Ok(decision) => decision,
+            Err(error) => return Prediction::failed(path, error),
+        };
+        let (kind, label, reason) = match decision.outcome {
+            Outcome::Answer { label } => {
+                (DecisionKind::Answer, Some(self.labels[label].clone()), None)
+            }
+            Outcome::Defer => {
+                let reason = why(&self.policy, decision.score);
+                (DecisionKind::Defer, None, Some(reason))
+            }
+        };
+        Prediction {
+            path,
+            decision: kind,
+            label,
+            probability: Some(decision.probability),
+            logits: Some(scores.logits),
+            gate: scores.gate,
+            certified: self.standing.is_certified(),
+            reason,
+            error: None,
+        }
     }
 }
 

@@ -1,22 +1,26 @@
 use crate::{
-    Device, Error, ImageError, OrtSession, Result, SessionOptions, Timings, Weights,
-    pipeline::{Chunk, Chunks, Pipeline, Slot},
+    CancelToken, Device, Error, ImageError, ImageInput, OrtSession, Result, SessionOptions,
+    Timings, Weights,
+    decoder::{Chunk, Decoder, Slot},
     pixels::{Pixel, Pixels},
+    pool::Pool,
     session::threads,
+    stream::{Ordered, Plan},
 };
 use stage1_core::{
-    artifact::Digest,
     bundle::{Bundle, FP32, Variant},
     certificate::{BatchMode, Fingerprint},
     logits::Source,
-    policy::Row,
+    policy,
     preprocess::{Limits, PixelFormat},
     progress::Progress,
 };
 use std::{
+    borrow::{Borrow, Cow},
+    collections::BTreeMap,
     num::NonZero,
-    ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,8 +31,10 @@ pub struct ScorerOptions {
     pub variant: Option<String>,
     /// What it runs on.
     pub device: Device,
-    /// Threads of the model and of decoding; 0 means one per core.
+    /// Threads of decoding, and of all sessions together; 0 means one per core.
     pub threads: usize,
+    /// Runs of the model at a time, each in a session of its own; at least 1.
+    pub sessions: usize,
     /// Images that go through the model together, if the variant's batch mode is `any` and its model takes any number.
     pub batch: usize,
     /// What one image may cost.
@@ -41,6 +47,7 @@ impl Default for ScorerOptions {
             variant: None,
             device: Device::Cpu,
             threads: 0,
+            sessions: 1,
             batch: 8,
             limits: Limits::default(),
         }
@@ -67,6 +74,13 @@ impl GoldenCheck {
     pub fn passed(&self) -> bool {
         self.max_abs_error <= self.tolerance
     }
+
+    /// That of the session which is farthest off, of at least one.
+    pub(crate) fn worst(sessions: &[GoldenOutputs]) -> Self {
+        let checks = sessions.iter().map(GoldenOutputs::check);
+        let worst = checks.max_by(|a, b| a.max_abs_error.total_cmp(&b.max_abs_error));
+        worst.expect("there is at least one session")
+    }
 }
 
 /// What a model says of one image.
@@ -80,8 +94,8 @@ pub struct Scores {
 
 impl Scores {
     /// As policies take it.
-    pub fn row(&self) -> Row<'_> {
-        Row {
+    pub fn row(&self) -> policy::Row<'_> {
+        policy::Row {
             logits: &self.logits,
             gate: self.gate,
         }
@@ -95,28 +109,83 @@ pub(crate) struct Scored {
     pub(crate) timings: Timings,
 }
 
-/// A bundle's model: images in, raw logits (and gates) out, no decision.
+/// One image as the model takes it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pixels: Pixels,
+    timings: Timings,
+}
+
+impl Row {
+    /// A picture that was normalised elsewhere, `[3, H, W]` row by row, for a model that takes float32.
+    pub fn float32(pixel_values: Vec<f32>) -> Self {
+        Self {
+            pixels: Pixels::Float32(pixel_values),
+            timings: Timings::default(),
+        }
+    }
+
+    /// A picture that was resized elsewhere, as grey levels `[H, W, 3]`, for a model that takes uint8.
+    pub fn uint8(levels: Vec<u8>) -> Self {
+        Self {
+            pixels: Pixels::Uint8(levels),
+            timings: Timings::default(),
+        }
+    }
+
+    /// What it took to make it.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+}
+
+/// What the model says of some rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredRows {
+    /// Of each row, in the order of the rows.
+    pub scores: Vec<Scores>,
+    /// Time that was spent waiting until a session was free.
+    pub waited: Duration,
+    /// Time of the model, for all rows together.
+    pub inference: Duration,
+}
+
+/// A bundle's model: images in, raw logits (and gates) out, no decision. Any number of threads may use it; its clones are one scorer.
 ///
 /// ```no_run
 /// use stage1_core::progress::Silent;
 /// use stage1_runtime::{Scorer, ScorerOptions};
 /// use std::{path::{Path, PathBuf}};
 ///
-/// let mut scorer = Scorer::open(Path::new("bundle"), &ScorerOptions::default())?;
+/// let scorer = Scorer::open(Path::new("bundle"), &ScorerOptions::default())?;
 /// let paths = [PathBuf::from("a.png"), PathBuf::from("b.png")];
 /// for scores in scorer.score_paths(&paths, &Silent)? {
 ///     println!("{:?}", scores.map_err(|error| error.to_string()));
 /// }
 /// # Ok::<(), stage1_runtime::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct Scorer {
+    model: Arc<Model>,
+}
+
+/// What the clones of a scorer share.
+struct Model {
     bundle: Bundle,
     name: String,
     variant: Variant,
-    session: OrtSession,
-    pipeline: Pipeline,
+    sessions: Pool<OrtSession>,
+    facts: Facts,
+    decoder: Arc<Decoder>,
     batch: usize,
     chunk: usize,
+}
+
+/// What is the same of all sessions, and known without waiting for one.
+struct Facts {
+    fingerprint: Fingerprint,
+    placement: BTreeMap<String, usize>,
+    pixels: PixelFormat,
 }
 
 impl Scorer {
@@ -166,78 +235,132 @@ impl Scorer {
         model: &[u8],
         options: &ScorerOptions,
     ) -> Result<Self> {
-        let session = OrtSession::with_weights(
-            model,
-            weights(&bundle, &variant)?,
-            &bundle.dir().join(&variant.model.path).display().to_string(),
-            &SessionOptions {
-                device: options.device,
-                intra_threads: options.threads,
-                ..SessionOptions::default()
-            },
-        )?;
+        let path = bundle.dir().join(&variant.model.path).display().to_string();
+        let weights = weights(&bundle, &variant)?;
+        let sessions = options.sessions.max(1);
         let threads = threads(options.threads);
+        let session_options = SessionOptions {
+            device: options.device,
+            intra_threads: (threads / sessions).max(1),
+            ..SessionOptions::default()
+        };
+        let open = |_| OrtSession::with_weights(model, weights.clone(), &path, &session_options);
+        let sessions: Vec<_> = (0..sessions).map(open).collect::<Result<_>>()?;
+        let session = &sessions[0];
+        Checks {
+            bundle: &bundle,
+            variant: &variant,
+            session,
+        }
+        .all()?;
         let batch = match (session.batch(), variant.batch_mode) {
             (Some(size), _) => size,
             (None, BatchMode::Any) => options.batch.max(1),
             (None, BatchMode::Single) => 1,
         };
-        let scorer = Self {
-            pipeline: Pipeline::new(
-                bundle.manifest().preprocess.clone(),
-                session.pixels(),
-                options.limits,
-                threads,
-            )?,
+        let manifest = bundle.manifest();
+        let facts = Facts {
+            fingerprint: session.fingerprint(
+                &variant.precision,
+                variant.batch_mode,
+                manifest.preprocessing_digest(),
+            ),
+            placement: session.placement().clone(),
+            pixels: session.pixels(),
+        };
+        let decoder = Decoder::new(
+            manifest.preprocess.clone(),
+            facts.pixels,
+            options.limits,
+            threads,
+        )?;
+        let model = Model {
+            decoder: Arc::new(decoder),
             bundle,
             name,
             variant,
-            session,
+            sessions: Pool::new(sessions),
+            facts,
             batch,
             chunk: chunk_size(batch, threads),
         };
-        scorer.check_input()?;
-        scorer.check_batch()?;
-        scorer.check_labels()?;
-        scorer.check_weights()?;
-        Ok(scorer)
+        Ok(Self {
+            model: Arc::new(model),
+        })
     }
 
     /// The bundle.
     pub fn bundle(&self) -> &Bundle {
-        &self.bundle
+        &self.model.bundle
     }
 
     /// The name of the variant that was opened.
     pub fn variant(&self) -> &str {
-        &self.name
+        &self.model.name
     }
 
-    /// The model's session.
-    pub fn session(&self) -> &OrtSession {
-        &self.session
+    /// How many graph nodes each provider executes, as ONNX Runtime reports it.
+    pub fn placement(&self) -> &BTreeMap<String, usize> {
+        &self.model.facts.placement
+    }
+
+    /// How the model takes pictures.
+    pub fn pixels(&self) -> PixelFormat {
+        self.model.facts.pixels
+    }
+
+    /// Sessions, and so the most runs at a time.
+    pub fn sessions(&self) -> usize {
+        self.model.sessions.size()
     }
 
     /// What a certificate of this session is about.
     pub fn fingerprint(&self) -> Fingerprint {
-        let Variant {
-            precision,
-            batch_mode,
-            ..
-        } = &self.variant;
-        self.session
-            .fingerprint(precision, *batch_mode, self.preprocessing_digest())
+        self.model.facts.fingerprint.clone()
     }
 
     /// Who makes the logits, as a [`stage1_core::logits::LogitSet`] records it.
     pub fn source(&self) -> Source {
+        let fingerprint = self.fingerprint();
         Source {
-            provider: self.session.provider().to_owned(),
-            provider_version: self.session.provider_version(),
-            precision: self.variant.precision.clone(),
-            model_digest: self.session.model_digest(),
-            preprocessing_digest: self.preprocessing_digest(),
+            provider: fingerprint.provider,
+            provider_version: fingerprint.provider_version,
+            precision: fingerprint.precision,
+            model_digest: fingerprint.model_digest,
+            preprocessing_digest: fingerprint.preprocessing_digest,
         }
+    }
+
+    /// Brings an image to the model's form, on the calling thread; no session is needed, so that any number of threads may do
+    /// this while others [`score`](Scorer::score).
+    ///
+    /// # Errors
+    /// [`ImageError`], which says what is wrong with the image.
+    pub fn preprocess<'a>(&self, input: impl Into<ImageInput<'a>>) -> Result<Row, ImageError> {
+        let (pixels, timings) = self.model.decoder.one(&input.into());
+        Ok(Row {
+            pixels: pixels?,
+            timings,
+        })
+    }
+
+    /// Runs the model on some rows, [`Scorer::batch`] at a time, when a session is free.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a row hasn't the model's form or size; [`Error::Model`] when the model doesn't give one logit per
+    /// label; [`Error::Ort`] when a run fails.
+    pub fn score<R: Borrow<Row>>(&self, rows: &[R]) -> Result<ScoredRows> {
+        let start = Instant::now();
+        let mut session = self.model.sessions.take();
+        let waited = start.elapsed();
+        let start = Instant::now();
+        let pixels = self.model.joined(rows)?;
+        let scores = self.model.run_pixels(&mut session, &pixels)?;
+        Ok(ScoredRows {
+            scores,
+            waited,
+            inference: start.elapsed(),
+        })
     }
 
     /// Raw logits `[n, K]` of normalised inputs `[n, 3, H, W]`, both row-major, in the variant's batches. A model that takes
@@ -246,50 +369,254 @@ impl Scorer {
     /// # Errors
     /// [`Error::Input`] when the values are no whole number of images; [`Error::Levels`] when a grey level isn't whole;
     /// [`Error::Model`] when the model doesn't give one logit per label; [`Error::Ort`] when a run fails.
-    pub fn logits(&mut self, pixel_values: &[f32]) -> Result<Vec<f32>> {
+    pub fn logits(&self, pixel_values: &[f32]) -> Result<Vec<f32>> {
+        let model = &*self.model;
+        let scores = model.scores(&mut model.sessions.take(), pixel_values)?;
+        Ok(scores.into_iter().flat_map(|one| one.logits).collect())
+    }
+
+    /// What the model says of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
+    /// judged has its reason instead.
+    ///
+    /// # Errors
+    /// [`Error::Ort`] when the session fails, which no image is to blame for.
+    pub fn score_paths(
+        &self,
+        paths: &[PathBuf],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Result<Scores, ImageError>>> {
+        progress.start("score", paths.len() as u64);
+        let inputs = paths.iter().cloned().map(ImageInput::from);
+        let scored = self.stream(inputs, CancelToken::new()).map(|scored| {
+            progress.advance(1);
+            Ok(scored?.scores)
+        });
+        let scores = scored.collect();
+        progress.finish();
+        scores
+    }
+
+    /// Images that are computed together.
+    pub fn batch(&self) -> usize {
+        self.model.batch
+    }
+
+    /// Runs the bundle's golden inputs through every session.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when they aren't of the model's shape, and as [`Scorer::logits`].
+    pub fn check_golden(&self) -> Result<GoldenCheck> {
+        Ok(GoldenCheck::worst(&self.golden_outputs()?))
+    }
+
+    /// What every session computes of the golden inputs.
+    pub(crate) fn golden_outputs(&self) -> Result<Vec<GoldenOutputs>> {
+        let model = &*self.model;
+        let golden = model.bundle.golden()?;
+        let (shape, inputs) = golden.f32("pixel_values")?;
+        let images = shape.first().copied().unwrap_or(0);
+        let want = model.bundle.golden_logits(&model.variant, images)?;
+        // All of them at once, so that none is asked twice.
+        let mut sessions: Vec<_> = (0..model.sessions.size())
+            .map(|_| model.sessions.take())
+            .collect();
+        let outputs = sessions.iter_mut().map(|session| {
+            let got = model.scores(session, &inputs)?;
+            if got.len() != images || got.is_empty() {
+                let (height, width) = model.size();
+                return Err(model.checks(session).contradiction(
+                    "golden input",
+                    format!("{shape:?}"),
+                    format!("[{images}, 3, {height}, {width}]"),
+                ));
+            }
+            Ok(GoldenOutputs {
+                got,
+                want: want.clone(),
+                classes: model.classes(),
+            })
+        });
+        outputs.collect()
+    }
+
+    /// Scores images in order, while those after them are decoded.
+    pub(crate) fn stream<I: Iterator<Item = ImageInput<'static>>>(
+        &self,
+        inputs: I,
+        cancel: CancelToken,
+    ) -> Ordered<I, Scored> {
+        let model = Arc::clone(&self.model);
+        let plan = Plan {
+            decoder: Arc::clone(&model.decoder),
+            chunk: model.chunk,
+            workers: model.sessions.size(),
+            work: Arc::new(move |chunk| model.score_chunk(chunk)),
+        };
+        Ordered::start(inputs, plan, cancel)
+    }
+
+    /// Scores one image, on the calling thread.
+    pub(crate) fn score_one(
+        &self,
+        input: &ImageInput<'_>,
+    ) -> Result<(Result<Scores, ImageError>, Timings)> {
+        let (pixels, mut timings) = self.model.decoder.one(input);
+        let pixels = match pixels {
+            Ok(pixels) => pixels,
+            Err(error) => return Ok((Err(error), timings)),
+        };
+        let mut session = self.model.sessions.take();
+        let start = Instant::now();
+        let mut rows = self.model.run_pixels(&mut session, &pixels)?;
+        timings.inference = start.elapsed();
+        Ok((Ok(rows.remove(0)), timings))
+    }
+}
+
+/// What the model says of the golden inputs: as computed here, and the logits `[n, K]` that the bundle has.
+pub(crate) struct GoldenOutputs {
+    got: Vec<Scores>,
+    want: Vec<f32>,
+    classes: usize,
+}
+
+impl GoldenOutputs {
+    fn check(&self) -> GoldenCheck {
+        let got: Vec<_> = self
+            .got
+            .iter()
+            .flat_map(|one| &one.logits)
+            .copied()
+            .collect();
+        compare(&got, &self.want, self.classes)
+    }
+
+    /// What is said of each image, here and in the bundle, which keeps no gates.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (policy::Row<'_>, policy::Row<'_>)> {
+        let want = self.want.chunks_exact(self.classes);
+        self.got
+            .iter()
+            .map(Scores::row)
+            .zip(want.map(policy::Row::from))
+    }
+}
+
+impl Model {
+    fn classes(&self) -> usize {
+        self.bundle.manifest().labels.len()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        let input = &self.bundle.manifest().input;
+        (input.height, input.width)
+    }
+
+    fn checks<'a>(&'a self, session: &'a OrtSession) -> Checks<'a> {
+        Checks {
+            bundle: &self.bundle,
+            variant: &self.variant,
+            session,
+        }
+    }
+
+    /// What the model says of normalised inputs.
+    fn scores(&self, session: &mut OrtSession, pixel_values: &[f32]) -> Result<Vec<Scores>> {
         let size @ (height, width) = self.size();
         let image_len = 3 * height * width;
         if !pixel_values.len().is_multiple_of(image_len) {
             return Err(Error::Input {
-                model: self.model_name(),
+                model: session.name().to_owned(),
                 got: format!("{} values", pixel_values.len()),
                 want: format!("a multiple of {image_len} (3 x {height} x {width})"),
             });
         }
-        let rows = match self.session.pixels() {
-            PixelFormat::Float32 => self.run(pixel_values)?,
+        match session.pixels() {
+            PixelFormat::Float32 => self.run(session, pixel_values),
             PixelFormat::Uint8 => {
                 let normalisation = self.bundle.manifest().preprocess.normalisation();
-                let levels = self.session.levels(pixel_values, size, normalisation)?;
-                self.run(&levels)?
+                let levels = session.levels(pixel_values, size, normalisation)?;
+                self.run(session, &levels)
             }
-        };
-        Ok(rows.into_iter().flat_map(|scores| scores.logits).collect())
+        }
     }
 
-    fn run_pixels(&mut self, pixels: &Pixels) -> Result<Vec<Scores>> {
+    /// The rows one after the other; one alone is taken as it is.
+    fn joined<'a, R: Borrow<Row>>(&self, rows: &'a [R]) -> Result<Cow<'a, Pixels>> {
+        let image_len = self.decoder.image_len();
+        for row in rows {
+            self.check_row(row.borrow(), image_len)?;
+        }
+        if let [row] = rows {
+            return Ok(Cow::Borrowed(&row.borrow().pixels));
+        }
+        let mut joined = match self.decoder.format() {
+            PixelFormat::Float32 => Pixels::Float32(Vec::with_capacity(rows.len() * image_len)),
+            PixelFormat::Uint8 => Pixels::Uint8(Vec::with_capacity(rows.len() * image_len)),
+        };
+        for row in rows {
+            match (&mut joined, &row.borrow().pixels) {
+                (Pixels::Float32(all), Pixels::Float32(one)) => all.extend_from_slice(one),
+                (Pixels::Uint8(all), Pixels::Uint8(one)) => all.extend_from_slice(one),
+                _ => unreachable!("the rows' form was checked above"),
+            }
+        }
+        Ok(Cow::Owned(joined))
+    }
+
+    fn check_row(&self, row: &Row, image_len: usize) -> Result<()> {
+        let (format, len) = match &row.pixels {
+            Pixels::Float32(values) => (PixelFormat::Float32, values.len()),
+            Pixels::Uint8(levels) => (PixelFormat::Uint8, levels.len()),
+        };
+        if (format, len) == (self.decoder.format(), image_len) {
+            return Ok(());
+        }
+        let told = |format: PixelFormat, len| format!("{len} values in {format:?} per image");
+        let path = self.bundle.dir().join(&self.variant.model.path);
+        Err(Error::Input {
+            model: path.display().to_string(),
+            got: told(format, len),
+            want: told(self.decoder.format(), image_len),
+        })
+    }
+
+    fn score_chunk(&self, chunk: Chunk) -> Result<Vec<Scored>> {
+        let mut session = self.sessions.take();
+        let start = Instant::now();
+        let rows = self.run_pixels(&mut session, &chunk.pixels)?;
+        drop(session);
+        let inference = start.elapsed() / u32::try_from(rows.len().max(1)).unwrap_or(u32::MAX);
+        let mut rows = rows.into_iter();
+        let score = |slot: Slot| {
+            score_slot(slot, inference, || {
+                rows.next().expect("one row per good image")
+            })
+        };
+        Ok(chunk.slots.into_iter().map(score).collect())
+    }
+
+    fn run_pixels(&self, session: &mut OrtSession, pixels: &Pixels) -> Result<Vec<Scores>> {
         match pixels {
-            Pixels::Float32(values) => self.run(values),
-            Pixels::Uint8(levels) => self.run(levels),
+            Pixels::Float32(values) => self.run(session, values),
+            Pixels::Uint8(levels) => self.run(session, levels),
         }
     }
 
     /// What the model says of a whole number of images.
-    fn run<T: Pixel>(&mut self, pixel_values: &[T]) -> Result<Vec<Scores>> {
+    fn run<T: Pixel>(&self, session: &mut OrtSession, pixel_values: &[T]) -> Result<Vec<Scores>> {
         let (height, width) = self.size();
-        let image_len = 3 * height * width;
-        let classes = self.bundle.manifest().labels.len();
+        let (image_len, classes) = (3 * height * width, self.classes());
+        let manifest = self.bundle.manifest();
+        let mut names = vec![manifest.output.as_str()];
+        names.extend(manifest.gate.as_deref());
         let mut scores = Vec::with_capacity(pixel_values.len() / image_len);
         for batch in pixel_values.chunks(self.batch * image_len) {
             let n = batch.len() / image_len;
-            let manifest = self.bundle.manifest();
-            let mut names = vec![manifest.output.as_str()];
-            names.extend(manifest.gate.as_deref());
             let shape = T::FORMAT.shape(n, height, width);
-            let outputs = self.session.run_pixels(batch, shape, &names)?;
+            let outputs = session.run_pixels(batch, shape, &names)?;
             for (tensor, want) in outputs.iter().zip([vec![n, classes], vec![n]]) {
                 if tensor.shape != want {
-                    return Err(self.contradiction(
+                    return Err(self.checks(session).contradiction(
                         "output",
                         format!("`{}` {:?}", tensor.name, tensor.shape),
                         format!("{want:?}"),
@@ -305,97 +632,21 @@ impl Scorer {
         }
         Ok(scores)
     }
+}
 
-    /// What the model says of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
-    /// judged has its reason instead.
-    ///
-    /// # Errors
-    /// [`Error::Ort`] when the session fails, which no image is to blame for.
-    pub fn score_paths(
-        &mut self,
-        paths: &[PathBuf],
-        progress: &dyn Progress,
-    ) -> Result<Vec<Result<Scores, ImageError>>> {
-        progress.start("score", paths.len() as u64);
-        let mut scores = Vec::with_capacity(paths.len());
-        let scanned = self.scan(paths, |scored| {
-            scores.push(scored.scores);
-            progress.advance(1);
-            ControlFlow::Continue(())
-        });
-        progress.finish();
-        scanned?;
-        Ok(scores)
-    }
+/// Whether a model is the one that its bundle says.
+struct Checks<'a> {
+    bundle: &'a Bundle,
+    variant: &'a Variant,
+    session: &'a OrtSession,
+}
 
-    /// Runs the bundle's golden inputs.
-    ///
-    /// # Errors
-    /// [`Error::Artifact`] when they aren't of the model's shape, and as [`Scorer::logits`].
-    pub fn check_golden(&mut self) -> Result<GoldenCheck> {
-        let golden = self.bundle.golden()?;
-        let (shape, inputs) = golden.f32("pixel_values")?;
-        let images = shape.first().copied().unwrap_or(0);
-        let classes = self.bundle.manifest().labels.len();
-        let want = self.bundle.golden_logits(&self.variant, images)?;
-        let got = self.logits(&inputs)?;
-        if got.len() != want.len() || got.is_empty() {
-            let (height, width) = self.size();
-            return Err(self.contradiction(
-                "golden input",
-                format!("{shape:?}"),
-                format!("[{images}, 3, {height}, {width}]"),
-            ));
-        }
-        Ok(compare(&got, &want, classes))
-    }
-
-    /// Scores files in order, and hands each to `each`, which may stop it.
-    pub(crate) fn scan<P: AsRef<Path>>(
-        &mut self,
-        paths: impl IntoIterator<Item = P>,
-        mut each: impl FnMut(Scored) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let mut chunks = Chunks::start(&self.pipeline, paths.into_iter(), self.chunk);
-        while let Some(chunk) = chunks.next(&self.pipeline) {
-            for scored in self.score_chunk(chunk?)? {
-                if each(scored).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Scores one image in memory.
-    pub(crate) fn score_bytes(
-        &mut self,
-        bytes: &[u8],
-    ) -> Result<(Result<Scores, ImageError>, Timings)> {
-        let (pixels, mut timings) = self.pipeline.bytes(bytes);
-        let scores = match pixels {
-            Ok(pixels) => {
-                let start = Instant::now();
-                let mut rows = self.run_pixels(&pixels)?;
-                timings.inference = start.elapsed();
-                Ok(rows.remove(0))
-            }
-            Err(error) => Err(error),
-        };
-        Ok((scores, timings))
-    }
-
-    fn score_chunk(&mut self, chunk: Chunk) -> Result<Vec<Scored>> {
-        let start = Instant::now();
-        let rows = self.run_pixels(&chunk.pixels)?;
-        let inference = start.elapsed() / u32::try_from(rows.len().max(1)).unwrap_or(u32::MAX);
-        let mut rows = rows.into_iter();
-        let score = |slot: Slot| {
-            score_slot(slot, inference, || {
-                rows.next().expect("one row per good image")
-            })
-        };
-        Ok(chunk.slots.into_iter().map(score).collect())
+impl Checks<'_> {
+    fn all(&self) -> Result<()> {
+        self.check_input()?;
+        self.check_batch()?;
+        self.check_labels()?;
+        self.check_weights()
     }
 
     /// The model's digest is certified, bundle.json's isn't: the names of the classes must be those that the exporter wrote
@@ -456,11 +707,6 @@ impl Scorer {
         }
     }
 
-    /// Images that are computed together.
-    pub fn batch(&self) -> usize {
-        self.batch
-    }
-
     fn check_input(&self) -> Result<()> {
         let want = &self.bundle.manifest().input;
         let input = self.session.input();
@@ -486,30 +732,12 @@ impl Scorer {
     }
 
     fn contradiction(&self, what: &'static str, got: String, want: String) -> Error {
-        let model = self.model_name();
         Error::Model {
-            model,
+            model: self.session.name().to_owned(),
             what,
             got,
             want,
         }
-    }
-
-    fn model_name(&self) -> String {
-        self.bundle
-            .dir()
-            .join(&self.variant.model.path)
-            .display()
-            .to_string()
-    }
-
-    fn size(&self) -> (usize, usize) {
-        let input = &self.bundle.manifest().input;
-        (input.height, input.width)
-    }
-
-    fn preprocessing_digest(&self) -> Digest {
-        self.bundle.manifest().preprocessing_digest()
     }
 }
 

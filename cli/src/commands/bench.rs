@@ -13,10 +13,9 @@ use stage1_core::{
     bundle::{DecisionKind, Prediction},
     progress::{Progress, Silent},
 };
-use stage1_runtime::{Predictor, Timings};
+use stage1_runtime::{CancelToken, Predictor, Timings};
 use std::{
     fmt::Write,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -72,7 +71,7 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
     }
     let paths = images::list(&args.paths)?;
     // Measuring promises nothing, so that a session that isn't certified may be measured.
-    let mut predictor = session::open(
+    let predictor = session::open(
         &args.bundle,
         args.variant.as_deref(),
         &args.session,
@@ -80,8 +79,8 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
         *output,
     )?;
     let progress = Steps::new(*output);
-    let latency_ms = latency(&mut predictor, &paths, args, &progress)?;
-    let throughput = throughput(&mut predictor, &paths, args, &progress)?;
+    let latency_ms = latency(&predictor, &paths, args, &progress)?;
+    let throughput = throughput(&predictor, &paths, args, &progress)?;
     let fingerprint = predictor.scorer().fingerprint();
     let report = Report {
         bundle: args.bundle.clone(),
@@ -101,7 +100,7 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
 }
 
 fn latency(
-    predictor: &mut Predictor,
+    predictor: &Predictor,
     paths: &[PathBuf],
     args: &BenchArgs,
     progress: &dyn Progress,
@@ -136,9 +135,9 @@ fn latency(
     })
 }
 
-fn measure(predictor: &mut Predictor, path: &Path) -> anyhow::Result<(Timings, Duration)> {
+fn measure(predictor: &Predictor, path: &Path) -> anyhow::Result<(Timings, Duration)> {
     let start = Instant::now();
-    let (prediction, timings) = predictor.predict_path_timed(path)?;
+    let (prediction, timings) = predictor.predict_one_timed(path)?;
     let total = start.elapsed();
     check(&prediction)?;
     Ok((timings, total))
@@ -155,7 +154,7 @@ fn check(prediction: &Prediction) -> anyhow::Result<()> {
 }
 
 fn throughput(
-    predictor: &mut Predictor,
+    predictor: &Predictor,
     paths: &[PathBuf],
     args: &BenchArgs,
     progress: &dyn Progress,
@@ -174,22 +173,17 @@ fn throughput(
 }
 
 fn batches(
-    predictor: &mut Predictor,
+    predictor: &Predictor,
     paths: &[PathBuf],
     n: usize,
     progress: &dyn Progress,
 ) -> anyhow::Result<()> {
-    let mut checked = Ok(());
-    predictor.predict_batch(paths.iter().cycle().take(n), |prediction| {
+    let paths = paths.iter().cycle().take(n).cloned();
+    for prediction in predictor.stream(paths, &CancelToken::new()) {
+        check(&prediction?)?;
         progress.advance(1);
-        checked = check(&prediction);
-        if checked.is_ok() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    })?;
-    checked
+    }
+    Ok(())
 }
 
 impl Stage {

@@ -36,19 +36,13 @@ pub(crate) fn run(args: &EmbedArgs, output: &Output) -> anyhow::Result<Answer> {
         batch: args.session.batch,
         limits: limits(&args.session),
     };
-    let mut embedder = Embedder::new(model.session, spec.clone(), &options)?;
+    let embedder = Embedder::new(model.session, spec.clone(), &options)?;
     let metadata = metadata(&embedder, &spec, origin);
 
     let mut file = FeatureFile::create(&args.out, embedder.width())?;
     let progress = Steps::new(*output);
     progress.start("embed", images.len() as u64);
-    let skipped = fill(
-        &mut file,
-        &mut embedder,
-        &images,
-        args.on_bad_image,
-        &progress,
-    );
+    let skipped = fill(&mut file, &embedder, &images, args.on_bad_image, &progress);
     progress.finish();
     let skipped = skipped?;
     let rows = file.len();
@@ -169,14 +163,14 @@ fn metadata(
     spec: &PreprocessSpec,
     origin: Option<Digest>,
 ) -> BTreeMap<String, String> {
-    let session = embedder.session();
+    let facts = embedder.facts();
     let json = serde_json::to_string(spec).expect("plain data has a JSON form");
     let mut pairs = vec![
-        ("stage1.model_digest", session.model_digest().to_string()),
+        ("stage1.model_digest", facts.model_digest.to_string()),
         ("stage1.preprocess", json),
         ("stage1.preprocessing_digest", spec.digest().to_string()),
-        ("stage1.provider", session.provider().to_owned()),
-        ("stage1.provider_version", session.provider_version()),
+        ("stage1.provider", facts.provider.to_owned()),
+        ("stage1.provider_version", facts.provider_version.clone()),
     ];
     pairs.extend(origin.map(|digest| ("stage1.backbone_digest", digest.to_string())));
     pairs
@@ -188,7 +182,7 @@ fn metadata(
 /// Computes all rows; returns the images that have none.
 fn fill(
     file: &mut FeatureFile,
-    embedder: &mut Embedder,
+    embedder: &Embedder,
     images: &[images::Image],
     on_bad_image: OnBadImage,
     progress: &dyn Progress,

@@ -18,6 +18,7 @@ pub(crate) mod monitor;
 pub(crate) mod predict;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod split;
 pub(crate) mod train;

@@ -10,10 +10,9 @@ use stage1_core::{
     bundle::{DecisionKind, Prediction},
     progress::{Progress, Silent},
 };
-use stage1_runtime::Summary;
+use stage1_runtime::{CancelToken, Summary};
 use std::{
     io::{self, IsTerminal},
-    ops::ControlFlow,
     path::PathBuf,
 };
 
@@ -22,7 +21,7 @@ use std::{
 pub(crate) fn run(args: &PredictArgs, output: &Output) -> anyhow::Result<Answer> {
     let output = *output;
     let paths = images::list(&args.paths)?;
-    let mut predictor = session::open(
+    let predictor = session::open(
         &args.bundle,
         args.variant.as_deref(),
         &args.session,
@@ -37,19 +36,13 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> anyhow::Result<Answer>
     }
     let progress = progress(output);
     progress.start("predict", paths.len() as u64);
-    let mut printed = Ok(());
-    let summary = predictor.predict_batch(&paths, |prediction| {
+    let mut records = predictor.stream(paths, &CancelToken::new());
+    for prediction in &mut records {
+        print(&prediction?, table.as_ref(), output)?;
         progress.advance(1);
-        printed = print(&prediction, table.as_ref(), output);
-        if printed.is_ok() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    })?;
+    }
     progress.finish();
-    printed?;
-    conclude(&summary, output)
+    conclude(&records.summary(), output)
 }
 
 /// On a terminal the records themselves show how far it is.

@@ -40,6 +40,7 @@ pub(crate) fn open(
             Device::Cpu => stage1_runtime::Device::Cpu,
         },
         threads: args.threads.unwrap_or(0),
+        sessions: 1,
         batch: args.batch,
         allow_uncertified,
         limits: Limits {

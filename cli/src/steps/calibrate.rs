@@ -91,7 +91,7 @@ pub(crate) fn ensure(
     bundle: Bundle,
     variant: &str,
 ) -> anyhow::Result<Outcome> {
-    let mut scorer = scoring::open_session(run, variant)?;
+    let scorer = scoring::open_session(run, variant)?;
     let mut record = Record {
         schema_version: Record::SCHEMA_VERSION,
         fingerprint: scorer.fingerprint(),
@@ -105,9 +105,9 @@ pub(crate) fn ensure(
         run.reused("calibrate");
         return Ok(outcome);
     }
-    let calib = scoring::logits(run, splits, &mut scorer, Split::ValCalib)?;
+    let calib = scoring::logits(run, splits, &scorer, Split::ValCalib)?;
     let origin = match variant {
-        FP32 => Origin::Select(scoring::logits(run, splits, &mut scorer, Split::ValSelect)?),
+        FP32 => Origin::Select(scoring::logits(run, splits, &scorer, Split::ValSelect)?),
         _ => Origin::Float32(float32(run, splits, &bundle, variant, &calib)?),
     };
     if let Origin::Float32(Float32 { flips, .. }) = &origin
@@ -161,8 +161,8 @@ fn float32(
              or {variant} under its settings"
         );
     }
-    let mut session = scoring::open_session(run, FP32)?;
-    let reference = scoring::logits(run, splits, &mut session, Split::ValCalib)?;
+    let session = scoring::open_session(run, FP32)?;
+    let reference = scoring::logits(run, splits, &session, Split::ValCalib)?;
     let pairs = Pairs::new(&reference, calib, run.config.split.seed)?;
     let delta = settings.flip_delta;
     let labels = pairs.of_labels(delta)?;

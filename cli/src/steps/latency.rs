@@ -64,7 +64,7 @@ pub(crate) fn ensure(
         limits: super::limits(&run.config),
         ..PredictorOptions::default()
     };
-    let mut predictor = Predictor::open(bundle.dir(), &options)?;
+    let predictor = Predictor::open(bundle.dir(), &options)?;
     let paths: Vec<_> = splits
         .manifest
         .of(Split::ValSelect)
@@ -72,7 +72,7 @@ pub(crate) fn ensure(
         .collect();
     let mut times = Vec::with_capacity(MEASURED);
     for (i, path) in paths.iter().cycle().take(WARM_UP + MEASURED).enumerate() {
-        let (_, timings) = predictor.predict_path_timed(path)?;
+        let (_, timings) = predictor.predict_one_timed(path.as_path())?;
         if i >= WARM_UP {
             times.push(timings.total());
         }

@@ -65,7 +65,7 @@ pub(crate) fn open_session(run: &Run, variant: &str) -> anyhow::Result<Scorer> {
 pub(crate) fn logits(
     run: &Run,
     splits: &Splits,
-    scorer: &mut Scorer,
+    scorer: &Scorer,
     split: Split,
 ) -> anyhow::Result<LogitSet> {
     let path = run.config.variant_logits_path(scorer.variant(), split);
@@ -99,7 +99,7 @@ fn reuse(path: &Path, stamp_path: &Path, want: &mut Stamp) -> Option<LogitSet> {
 fn score(
     run: &Run,
     splits: &Splits,
-    scorer: &mut Scorer,
+    scorer: &Scorer,
     split: Split,
 ) -> anyhow::Result<(LogitSet, Listing)> {
     let samples: Vec<_> = splits.manifest.of(split).collect();
@@ -187,9 +187,9 @@ pub(crate) fn restore(
     if gone.is_empty() {
         return Ok(());
     }
-    let mut scorer = open_session(run, variant)?;
+    let scorer = open_session(run, variant)?;
     for split in gone {
-        logits(run, splits, &mut scorer, *split)?;
+        logits(run, splits, &scorer, *split)?;
     }
     Ok(())
 }

@@ -58,10 +58,10 @@ pub(crate) fn ensure(
     if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
         ledger.check(state);
     }
-    let mut scorer = scoring::open_session(run, variant)?;
+    let scorer = scoring::open_session(run, variant)?;
     check_session(&certificate, &scorer.fingerprint())?;
     let number = ledger.begin_opening(subject, gamma)?.number;
-    let logits = scoring::logits(run, splits, &mut scorer, Split::ValTest)?;
+    let logits = scoring::logits(run, splits, &scorer, Split::ValTest)?;
     let opening = Opening {
         subject_digest: subject,
         number,

@@ -236,8 +236,8 @@ fn judge(
         ..float32.clone()
     };
     let options = scoring::options(run);
-    let mut scorer = Scorer::candidate(bundle.clone(), candidate, &made.model.model, &options)?;
-    let flips = flips(run, splits, &mut scorer)?;
+    let scorer = Scorer::candidate(bundle.clone(), candidate, &made.model.model, &options)?;
+    let flips = flips(run, splits, &scorer)?;
     parity.passed = parity.max_abs_error <= parity.tolerance * parity.scale && flips.passed();
     parity.flips = Some(flips);
     if !parity.passed {
@@ -275,9 +275,9 @@ fn batch_mode(parity: &Parity) -> BatchMode {
 }
 
 /// On val_select, from image bytes, both models in the sessions that are deployed.
-fn flips(run: &Run, splits: &Splits, candidate: &mut Scorer) -> anyhow::Result<FlipRate> {
-    let mut float32 = scoring::open_session(run, FP32)?;
-    let want = scoring::logits(run, splits, &mut float32, Split::ValSelect)?;
+fn flips(run: &Run, splits: &Splits, candidate: &Scorer) -> anyhow::Result<FlipRate> {
+    let float32 = scoring::open_session(run, FP32)?;
+    let want = scoring::logits(run, splits, &float32, Split::ValSelect)?;
     let got = scoring::logits(run, splits, candidate, Split::ValSelect)?;
     ensure!(
         want.ids == got.ids,

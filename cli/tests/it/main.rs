@@ -7,6 +7,13 @@
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
 
+#[path = "../../../runtime/tests/it/fixture.rs"]
+#[expect(dead_code, reason = "the runtime's tests need more of it")]
+mod fixture;
+#[path = "../../../runtime/tests/it/onnx.rs"]
+#[expect(dead_code, reason = "the runtime's tests need more of it")]
+mod onnx;
+
 mod ab_test;
 mod calibrate_logits;
 mod cli;
@@ -21,5 +28,6 @@ mod monitor;
 mod pipeline;
 mod python;
 mod recovery;
+mod serve;
 mod validate_logits;
 mod verbs;

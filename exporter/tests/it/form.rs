@@ -132,7 +132,7 @@ fn a_bundles_weights_are_verified_and_are_those_that_its_model_names() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let exported = outside("dinov2", bundle::MODEL);
     let bundle = create(dir.path(), &exported, 0, BatchMode::Any);
-    let mut scorer = Scorer::open(dir.path(), &ScorerOptions::default()).expect("it opens");
+    let scorer = Scorer::open(dir.path(), &ScorerOptions::default()).expect("it opens");
     assert!(scorer.check_golden().expect("it runs").passed());
     let path = dir.path().join("variants/fp32/model.onnx.data");
     let whole = fs::read(&path).expect("weights");

@@ -1,9 +1,15 @@
-use crate::fixture::Fixture;
+use crate::fixture::{self, Fixture};
 use stage1_core::{artifact::Digest, bundle, certificate::BatchMode};
 use stage1_runtime::{
-    DecisionKind, Error, Prediction, Predictor, PredictorOptions, Scorer, ScorerOptions, Standing,
+    CancelToken, DecisionKind, Error, Prediction, Predictor, PredictorOptions, Row, Scorer,
+    ScorerOptions, Standing,
 };
-use std::{fs, ops::ControlFlow, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 fn open(fixture: &Fixture) -> Result<Predictor, Error> {
     Predictor::open(&fixture.bundle(), &PredictorOptions::default())
@@ -42,22 +48,21 @@ fn pictures(fixture: &Fixture) -> Vec<(PathBuf, DecisionKind, Option<&'static st
     ]
 }
 
-fn batch(predictor: &mut Predictor, paths: &[PathBuf]) -> Vec<Prediction> {
-    let mut records = Vec::new();
-    let each = |record| {
-        records.push(record);
-        ControlFlow::Continue(())
-    };
-    predictor.predict_batch(paths, each).unwrap();
-    records
+fn paths(fixture: &Fixture) -> Vec<PathBuf> {
+    let pictures = pictures(fixture).into_iter();
+    pictures.map(|(path, ..)| path).collect()
+}
+
+fn batch(predictor: &Predictor, paths: &[PathBuf]) -> Vec<Prediction> {
+    predictor.predict_batch(paths.to_vec()).unwrap()
 }
 
 #[test]
 fn every_image_becomes_an_answer_a_deferral_or_an_error() {
     let fixture = Fixture::calibrated();
-    let mut predictor = open(&fixture).unwrap();
+    let predictor = open(&fixture).unwrap();
     for (path, decision, label) in pictures(&fixture) {
-        let (record, timings) = predictor.predict_path_timed(&path).unwrap();
+        let (record, timings) = predictor.predict_one_timed(path.as_path()).unwrap();
         assert_eq!(
             (record.decision, record.label.as_deref()),
             (decision, label),
@@ -73,9 +78,8 @@ fn every_image_becomes_an_answer_a_deferral_or_an_error() {
         );
         assert_eq!(record.reason.is_some(), decision == DecisionKind::Defer);
         assert_eq!(record.error.is_some(), decision == DecisionKind::Error);
-        let bytes = predictor
-            .predict_bytes(&record.path, &fs::read(&path).unwrap())
-            .unwrap();
+        let bytes = predictor.predict_one(fs::read(&path).unwrap()).unwrap();
+        assert_eq!(bytes.path, "");
         assert_eq!(
             (bytes.decision, bytes.label, bytes.logits),
             (record.decision, record.label, record.logits)
@@ -86,7 +90,7 @@ fn every_image_becomes_an_answer_a_deferral_or_an_error() {
 #[test]
 fn a_batch_is_what_its_images_are_alone_in_their_order() {
     let fixture = Fixture::calibrated();
-    let mut predictor = open(&fixture).unwrap();
+    let predictor = open(&fixture).unwrap();
     let few = pictures(&fixture);
     let paths: Vec<_> = few
         .iter()
@@ -96,46 +100,152 @@ fn a_batch_is_what_its_images_are_alone_in_their_order() {
         .collect();
     let alone: Vec<_> = paths
         .iter()
-        .map(|path| predictor.predict_path(path).unwrap())
+        .map(|path| predictor.predict_one(path.as_path()).unwrap())
         .collect();
-    assert_eq!(batch(&mut predictor, &paths), alone);
+    assert_eq!(batch(&predictor, &paths), alone);
 }
 
 #[test]
-fn a_batch_is_counted_and_can_be_stopped() {
+fn pixels_are_judged_as_the_file_that_they_were_in() {
     let fixture = Fixture::calibrated();
-    let mut predictor = open(&fixture).unwrap();
-    let paths: Vec<_> = pictures(&fixture)
-        .into_iter()
-        .map(|(path, ..)| path)
+    let predictor = open(&fixture).unwrap();
+    let path = fixture.picture("red.png", [255, 0, 0]);
+    let image = image::open(&path).unwrap().into_rgb8();
+    let of_file = predictor.predict_one(path.as_path()).unwrap();
+    for of_pixels in [
+        predictor.predict_one(&image),
+        predictor.predict_one(image.clone()),
+    ] {
+        assert_eq!(of_pixels.unwrap().logits, of_file.logits);
+    }
+}
+
+#[test]
+fn the_steps_are_what_the_whole_is() {
+    let fixture = Fixture::calibrated();
+    let predictor = open(&fixture).unwrap();
+    let whole = batch(&predictor, &paths(&fixture));
+    let rows: Vec<_> = paths(&fixture)
+        .iter()
+        .map(|path| predictor.preprocess(path.as_path()))
         .collect();
-    let summary = predictor
-        .predict_batch(&paths, |_| ControlFlow::Continue(()))
-        .unwrap();
-    assert_eq!(
-        (
-            summary.images,
-            summary.answered,
-            summary.deferred,
-            summary.errors
-        ),
-        (6, 3, 1, 2)
-    );
+    let good: Vec<_> = rows.iter().flatten().collect();
+    assert_eq!(good.len(), 5);
+    assert!(!good[0].timings().decode.is_zero());
+    let scores = predictor.score(&good).unwrap();
+    let mut logits = scores.logits.into_iter();
+    for (row, whole) in rows.iter().zip(whole) {
+        let record = match row {
+            Ok(_) => predictor.decide(whole.path.clone(), logits.next().unwrap()),
+            Err(error) => Prediction::failed(whole.path.clone(), error),
+        };
+        assert_eq!(record, whole);
+    }
+}
+
+#[test]
+fn rows_from_elsewhere_must_have_the_models_form() {
+    let fixture = Fixture::calibrated();
+    let predictor = open(&fixture).unwrap();
+    let len = 3 * fixture::SIDE * fixture::SIDE;
+    let scores = predictor.score(&[Row::float32(vec![0.5; len])]).unwrap();
+    assert_eq!(scores.logits[0], predictor.logits(&vec![0.5; len]).unwrap());
+    assert_eq!(predictor.score::<Row>(&[]).unwrap().logits.len(), 0);
+    for (name, row) in [
+        ("too short", Row::float32(vec![0.0; len - 1])),
+        ("grey levels", Row::uint8(vec![0; len])),
+    ] {
+        let sound = Row::float32(vec![0.0; len]);
+        let error = predictor.score(&[sound, row]).unwrap_err();
+        assert!(matches!(error, Error::Input { .. }), "{name}: {error}");
+        assert!(error.to_string().contains("192 values"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn many_threads_share_a_predictor() {
+    let fixture = Fixture::calibrated();
+    for sessions in [1, 2] {
+        let options = PredictorOptions {
+            sessions,
+            ..PredictorOptions::default()
+        };
+        let predictor = Predictor::open(&fixture.bundle(), &options).unwrap();
+        assert_eq!(predictor.scorer().sessions(), sessions);
+        let paths = paths(&fixture);
+        let want = batch(&predictor, &paths);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let alone = paths
+                            .iter()
+                            .map(|path| predictor.predict_one(path.as_path()));
+                        assert_eq!(alone.collect::<Result<Vec<_>, _>>().unwrap(), want);
+                        assert_eq!(batch(&predictor, &paths), want);
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_stream_is_counted() {
+    let fixture = Fixture::calibrated();
+    let predictor = open(&fixture).unwrap();
+    let mut records = predictor.stream(paths(&fixture), &CancelToken::new());
+    assert_eq!(records.by_ref().flatten().count(), 6);
+    let summary = records.summary();
+    let counts = (summary.answered, summary.deferred, summary.errors);
+    assert_eq!((summary.images, counts), (6, (3, 1, 2)));
     assert!(summary.timings.total() > summary.timings.decide);
-    let mut seen = 0;
-    let stop = |_| {
-        seen += 1;
-        ControlFlow::Break(())
-    };
-    let summary = predictor.predict_batch(paths.iter().cycle(), stop).unwrap();
-    assert_eq!((summary.images, seen), (1, 1));
-    assert_eq!(
-        predictor
-            .predict_batch(Vec::<PathBuf>::new(), |_| ControlFlow::Continue(()))
-            .unwrap()
-            .images,
-        0
+    let nothing = predictor.predict_batch(Vec::<PathBuf>::new()).unwrap();
+    assert_eq!(nothing, []);
+}
+
+/// Counts how many images were asked for.
+fn endless<'a>(
+    fixture: &Fixture,
+    taken: &'a AtomicUsize,
+) -> impl Iterator<Item = PathBuf> + use<'a> {
+    let paths = paths(fixture);
+    (0..).map(move |i| {
+        taken.fetch_add(1, Ordering::Relaxed);
+        paths[i % paths.len()].clone()
+    })
+}
+
+#[test]
+fn a_stream_takes_few_images_ahead_and_stops_when_it_is_dropped() {
+    let fixture = Fixture::calibrated();
+    let predictor = open(&fixture).unwrap();
+    let taken = AtomicUsize::new(0);
+    let mut records = predictor.stream(endless(&fixture, &taken), &CancelToken::new());
+    for _ in 0..500 {
+        records.next().unwrap().unwrap();
+    }
+    let ahead = taken.load(Ordering::Relaxed) - 500;
+    // Chunks of max(batch, 2 per thread): one being scored, one waiting, one being decoded, and the one that is handed out.
+    let threads = thread::available_parallelism().unwrap().get();
+    assert!(
+        ahead <= 4 * 8.max(2 * threads).next_multiple_of(8),
+        "{ahead}"
     );
+    drop(records);
+    assert_eq!(batch(&predictor, &paths(&fixture)).len(), 6);
+}
+
+#[test]
+fn a_stream_ends_once_it_is_cancelled() {
+    let fixture = Fixture::calibrated();
+    let predictor = open(&fixture).unwrap();
+    let (taken, cancel) = (AtomicUsize::new(0), CancelToken::new());
+    let mut records = predictor.stream(endless(&fixture, &taken), &cancel);
+    assert!(records.next().is_some());
+    thread::scope(|scope| scope.spawn(|| cancel.cancel()).join().unwrap());
+    assert!(records.next().is_none());
+    assert_eq!(records.summary().images, 1);
 }
 
 #[test]
@@ -167,21 +277,36 @@ fn a_session_that_was_not_certified_is_refused_by_the_fields_that_differ() {
     ] {
         assert!(message.contains(part), "{message:?} should name {part}");
     }
-    let mut predictor = open_uncertified(&fixture).unwrap();
+    let predictor = open_uncertified(&fixture).unwrap();
     let Standing::Uncertified { differences } = predictor.standing() else {
         panic!("{:?}", predictor.standing());
     };
     assert_eq!(differences.len(), 2);
-    let paths: Vec<_> = pictures(&fixture)
-        .into_iter()
-        .map(|(path, ..)| path)
-        .collect();
-    let records = batch(&mut predictor, &paths);
+    let records = batch(&predictor, &paths(&fixture));
     assert!(
         records.iter().all(|record| !record.certified),
         "{records:?}"
     );
     assert_eq!(records[0].label.as_deref(), Some("red"));
+}
+
+#[test]
+fn another_kind_of_cpu_is_covered_when_the_goldens_repeat_on_it() {
+    let fixture = Fixture::uncalibrated(BatchMode::Any);
+    let scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
+    let mut fingerprint = scorer.fingerprint();
+    fingerprint.cpu_isa = "vax".to_owned();
+    fixture.attach(fingerprint);
+    let predictor = open(&fixture).unwrap();
+    let Standing::Rechecked { difference } = predictor.standing() else {
+        panic!("{:?}", predictor.standing());
+    };
+    assert_eq!(
+        (difference.field, &*difference.certified),
+        ("cpu_isa", "vax")
+    );
+    let records = batch(&predictor, &paths(&fixture));
+    assert!(records[0].certified && predictor.standing().is_certified());
 }
 
 #[test]

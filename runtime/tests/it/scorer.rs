@@ -39,7 +39,7 @@ fn batches_and_threads_change_no_logit() {
         .map(|i| fixture.picture(&format!("{i}.png"), [i * 5, 90 - i * 3, i]))
         .collect();
     let score = |batch, threads| {
-        let mut scorer = Scorer::open(&fixture.bundle(), &options(batch, threads)).unwrap();
+        let scorer = Scorer::open(&fixture.bundle(), &options(batch, threads)).unwrap();
         let counter = Counter::default();
         let scores = scorer.score_paths(&paths, &counter).unwrap();
         assert_eq!(counter.announced.load(Ordering::Relaxed), 23);
@@ -70,7 +70,7 @@ fn bad_images_keep_their_place() {
         good,
         fixture.bundle().join("absent.png"),
     ];
-    let mut scorer = Scorer::open(&fixture.bundle(), &options(8, 2)).unwrap();
+    let scorer = Scorer::open(&fixture.bundle(), &options(8, 2)).unwrap();
     let scores = scorer.score_paths(&paths, &Counter::default()).unwrap();
     assert_eq!(
         scores.iter().map(Result::is_ok).collect::<Vec<_>>(),
@@ -87,7 +87,7 @@ fn bad_images_keep_their_place() {
 #[test]
 fn the_golden_outputs_repeat() {
     let fixture = Fixture::uncalibrated(BatchMode::Any);
-    let mut scorer = Scorer::open(&fixture.bundle(), &options(3, 1)).unwrap();
+    let scorer = Scorer::open(&fixture.bundle(), &options(3, 1)).unwrap();
     let check = scorer.check_golden().unwrap();
     assert!(
         check.passed() && check.images == 4 && check.scale > 1.0,
@@ -122,7 +122,7 @@ fn the_model_is_the_one_that_the_bundle_names() {
 #[test]
 fn half_an_image_is_refused() {
     let fixture = Fixture::uncalibrated(BatchMode::Any);
-    let mut scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
+    let scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
     let error = scorer.logits(&vec![0.0; 3 * SIDE * SIDE + 1]).unwrap_err();
     assert!(error.to_string().contains("193 values"), "{error}");
     assert!(scorer.logits(&[]).unwrap().is_empty());
@@ -138,7 +138,7 @@ fn pictures_in_bytes_get_the_same_logits() {
         .chain([fixtures[0].file("text.png", b"hello")])
         .collect();
     let scores = fixtures.each_ref().map(|fixture| {
-        let mut scorer = Scorer::open(&fixture.bundle(), &options(4, 2)).unwrap();
+        let scorer = Scorer::open(&fixture.bundle(), &options(4, 2)).unwrap();
         assert!(scorer.check_golden().unwrap().passed());
         let scores = scorer.score_paths(&paths, &Counter::default()).unwrap();
         let logits = scores.into_iter().map(|scores| Some(scores.ok()?.logits));
@@ -161,7 +161,7 @@ fn pictures_in_bytes_get_the_same_logits() {
 #[test]
 fn a_model_of_bytes_takes_no_fractions_of_grey_levels() {
     let fixture = Fixture::of_format(PixelFormat::Uint8, BatchMode::Any);
-    let mut scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
+    let scorer = Scorer::open(&fixture.bundle(), &ScorerOptions::default()).unwrap();
     let error = scorer
         .logits(&[100.5 / 255.0; 3 * SIDE * SIDE])
         .unwrap_err();
