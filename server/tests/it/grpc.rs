@@ -1,7 +1,10 @@
 //! The Open Inference Protocol over gRPC. NVIDIA's own client has its tests in Python.
 
 #[path = "../../src/grpc/messages.rs"]
-#[allow(dead_code, reason = "the server reads and writes more than is asked here")]
+#[allow(
+    dead_code,
+    reason = "the server reads and writes more than is asked here"
+)]
 mod messages;
 
 use crate::{
