@@ -58,7 +58,7 @@ fn picture(i: usize) -> Result<Vec<u8>, Box<dyn Error>> {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let wave =
             |fx: f32, fy: f32| ((x as f32 * fx + y as f32 * fy + i as f32).sin() + 1.0) * 90.0;
-        let edge = if (x / (40 + i as u32) + y / 60) % 2 == 0 {
+        let edge = if (x / (40 + i as u32) + y / 60).is_multiple_of(2) {
             30.0
         } else {
             0.0
