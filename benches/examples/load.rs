@@ -27,6 +27,7 @@ use std::{
 
 const WARM_UP: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 60;
+const SEED: u64 = 1;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -63,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     report["loop"] = json!({ "kind": kind, "amount": amount, "seconds": time.as_secs_f64() });
     report["generator"] = json!({ "cores": share(process::cpu_seconds(), before.0), "pinned_to": process::pinning() });
     report["server_cores"] = json!(share(metric(&target, "stage1_cpu_seconds"), before.1));
-    println!("{report:#}");
+    writeln!(std::io::stdout(), "{report:#}")?;
     Ok(())
 }
 
@@ -80,16 +81,14 @@ fn target(address: &str, images: &str) -> Result<Target, Box<dyn Error>> {
 }
 
 fn open(target: &Target, rate: f64, time: Duration, server: Server) -> Value {
-    let (samples, elapsed) = generate::open(target, rate, CLIENTS, WARM_UP, time, 1);
+    let (samples, elapsed) = generate::open(target, rate, CLIENTS, WARM_UP, time, SEED);
     let mut report = summary(&samples, elapsed);
     if let Some(measured) = Measured::of(&samples) {
-        let sorted = simulation::latencies(
-            server,
-            &measured,
-            rate,
-            time.max(Duration::from_secs(60)),
-            20,
-        );
+        // The very arrivals that the server had, so that only the service is simulated.
+        let arrivals = generate::poisson(rate, WARM_UP + time, SEED);
+        let arrivals: Vec<f64> = arrivals.iter().map(Duration::as_secs_f64).collect();
+        let sorted =
+            simulation::latencies(server, &measured, &arrivals, WARM_UP.as_secs_f64(), 200);
         let (p50, p99) = simulation::p50_p99(&sorted);
         report["simulated_ms"] = json!({ "p50": p50 * 1e3, "p99": p99 * 1e3 });
         let ratio = |name: &str, simulated: f64| {

@@ -6,15 +6,8 @@
 //! model, from runs with as many images. What a request takes beside (network, parsing, threads that wait for their turn) is drawn from
 //! what was measured, too.
 
-use super::{
-    Sample,
-    generate::{Random, poisson},
-    good, quantile,
-};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use super::{Sample, generate::Random, good, quantile};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How the server was started.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +47,8 @@ impl Measured {
         }
         measured.beside.sort_by(f64::total_cmp);
         // Waiting for a decoder is in what was measured beside, and is simulated: only what everybody needs is taken over.
-        let half = measured.beside.len().div_ceil(4);
-        measured.beside.truncate(half);
+        let least = measured.beside.len().div_ceil(4);
+        measured.beside.truncate(least);
         (!measured.prepare.is_empty()).then_some(measured)
     }
 
@@ -69,16 +62,16 @@ impl Measured {
     }
 }
 
-/// Latencies in seconds, sorted, of `rounds` simulations of `time` at `rate`.
+/// Latencies in seconds, sorted, of `rounds` simulations of the same `arrivals` (in seconds), of which those before `from` aren't counted.
 pub fn latencies(
     server: Server,
     measured: &Measured,
-    rate: f64,
-    time: Duration,
+    arrivals: &[f64],
+    from: f64,
     rounds: u64,
 ) -> Vec<f64> {
     let mut all: Vec<f64> = (0..rounds)
-        .flat_map(|seed| round(server, measured, rate, time, seed))
+        .flat_map(|seed| round(server, measured, arrivals, from, seed))
         .collect();
     all.sort_by(f64::total_cmp);
     all
@@ -89,17 +82,14 @@ pub fn p50_p99(sorted: &[f64]) -> (f64, f64) {
     (quantile(sorted, 0.5), quantile(sorted, 0.99))
 }
 
-fn round(server: Server, measured: &Measured, rate: f64, time: Duration, seed: u64) -> Vec<f64> {
+fn round(server: Server, measured: &Measured, arrivals: &[f64], from: f64, seed: u64) -> Vec<f64> {
     let mut random = Random(seed.wrapping_add(0xfeed));
-    let arrivals: Vec<f64> = poisson(rate, time, seed.wrapping_add(7_000))
-        .iter()
-        .map(Duration::as_secs_f64)
-        .collect();
-    let mut ready = prepare(server, measured, &arrivals, &mut random);
+    let mut ready = prepare(server, measured, arrivals, &mut random);
     ready.sort_by(|a, b| a.0.total_cmp(&b.0));
     let ended = run(server, measured, ready, &mut random);
     ended
         .into_iter()
+        .filter(|(arrival, _)| *arrival >= from)
         .map(|(arrival, end)| end - arrival + random.choose(&measured.beside))
         .collect()
 }
@@ -155,7 +145,8 @@ fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Times;
+    use crate::load::{Times, generate::poisson};
+    use std::time::Duration;
 
     fn measured(prepare: f64, inference: f64) -> Measured {
         let sample = |batch| Sample {
@@ -171,7 +162,10 @@ mod tests {
         Measured::of(&[sample(1), sample(1)]).unwrap()
     }
 
-    const TIME: Duration = Duration::from_secs(2_000);
+    fn arrivals(rate: f64, seed: u64) -> Vec<f64> {
+        let arrivals = poisson(rate, Duration::from_secs(2_000), seed);
+        arrivals.iter().map(Duration::as_secs_f64).collect()
+    }
 
     #[test]
     fn without_load_a_request_takes_its_service_times() {
@@ -180,7 +174,13 @@ mod tests {
             max_batch: 8,
             max_delay: 0.002,
         };
-        let (p50, _) = p50_p99(&latencies(server, &measured(0.01, 0.05), 0.1, TIME, 1));
+        let (p50, _) = p50_p99(&latencies(
+            server,
+            &measured(0.01, 0.05),
+            &arrivals(0.1, 1),
+            0.0,
+            1,
+        ));
         assert!((p50 - 0.062).abs() < 1e-9, "{p50}");
     }
 
@@ -193,7 +193,17 @@ mod tests {
             max_delay: 0.0,
         };
         let (service, load) = (0.1, 0.8);
-        let all = latencies(server, &measured(0.0, service), load / service, TIME, 20);
+        let all = (0..20)
+            .flat_map(|seed| {
+                latencies(
+                    server,
+                    &measured(0.0, service),
+                    &arrivals(load / service, seed),
+                    0.0,
+                    1,
+                )
+            })
+            .collect::<Vec<_>>();
         let mean = all.iter().sum::<f64>() / all.len() as f64;
         let want = service + load * service / (2.0 * (1.0 - load));
         assert!((mean / want - 1.0).abs() < 0.05, "{mean} for {want}");
@@ -207,7 +217,13 @@ mod tests {
             max_delay: 0.0,
         };
         // Twice what runs of one image could do: the queue stays short all the same.
-        let (_, p99) = p50_p99(&latencies(server, &measured(0.001, 0.1), 20.0, TIME, 1));
+        let (_, p99) = p50_p99(&latencies(
+            server,
+            &measured(0.001, 0.1),
+            &arrivals(20.0, 1),
+            0.0,
+            1,
+        ));
         assert!(p99 < 0.5, "{p99}");
     }
 }

@@ -136,22 +136,21 @@ fn it_answers_until_a_signal_ends_it_and_its_log_can_be_watched() {
         .map(|entry| entry.unwrap().path())
         .collect();
     let [log] = &logs[..] else { panic!("{logs:?}") };
-    let rows: String = (0..60)
-        .map(|i| format!("{},{},0.{i},1\n", i % 3, i % 7))
-        .collect();
-    cli.write(
-        "reference.csv",
-        format!("label,logit_0,logit_1,logit_2\n{rows}"),
-    );
+    for (name, tenths) in [("calib.csv", 1), ("select.csv", 2)] {
+        let rows: String = (0..60)
+            .map(|i| format!("{},{},{tenths}.{i},1\n", i % 3, i % 7))
+            .collect();
+        cli.write(name, format!("label,logit_0,logit_1,logit_2\n{rows}"));
+    }
     let watched = cli.run([
         "monitor",
         log.to_str().unwrap(),
         "--bundle",
         fixture.bundle().to_str().unwrap(),
         "--reference",
-        "reference.csv",
+        "calib.csv",
         "--select",
-        "reference.csv",
+        "select.csv",
         "--json",
     ]);
     assert!(watched.code == 0, "{watched}");
@@ -191,7 +190,7 @@ fn what_it_is_told_wrongly_is_said_before_it_listens() {
             "cert.pem",
         ),
         (
-            &["--bundle", &bundle, "--timeout", "-1"],
+            &["--bundle", &bundle, "--timeout=-1"],
             "expected a number of seconds",
         ),
         (&["--bundle", &bundle, "--grpc", "there"], "or `none`"),
