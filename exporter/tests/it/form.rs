@@ -253,7 +253,7 @@ fn a_bundles_fixed_number_of_images_is_that_of_its_model() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         create(dir.path(), &fixed("dinov2", model), recorded, mode);
         match Scorer::open(dir.path(), &ScorerOptions::default()) {
-            Ok(mut scorer) => {
+            Ok(scorer) => {
                 assert_eq!((scorer.batch(), reason), (batch, ""), "{name}");
                 assert!(scorer.check_golden().expect("it runs").passed(), "{name}");
                 let card = fs::read_to_string(dir.path().join(bundle::CARD)).expect("a card");

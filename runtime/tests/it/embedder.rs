@@ -37,7 +37,7 @@ fn features_come_in_the_order_of_the_paths_and_bad_images_keep_their_place() {
         .collect();
     paths[7] = fixture.file("bad.png", b"no picture");
     for (batch, threads) in [(1, 1), (8, 2), (5, 4), (64, 2)] {
-        let mut embedder = embedder(batch, threads);
+        let embedder = embedder(batch, threads);
         assert_eq!(embedder.width(), 3);
         let mut seen = Vec::new();
         let scanned = embedder.scan(&paths, |path, features| {

@@ -132,11 +132,10 @@ fn the_steps_are_what_the_whole_is() {
     let good: Vec<_> = rows.iter().flatten().collect();
     assert_eq!(good.len(), 5);
     assert!(!good[0].timings().decode.is_zero());
-    let scores = predictor.score(&good).unwrap();
-    let mut logits = scores.logits.into_iter();
+    let mut scores = predictor.score(&good).unwrap().scores.into_iter();
     for (row, whole) in rows.iter().zip(whole) {
         let record = match row {
-            Ok(_) => predictor.decide(whole.path.clone(), logits.next().unwrap()),
+            Ok(_) => predictor.decide(whole.path.clone(), scores.next().unwrap()),
             Err(error) => Prediction::failed(whole.path.clone(), error),
         };
         assert_eq!(record, whole);
@@ -148,9 +147,12 @@ fn rows_from_elsewhere_must_have_the_models_form() {
     let fixture = Fixture::calibrated();
     let predictor = open(&fixture).unwrap();
     let len = 3 * fixture::SIDE * fixture::SIDE;
-    let scores = predictor.score(&[Row::float32(vec![0.5; len])]).unwrap();
-    assert_eq!(scores.logits[0], predictor.logits(&vec![0.5; len]).unwrap());
-    assert_eq!(predictor.score::<Row>(&[]).unwrap().logits.len(), 0);
+    let scored = predictor.score(&[Row::float32(vec![0.5; len])]).unwrap();
+    assert_eq!(
+        scored.scores[0].logits,
+        predictor.logits(&vec![0.5; len]).unwrap()
+    );
+    assert_eq!(predictor.score::<Row>(&[]).unwrap().scores.len(), 0);
     for (name, row) in [
         ("too short", Row::float32(vec![0.0; len - 1])),
         ("grey levels", Row::uint8(vec![0; len])),

@@ -150,11 +150,10 @@ fn pictures_in_bytes_get_the_same_logits() {
         assert_eq!(got.is_some(), want.is_some());
         assert!(pairs.into_iter().all(near), "{got:?}, expected {want:?}");
     }
-    let mut predictor =
-        Predictor::open(&fixtures[1].bundle(), &PredictorOptions::default()).unwrap();
+    let predictor = Predictor::open(&fixtures[1].bundle(), &PredictorOptions::default()).unwrap();
     assert!(predictor.standing().is_certified());
     let red = std::fs::read(fixtures[1].picture("red.png", [255, 0, 0])).unwrap();
-    let answer = predictor.predict_bytes("red", &red).unwrap();
+    let answer = predictor.predict_one(&red[..]).unwrap();
     assert_eq!(answer.label.as_deref(), Some("red"));
 }
 
