@@ -92,6 +92,7 @@ fn config_digest(config: &Config) -> Digest {
     config.backbone.path = PathBuf::new();
     // What an adapter adds is in the digest of the weights.
     config.backbone.adapter = None;
+    config.explora = config.explora.without_places();
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
@@ -182,7 +183,10 @@ fn create(
 }
 
 fn write_graph(run: &Run, splits: &Splits, checkpoint: &Checkpoint) -> anyhow::Result<Exported> {
-    let weights = checkpoint.weights(&run.config.checkpoint_dir(), &run.config.backbone)?;
+    let weights = checkpoint.weights(
+        &run.config.checkpoint_dir(),
+        &run.config.supervised_backbone(),
+    )?;
     let metadata = BTreeMap::from([
         (
             "stage1.labels".to_owned(),

@@ -1,6 +1,6 @@
 use super::{
-    AugmentConfig, Config, Error, GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase,
-    Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
+    AugmentConfig, Config, Error, ExploraConfig, GroupRiskChoice, HeadType, MAX_THREADS,
+    PeftConfig, Phase, Precision, Result, Sampling, Target, VERSION, VariantPrecision, schema,
 };
 use crate::{certificate::Procedure, model::Blocks};
 use serde_json::{Map, Value};
@@ -293,6 +293,8 @@ impl Config {
             .chain(self.loss_rules())
             .chain(self.backbone_training_rules())
             .chain(self.peft_rules())
+            .chain(self.explora_rules())
+            .chain(self.explora.rules())
             .chain(self.augment_rules());
         for (key, holds, expected, got) in rules {
             if !holds {
@@ -332,7 +334,7 @@ impl Config {
 }
 
 /// A key, whether its value is allowed, what is allowed, and the value.
-type Rule = (&'static str, bool, &'static str, String);
+pub(super) type Rule = (&'static str, bool, &'static str, String);
 
 /// Rules of the training's parts.
 impl Config {
@@ -368,7 +370,8 @@ impl Config {
     }
 
     fn backbone_training_rules(&self) -> Vec<Rule> {
-        let (train, trains_backbone) = (&self.train, self.phase != Phase::Baseline);
+        // `explora` has its own way of seeing images; what follows it is a head on features.
+        let (train, trains_backbone) = (&self.train, self.adapts());
         vec![
             (
                 "train.micro_batch_size",
@@ -379,19 +382,19 @@ impl Config {
             (
                 "train.micro_batch_size",
                 trains_backbone || train.micro_batch_size.is_none(),
-                "null, since `phase: baseline` trains on features that are computed once",
+                "null, since a head alone is trained on features that are computed once",
                 format!("{:?}", train.micro_batch_size.unwrap_or_default()),
             ),
             (
                 "train.precision",
-                trains_backbone || train.precision == Precision::Fp32,
+                trains_backbone || self.phase.pretrains() || train.precision == Precision::Fp32,
                 "fp32, since `phase: baseline` doesn't train through the backbone",
                 "bf16".to_owned(),
             ),
             (
                 "augment",
                 trains_backbone || self.augment == AugmentConfig::default(),
-                "its defaults, since `phase: baseline` trains on features that are computed once; use `phase: peft`",
+                "its defaults, since a head alone is trained on features that are computed once; use `phase: peft`",
                 "other values".to_owned(),
             ),
         ]
@@ -399,14 +402,14 @@ impl Config {
 
     fn peft_rules(&self) -> Vec<Rule> {
         let peft = &self.peft;
-        let is_peft = self.phase == Phase::Peft;
+        let is_peft = self.adapts();
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let layers = peft.layers_to_transform.as_deref();
         vec![
             (
                 "peft",
                 is_peft || *peft == PeftConfig::default(),
-                "its defaults, since `phase` isn't `peft`",
+                "its defaults, since no adapters are trained: set `phase: peft`, or `explora-supervised` and `peft.target_modules`",
                 format!("other values with `phase: {}`", self.phase),
             ),
             (
@@ -463,6 +466,24 @@ impl Config {
                 peft.weight_decay.is_finite() && peft.weight_decay >= 0.0,
                 "a number ≥ 0",
                 peft.weight_decay.to_string(),
+            ),
+        ]
+    }
+
+    fn explora_rules(&self) -> Vec<Rule> {
+        let explora = &self.explora;
+        vec![
+            (
+                "explora",
+                self.phase.pretrains() || *explora == ExploraConfig::default(),
+                "its defaults, since `phase` is neither `explora` nor `explora-supervised`",
+                format!("other values with `phase: {}`", self.phase),
+            ),
+            (
+                "explora.from",
+                explora.from.is_none() || self.phase == Phase::ExploraSupervised,
+                "null, since `phase: explora` trains that backbone itself; use `phase: explora-supervised`",
+                "a folder".to_owned(),
             ),
         ]
     }
@@ -770,7 +791,37 @@ backbone: {path: weights}
             (
                 "phase: gate",
                 &[],
-                "at `phase`: unknown variant `gate`, expected `baseline` or `peft`",
+                "at `phase`: unknown variant `gate`, expected one of `baseline`, `peft`, `explora`, `explora-supervised`",
+            ),
+            (
+                "explora: {epochs: 3}",
+                &[],
+                "at `explora`: expected its defaults, since `phase` is neither",
+            ),
+            (
+                "phase: explora\nexplora: {from: elsewhere}",
+                &[],
+                "at `explora.from`: expected null, since `phase: explora` trains that backbone itself",
+            ),
+            (
+                "phase: explora\nexplora: {train_images: false}",
+                &[],
+                "at `explora.data`: expected folders of images, or `explora.train_images: true`, got neither",
+            ),
+            (
+                "phase: explora\nexplora: {unfreeze_blocks: [3, 1]}",
+                &[],
+                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3, 1]",
+            ),
+            (
+                "phase: explora\naugment: {flip: 0.5}",
+                &[],
+                "at `augment`: expected its defaults",
+            ),
+            (
+                "phase: explora-supervised\npeft: {r: 4}",
+                &[],
+                "set `phase: peft`, or `explora-supervised` and `peft.target_modules`",
             ),
             ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),

@@ -4,12 +4,17 @@
 //! another. Relative paths are relative to the current folder.
 
 mod error;
+mod explora;
 mod load;
 mod schema;
 mod template;
 mod training;
 
 pub use error::{Error, Result};
+pub use explora::{
+    ExploraConfig, GlobalCrops, GuardsConfig, LocalCrops, LossWeights, MaskConfig,
+    ProjectionConfig, ViewsConfig,
+};
 pub use schema::json_schema;
 pub use template::{Published, template};
 pub use training::{
@@ -44,7 +49,9 @@ pub const MAX_THREADS: usize = 1024;
 pub struct Config {
     /// The version of this format: 1.
     pub version: u32,
-    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone.
+    /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone;
+    /// `explora` goes on with the backbone's self-supervised training on images like those at hand, then trains a head;
+    /// `explora-supervised` does the same, with adapters in the second part.
     #[serde(default)]
     pub phase: Phase,
     /// Where all results of the run go.
@@ -74,9 +81,12 @@ pub struct Config {
     /// How it is trained.
     #[serde(default)]
     pub train: TrainConfig,
-    /// How the backbone is adapted, for `phase: peft`.
+    /// How the backbone is adapted, for `phase: peft` and, if anything is named there, `explora-supervised`.
     #[serde(default)]
     pub peft: PeftConfig,
+    /// Self-supervised training before the other, for `phase: explora` and `explora-supervised`.
+    #[serde(default)]
+    pub explora: ExploraConfig,
     /// How training images are varied, for phases that train through the backbone.
     #[serde(default)]
     pub augment: AugmentConfig,
@@ -100,6 +110,17 @@ pub enum Phase {
     Baseline,
     /// A head, and low-rank adapters of the backbone's linear layers.
     Peft,
+    /// The backbone by itself, without labels; then a head on it.
+    Explora,
+    /// The backbone by itself, without labels; then a head and low-rank adapters.
+    ExploraSupervised,
+}
+
+impl Phase {
+    /// Whether self-supervised training comes first.
+    pub fn pretrains(self) -> bool {
+        matches!(self, Self::Explora | Self::ExploraSupervised)
+    }
 }
 
 /// As it is written in a configuration.
@@ -108,6 +129,8 @@ impl std::fmt::Display for Phase {
         f.write_str(match self {
             Self::Baseline => "baseline",
             Self::Peft => "peft",
+            Self::Explora => "explora",
+            Self::ExploraSupervised => "explora-supervised",
         })
     }
 }
@@ -741,6 +764,45 @@ impl Config {
         self.run_dir.join("tensorboard")
     }
 
+    /// The backbone that self-supervised training leaves, with its record: a Hugging Face folder.
+    pub fn pretrained_dir(&self) -> PathBuf {
+        let from = self.explora.from.clone();
+        from.unwrap_or_else(|| self.run_dir.join("explora"))
+    }
+
+    /// What an interrupted self-supervised training continues from.
+    pub fn pretraining_state_path(&self) -> PathBuf {
+        self.run_dir.join("checkpoints/explora-last.safetensors")
+    }
+
+    /// One line per epoch of self-supervised training.
+    pub fn pretraining_metrics_path(&self) -> PathBuf {
+        self.run_dir.join("metrics.explora.jsonl")
+    }
+
+    /// The backbone that head and adapters are trained on: that of `backbone`, or what self-supervised training makes of it.
+    pub fn supervised_backbone(&self) -> BackboneConfig {
+        if !self.phase.pretrains() {
+            return self.backbone.clone();
+        }
+        BackboneConfig {
+            path: self.pretrained_dir(),
+            // Merged into it, and cut to its blocks, already.
+            adapter: None,
+            blocks: Blocks::All,
+            rope_periods: self.backbone.rope_periods,
+        }
+    }
+
+    /// Whether adapters are trained with the head.
+    pub fn adapts(&self) -> bool {
+        match self.phase {
+            Phase::Peft => true,
+            Phase::ExploraSupervised => !self.peft.target_modules.is_empty(),
+            Phase::Baseline | Phase::Explora => false,
+        }
+    }
+
     /// One line per epoch.
     pub fn metrics_path(&self) -> PathBuf {
         self.run_dir.join("metrics.jsonl")
@@ -800,6 +862,7 @@ impl Config {
         same.train.cache_dir = None;
         same.train.save_every_seconds = 0;
         same.train.init_from = same.train.init_from.map(|_| PathBuf::new());
+        same.explora = same.explora.without_places();
         Digest::of_json(&same)
     }
 }
