@@ -6,14 +6,14 @@ use std::f64::consts::PI;
 
 /// Of a training of so many steps.
 #[derive(Debug, Clone, Copy)]
-pub struct Course<'a> {
+pub(crate) struct Course<'a> {
     config: &'a ExploraConfig,
     steps_per_epoch: usize,
 }
 
 impl<'a> Course<'a> {
     /// With so many steps to the epoch.
-    pub fn new(config: &'a ExploraConfig, steps_per_epoch: usize) -> Self {
+    pub(crate) fn new(config: &'a ExploraConfig, steps_per_epoch: usize) -> Self {
         Self {
             config,
             steps_per_epoch,
@@ -21,12 +21,12 @@ impl<'a> Course<'a> {
     }
 
     /// All steps.
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.config.epochs * self.steps_per_epoch
     }
 
     /// The learning rate of a step, from 0: a linear warm-up, then half a cosine down to 0.
-    pub fn rate(&self, step: usize) -> f64 {
+    pub(crate) fn rate(&self, step: usize) -> f64 {
         let schedule = Schedule {
             peak: self.config.learning_rate,
             warmup_steps: self.config.warmup_epochs * self.steps_per_epoch as f64,
@@ -36,18 +36,18 @@ impl<'a> Course<'a> {
     }
 
     /// The weight decay of matrices.
-    pub fn decay(&self, step: usize) -> f64 {
+    pub(crate) fn decay(&self, step: usize) -> f64 {
         self.half_cosine(step, self.config.weight_decay, self.config.weight_decay_end)
     }
 
     /// What of the teacher stays at a step.
-    pub fn momentum(&self, step: usize) -> f64 {
+    pub(crate) fn momentum(&self, step: usize) -> f64 {
         let config = self.config;
         self.half_cosine(step, config.teacher_momentum, config.teacher_momentum_end)
     }
 
     /// The teacher's temperature: linear from its first value to its last.
-    pub fn temperature(&self, step: usize) -> f64 {
+    pub(crate) fn temperature(&self, step: usize) -> f64 {
         let config = self.config;
         let warmup = config.teacher_warmup_epochs * self.steps_per_epoch as f64;
         if step as f64 >= warmup {
@@ -58,7 +58,7 @@ impl<'a> Course<'a> {
     }
 
     /// Whether prototypes stay as they were drawn.
-    pub fn keeps_prototypes(&self, step: usize) -> bool {
+    pub(crate) fn keeps_prototypes(&self, step: usize) -> bool {
         (step as f64) < self.config.freeze_prototypes_epochs * self.steps_per_epoch as f64
     }
 

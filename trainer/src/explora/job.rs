@@ -12,7 +12,7 @@ use crate::{
     features::{Image, ImageReader},
     fit::{Keeper, Origin, State},
     log::{Log, Unit},
-    plan,
+    plan::Pretraining as Known,
     train::{Begin, Existing, PATIENCE, Part, data_root, interrupted},
 };
 use rayon::prelude::*;
@@ -272,7 +272,9 @@ impl<'a> Pretraining<'a> {
             count,
             config.seed,
         );
-        let ended = state.as_ref().map_or(&[][..], |state| &state.notes.records[..]);
+        let ended = state
+            .as_ref()
+            .map_or(&[][..], |state| &state.notes.records[..]);
         let board = config.tensorboard_dir().join("explora");
         let path = config.pretraining_metrics_path();
         let mut log = Log::create(path, &board, ended, Unit::Images, self.events)?;
@@ -416,7 +418,7 @@ impl<'a> Pretraining<'a> {
             true => None,
             false => interrupted(&self.keeper(), &path, existing, begin)?,
         };
-        let planned = plan::Pretraining {
+        let known = Known {
             config: self.config,
             layout: &self.layout,
             spec: self.weights.spec(),
@@ -427,7 +429,7 @@ impl<'a> Pretraining<'a> {
             }),
             done,
         };
-        Ok(planned.plan())
+        Ok(known.plan())
     }
 
     /// The digest of everything that decides the result, but for where files lie.

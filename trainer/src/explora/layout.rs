@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 /// What is trained of a backbone.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub(crate) struct Layout {
     spec: BackboneSpec,
     blocks: usize,
     unfrozen: Vec<usize>,
@@ -27,30 +27,30 @@ pub struct Layout {
 }
 
 /// What the flat buffer holds, as views with its graph.
-pub struct Network {
+pub(crate) struct Network {
     /// The backbone with what is trained of it.
-    pub backbone: Backbone,
+    pub(crate) backbone: Backbone,
     /// Changes of blocks that aren't trained whole.
-    pub changes: Vec<BlockChanges>,
+    pub(crate) changes: Vec<BlockChanges>,
     /// What the student sees in place of hidden patches, `[D]`.
-    pub mask_token: Tensor,
+    pub(crate) mask_token: Tensor,
     heads: Vec<Projection>,
 }
 
 impl Network {
     /// The cosines of class tokens `[n, D]` with the prototypes.
-    pub fn of_class(&self, tokens: &Tensor) -> Tensor {
+    pub(crate) fn of_class(&self, tokens: &Tensor) -> Tensor {
         self.heads[0].cosines(tokens)
     }
 
     /// The same of patch tokens.
-    pub fn of_patches(&self, tokens: &Tensor) -> Tensor {
+    pub(crate) fn of_patches(&self, tokens: &Tensor) -> Tensor {
         let last = self.heads.last();
         last.expect("at least one head").cosines(tokens)
     }
 
     /// Makes copies of the blocks' linear layers in bfloat16, with their graph.
-    pub fn keep_half(&mut self) {
+    pub(crate) fn keep_half(&mut self) {
         if let Some(vit) = self.backbone.vit_mut() {
             vit.keep_half();
         }
@@ -60,7 +60,7 @@ impl Network {
 impl Layout {
     /// # Errors
     /// [`Error::Targets`] for a backbone that isn't a vision transformer, and for a block that there isn't.
-    pub fn new(spec: &BackboneSpec, config: &ExploraConfig) -> Result<Self> {
+    pub(crate) fn new(spec: &BackboneSpec, config: &ExploraConfig) -> Result<Self> {
         let BackboneSpec::Vit(vit) = spec else {
             return Err(Error::Targets {
                 key: "phase",
@@ -87,18 +87,18 @@ impl Layout {
     }
 
     /// Blocks that are trained whole.
-    pub fn unfrozen(&self) -> &[usize] {
+    pub(crate) fn unfrozen(&self) -> &[usize] {
         &self.unfrozen
     }
 
     /// Layers that are changed by LoRA.
-    pub fn adapted(&self) -> Vec<String> {
+    pub(crate) fn adapted(&self) -> Vec<String> {
         let modules = self.adapters.iter().flat_map(Adapters::modules);
         modules.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// What is trained of the backbone, with its number of parameters: LoRA by layer, then tensors by their roles.
-    pub fn modules(&self) -> impl Iterator<Item = (String, usize)> {
+    pub(crate) fn modules(&self) -> impl Iterator<Item = (String, usize)> {
         let adapters = self.adapters.iter().flat_map(Adapters::modules);
         let adapters = adapters.map(|(name, count)| (format!("LoRA of {name}"), count));
         let tensors = self.trained.iter().map(|tensor| {
@@ -113,25 +113,30 @@ impl Layout {
     }
 
     /// Whether the tensor of this role is trained itself.
-    pub fn trains(&self, role: Role) -> bool {
+    pub(crate) fn trains(&self, role: Role) -> bool {
         self.trained.iter().any(|tensor| tensor.role == role)
     }
 
     /// Parameters of the projection heads and the mask token, which aren't kept.
-    pub fn auxiliary(&self) -> usize {
+    pub(crate) fn auxiliary(&self) -> usize {
         let heads = self.heads.iter().flatten();
         let heads: i64 = heads.map(|shape| shape.iter().product::<i64>()).sum();
         heads.unsigned_abs() as usize + self.spec.hidden()
     }
 
     /// All parameters.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.modules().map(|(_, count)| count).sum::<usize>() + self.auxiliary()
     }
 
     /// The first parameters: adapters that change nothing, the backbone's own values, its mask token (0 where it has none),
     /// and heads that `seed` draws.
-    pub fn initial(&self, weights: &Weights, mask_token: Option<Vec<f32>>, seed: u64) -> Tensor {
+    pub(crate) fn initial(
+        &self,
+        weights: &Weights,
+        mask_token: Option<Vec<f32>>,
+        seed: u64,
+    ) -> Tensor {
         let mut parts = Vec::new();
         parts.extend(self.adapters.iter().map(|a| a.initial(weights, seed)));
         let tensors = self.trained.iter();
@@ -145,7 +150,7 @@ impl Layout {
     }
 
     /// Which values are those of matrices, 1 or 0: only they decay.
-    pub fn matrices(&self) -> Tensor {
+    pub(crate) fn matrices(&self) -> Tensor {
         let adapters = self.adapters.iter().map(Adapters::parameter_count);
         let adapters = adapters.map(|count| (count, true));
         let tensors = self.trained.iter();
@@ -160,7 +165,7 @@ impl Layout {
     }
 
     /// Which values are not those of prototypes, 1 or 0.
-    pub fn not_prototypes(&self) -> Tensor {
+    pub(crate) fn not_prototypes(&self) -> Tensor {
         let backbone = self.modules().map(|(_, count)| count).sum::<usize>() + self.spec.hidden();
         let heads = self
             .heads
@@ -171,7 +176,7 @@ impl Layout {
     }
 
     /// The network of a flat buffer, on top of `frozen`: the backbone's tensors as they were.
-    pub fn network(&self, flat: &Tensor, frozen: &BTreeMap<Role, Tensor>) -> Network {
+    pub(crate) fn network(&self, flat: &Tensor, frozen: &BTreeMap<Role, Tensor>) -> Network {
         let mut views = self.views(flat).into_iter();
         let changes = match &self.adapters {
             Some(adapters) => adapters.changes(&views.next().expect("the adapters' part")),
@@ -220,7 +225,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`Error::BrokenBackbone`] when a value isn't finite; what merging returns.
-    pub fn merged(&self, flat: &Tensor, weights: &Weights) -> Result<Weights> {
+    pub(crate) fn merged(&self, flat: &Tensor, weights: &Weights) -> Result<Weights> {
         let mut views = self.views(flat).into_iter();
         let adapters = self.adapters.as_ref();
         let adapters = adapters.map(|a| a.to_files(&views.next().expect("the adapters' part")));

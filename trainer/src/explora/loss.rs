@@ -10,7 +10,7 @@ const EPSILON: f64 = 1e-8;
 /// of Visual Features by Contrasting Cluster Assignments, 2020). Without rounds it is the plain softmax.
 ///
 /// In logarithms, so that no temperature is too low.
-pub fn sinkhorn_knopp(logits: &Tensor, temperature: f64, rounds: usize) -> Tensor {
+pub(crate) fn sinkhorn_knopp(logits: &Tensor, temperature: f64, rounds: usize) -> Tensor {
     let mut log = logits / temperature;
     if rounds == 0 {
         return log.softmax(-1, Kind::Float);
@@ -25,7 +25,7 @@ pub fn sinkhorn_knopp(logits: &Tensor, temperature: f64, rounds: usize) -> Tenso
 }
 
 /// The cross-entropy of each row of the student's `logits` `[n, K]` at its temperature with its target.
-pub fn cross_entropy(logits: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, temperature: f64) -> Tensor {
     let log = (logits / temperature).log_softmax(-1, Kind::Float);
     -(targets * log).sum_dim_intlist(-1, false, Kind::Float)
 }
@@ -33,7 +33,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, temperature: f64) -> Ten
 /// DINO's loss (Caron et al.: Emerging Properties in Self-Supervised Vision Transformers, 2021): the mean over all pairs of
 /// a student's part and a large part that the teacher saw, unless these are the same one. The student's logits `[n, K]` come
 /// in the order of the parts, the two large ones first.
-pub fn dino(student: &[Tensor], targets: &[Tensor; 2], temperature: f64) -> Tensor {
+pub(crate) fn dino(student: &[Tensor], targets: &[Tensor; 2], temperature: f64) -> Tensor {
     let pair = |logits: &Tensor, target: &Tensor| {
         cross_entropy(logits, target, temperature).mean(Kind::Float)
     };
@@ -49,7 +49,7 @@ pub fn dino(student: &[Tensor], targets: &[Tensor; 2], temperature: f64) -> Tens
 /// iBOT's loss (Zhou et al.: iBOT: Image BERT Pre-Training with Online Tokenizer, 2022): the mean over `images` of the mean
 /// over each one's hidden patches, of which the rows `[m, K]` are; `weights` `[m]` holds 1 / (hidden patches of its image).
 /// Images without hidden patches count as 0.
-pub fn ibot(
+pub(crate) fn ibot(
     logits: &Tensor,
     targets: &Tensor,
     weights: &Tensor,
@@ -62,7 +62,7 @@ pub fn ibot(
 
 /// KoLeo (Sablayrolles et al.: Spreading Vectors for Similarity Search, 2019): −mean ln of each normalised row's distance to
 /// its nearest neighbour. A row alone has none: 0.
-pub fn koleo(features: &Tensor) -> Tensor {
+pub(crate) fn koleo(features: &Tensor) -> Tensor {
     let rows = features.size()[0];
     if rows < 2 {
         return features.sum(Kind::Float) * 0.0;
@@ -79,19 +79,19 @@ pub fn koleo(features: &Tensor) -> Tensor {
 }
 
 /// The rows at length 1.
-pub fn normalised(rows: &Tensor, epsilon: f64) -> Tensor {
+pub(crate) fn normalised(rows: &Tensor, epsilon: f64) -> Tensor {
     let length = rows.norm_scalaropt_dim(2.0, [-1], true);
     rows / length.clamp_min(epsilon)
 }
 
 /// The entropy in nats of each row of `[n, K]`.
-pub fn entropy(probabilities: &Tensor) -> Tensor {
+pub(crate) fn entropy(probabilities: &Tensor) -> Tensor {
     let log = probabilities.clamp_min(f64::from(f32::MIN_POSITIVE)).log();
     -(probabilities * log).sum_dim_intlist(-1, false, Kind::Float)
 }
 
 /// How much the directions of the rows of `[n, D]` differ: √(1 − ‖mean direction‖²), 0 where all are the same.
-pub fn deviation(features: &Tensor) -> f64 {
+pub(crate) fn deviation(features: &Tensor) -> f64 {
     let unit = normalised(features, EPSILON);
     let centred = &unit - unit.mean_dim(0, true, Kind::Float);
     let squares = centred.square().sum_dim_intlist(-1, false, Kind::Float);

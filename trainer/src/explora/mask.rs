@@ -12,23 +12,28 @@ const ATTEMPTS: usize = 10;
 
 /// A grid of patches.
 #[derive(Debug, Clone, Copy)]
-pub struct Grid {
+pub(crate) struct Grid {
     /// Its rows.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Its columns.
-    pub columns: usize,
+    pub(crate) columns: usize,
 }
 
 /// The hidden patches of a batch of large parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Masks {
+pub(crate) struct Masks {
     /// For each part, row by row, whether each patch is hidden.
-    pub hidden: Vec<Vec<bool>>,
+    pub(crate) hidden: Vec<Vec<bool>>,
 }
 
 impl Masks {
     /// For `parts` of them: a share is masked at all, at ratios spread over the configured range, in random order.
-    pub fn draw(config: &MaskConfig, grid: Grid, parts: usize, numbers: &mut SplitMix) -> Self {
+    pub(crate) fn draw(
+        config: &MaskConfig,
+        grid: Grid,
+        parts: usize,
+        numbers: &mut SplitMix,
+    ) -> Self {
         let masked = (parts as f64 * config.probability) as usize;
         let [low, high] = config.ratio;
         let bound = |i: usize| low + (high - low) * i as f64 / masked.max(1) as f64;
@@ -45,7 +50,7 @@ impl Masks {
     }
 
     /// The places of the hidden patches, counted through all parts, and for each 1 / (hidden patches of its part).
-    pub fn places(&self) -> (Vec<i64>, Vec<f32>) {
+    pub(crate) fn places(&self) -> (Vec<i64>, Vec<f32>) {
         let (mut places, mut weights) = (Vec::new(), Vec::new());
         let mut first = 0;
         for part in &self.hidden {

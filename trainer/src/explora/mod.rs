@@ -16,6 +16,8 @@ mod loss;
 mod mask;
 mod objective;
 mod run;
+#[cfg(test)]
+mod tests;
 mod views;
 
 pub(crate) use job::{plan, prepare};

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// What is trained, and on what.
-pub struct Objective<'a> {
+pub(crate) struct Objective<'a> {
     config: &'a ExploraConfig,
     precision: Precision,
     seed: u64,
@@ -37,27 +37,27 @@ pub struct Objective<'a> {
 
 /// Where a batch is, and what depends on that.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// From 1.
-    pub epoch: usize,
+    pub(crate) epoch: usize,
     /// The teacher's temperature.
-    pub temperature: f64,
+    pub(crate) temperature: f64,
 }
 
 /// What a batch says.
-pub struct Lesson {
+pub(crate) struct Lesson {
     /// The gradient of the loss.
-    pub gradient: Tensor,
+    pub(crate) gradient: Tensor,
     /// Losses and measures by name, `loss` among them.
-    pub measures: BTreeMap<String, f64>,
+    pub(crate) measures: BTreeMap<String, f64>,
 }
 
 /// A large part's tokens after the final norm.
-struct Tokens {
+pub(super) struct Tokens {
     /// `[n, D]`.
-    class: Tensor,
+    pub(super) class: Tensor,
     /// `[n · HW, D]`.
-    patches: Tensor,
+    pub(super) patches: Tensor,
 }
 
 impl<'a> Objective<'a> {
@@ -65,7 +65,7 @@ impl<'a> Objective<'a> {
     ///
     /// # Errors
     /// [`model::ModelError::ImageSize`] when a size is no whole number of patches.
-    pub fn new(
+    pub(crate) fn new(
         config: &'a ExploraConfig,
         precision: Precision,
         seed: u64,
@@ -94,7 +94,7 @@ impl<'a> Objective<'a> {
     }
 
     /// The network of some parameters, ready for passes in the configured precision.
-    fn network(&self, flat: &Tensor) -> Network {
+    pub(super) fn network(&self, flat: &Tensor) -> Network {
         let mut network = self.layout.network(flat, &self.frozen);
         if self.precision == Precision::Bf16 {
             network.keep_half();
@@ -170,7 +170,7 @@ impl<'a> Objective<'a> {
     }
 
     /// What the teacher says of the large parts, and how far it is from having collapsed.
-    fn teach(
+    pub(super) fn teach(
         &self,
         teacher: &Tensor,
         global: &Tensor,
@@ -208,7 +208,12 @@ impl<'a> Objective<'a> {
         })
     }
 
-    fn look(&self, network: &Network, pixels: &Tensor, hidden: Option<&Tensor>) -> Tokens {
+    pub(super) fn look(
+        &self,
+        network: &Network,
+        pixels: &Tensor,
+        hidden: Option<&Tensor>,
+    ) -> Tokens {
         let tokens = self.tokens(network, pixels, &self.global, hidden);
         Tokens {
             class: tokens.select(1, 0),
@@ -217,7 +222,7 @@ impl<'a> Objective<'a> {
     }
 
     /// All tokens after the final norm, `[n, T, D]`.
-    fn tokens(
+    pub(super) fn tokens(
         &self,
         network: &Network,
         pixels: &Tensor,
@@ -244,7 +249,7 @@ impl<'a> Objective<'a> {
         vit.finish(&tokens)
     }
 
-    fn tensor(&self, pixels: &[f32], (height, width): (usize, usize)) -> Tensor {
+    pub(super) fn tensor(&self, pixels: &[f32], (height, width): (usize, usize)) -> Tensor {
         Tensor::from_slice(pixels)
             .reshape([-1, 3, height as i64, width as i64])
             .to_device(self.device)
@@ -252,11 +257,11 @@ impl<'a> Objective<'a> {
 }
 
 /// What the teacher says of a batch.
-struct Answers {
+pub(super) struct Answers {
     /// Of each large part, `[n, K]`.
-    class: [Tensor; 2],
+    pub(super) class: [Tensor; 2],
     /// Of the hidden patches, if any.
-    patches: Option<Tensor>,
+    pub(super) patches: Option<Tensor>,
     /// The mean entropy of the targets in nats.
     entropy: f64,
     measures: BTreeMap<&'static str, f64>,

@@ -142,24 +142,21 @@ impl<'a> Run<'a> {
         let Position { epoch, step: first } = self.position;
         let order = Draw::Order { epoch }.permutation(self.seed, self.images);
         let batches: Vec<_> = order.chunks_exact(self.batch).collect();
-        let parts = self.config.micro_batch_size.unwrap_or(self.batch);
-        let wanted = batches
-            .iter()
-            .enumerate()
-            .skip(first)
-            .flat_map(|(i, rows)| {
-                rows.chunks(parts)
-                    .enumerate()
-                    .map(move |(part, rows)| Wanted {
-                        rows: rows.to_vec(),
-                        first: i * self.batch + part * parts,
-                    })
-            });
-        let incoming = self.views.start(epoch, wanted.collect());
-        let parts = self.batch.div_ceil(parts);
+        let batch = self.batch;
+        let size = self.config.micro_batch_size.unwrap_or(batch);
+        let parts = |(i, rows): (usize, &&[i64])| -> Vec<Wanted> {
+            let part = |(part, rows): (usize, &[i64])| Wanted {
+                rows: rows.to_vec(),
+                first: i * batch + part * size,
+            };
+            rows.chunks(size).enumerate().map(part).collect()
+        };
+        let ahead = batches.iter().enumerate().skip(first);
+        let incoming = self.views.start(epoch, ahead.flat_map(parts).collect());
+        let parts = batch.div_ceil(size);
         for step in first..batches.len() {
             self.step(epoch, step, parts, &incoming)?;
-            log.advance(self.batch);
+            log.advance(batch);
             keeper.save_if_due(|| self.state())?;
         }
         let record = self.record(epoch);
@@ -311,7 +308,7 @@ impl Notes {
 }
 
 /// Moves the teacher: `momentum` of it stays, the rest becomes the student's.
-pub fn follow(teacher: &mut Tensor, student: &Tensor, momentum: f64) {
+pub(crate) fn follow(teacher: &mut Tensor, student: &Tensor, momentum: f64) {
     let _ = no_grad(|| teacher.lerp_(&student.detach(), 1.0 - momentum));
 }
 

@@ -53,10 +53,10 @@ impl Origin {
     }
 }
 
-/// Everything but the tensors.
+/// Everything but the tensors of a supervised training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Notes {
+pub struct Notes {
     position: Position,
     seen: Seen,
     steps: usize,

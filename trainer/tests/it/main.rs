@@ -9,6 +9,7 @@ mod goldens;
 
 mod backbones;
 mod baseline;
+mod explora;
 mod fixture;
 mod peft;
 mod python;
