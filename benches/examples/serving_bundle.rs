@@ -140,6 +140,7 @@ fn create(dir: &Path) -> Result<(), Box<dyn Error>> {
         parity: &parity(),
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
+        golden_gates: None,
         licences: BTreeMap::new(),
         metrics: BTreeMap::new(),
         provenance: Provenance {

@@ -3,8 +3,9 @@
 //!
 //! A folder of `checkpoint.json` (this module's [`Checkpoint`]), `head.safetensors` (the tensors of
 //! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K],
-//! with a gate `gate` [n]: libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase `peft` adds the folder
-//! `adapter` as Hugging Face PEFT saves it, which is merged into those weights.
+//! with a gate `gate` [n]: libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase
+//! `peft` (and, where it trains adapters, `explora-supervised`) adds the folder `adapter` as Hugging Face PEFT saves it, which
+//! is merged into those weights.
 
 use crate::{
     artifact::{
@@ -12,6 +13,7 @@ use crate::{
         tensors::{self, Tensor, TensorFile},
     },
     config::{BackboneConfig, Phase},
+    folder,
     model::{
         self, ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, BackboneSpec, Blocks, GateSpec, HeadSpec,
         NewAdapter, Weights,
@@ -19,11 +21,7 @@ use crate::{
     preprocess::PreprocessSpec,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 const DOCUMENT: &str = "checkpoint.json";
 const HEAD: &str = "head.safetensors";
@@ -150,10 +148,17 @@ impl Checkpoint {
 
     /// Whether an adapter belongs to it.
     pub fn has_adapter(&self) -> bool {
-        self.phase == Phase::Peft
+        match self.phase {
+            Phase::Peft => true,
+            // There it is optional.
+            Phase::ExploraSupervised => self.files.contains_key(&in_adapter(ADAPTER_CONFIG)),
+            Phase::Baseline | Phase::Gate | Phase::Explora => false,
+        }
     }
 
-    /// The backbone that the head reads: `backbone`'s weights, with the checkpoint's adapter merged into them if it has one.
+    /// The backbone that the head reads: the weights of `backbone`
+    /// ([`Config::supervised_backbone`](crate::config::Config::supervised_backbone)), with the checkpoint's adapter merged
+    /// into them if it has one.
     ///
     /// # Errors
     /// As [`BackboneConfig::open`], [`Adapter::open`] and [`Weights::merged`].
@@ -220,8 +225,8 @@ impl Checkpoint {
         reference: &BTreeMap<String, Tensor>,
         adapter: Option<&NewAdapter>,
     ) -> artifact::Result<()> {
-        let staged = sibling(dir, "partial");
-        remove(&staged)?;
+        let staged = folder::sibling(dir, "partial");
+        folder::remove(&staged)?;
         let none = BTreeMap::new();
         self.files = BTreeMap::from([
             (
@@ -241,7 +246,7 @@ impl Checkpoint {
         }
         json::save(self, &staged.join(DOCUMENT))?;
         Self::load(&staged)?;
-        replace(dir, &staged)
+        folder::replace(dir, &staged)
     }
 
     fn check_reference(&self, file: &TensorFile) -> artifact::Result<()> {
@@ -284,40 +289,4 @@ fn finite(file: &TensorFile, name: &str, values: &[f32]) -> artifact::Result<()>
             values[at]
         ),
     })
-}
-
-/// `<dir>` → `.<name>.<suffix>` beside it: on the same file system, so that a rename is enough.
-fn sibling(dir: &Path, suffix: &str) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.{suffix}"))
-}
-
-/// Puts `staged` in the place of `dir`. Killed between the two renames, it leaves no `dir`, never a mixed one.
-fn replace(dir: &Path, staged: &Path) -> artifact::Result<()> {
-    let old = sibling(dir, "old");
-    remove(&old)?;
-    if dir.exists() {
-        rename(dir, &old)?;
-    }
-    rename(staged, dir)?;
-    remove(&old)
-}
-
-fn rename(from: &Path, to: &Path) -> artifact::Result<()> {
-    fs::rename(from, to).map_err(|source| artifact::Error::Io {
-        action: "rename to",
-        path: to.to_owned(),
-        source,
-    })
-}
-
-fn remove(dir: &Path) -> artifact::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(artifact::Error::Io {
-            action: "remove",
-            path: dir.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
 }

@@ -24,6 +24,8 @@ pub enum TrainingEvent {
     },
     /// An epoch has ended.
     Epoch(EpochRecord),
+    /// An epoch of self-supervised training has ended.
+    Pretraining(PretrainingRecord),
     /// Something that the user should know, and that doesn't stop the run.
     Warning {
         /// In words.
@@ -74,6 +76,9 @@ pub struct Plan {
     pub continues_at: Option<(usize, usize)>,
     /// Whether the result is there already.
     pub done: bool,
+    /// What is trained before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Plan>>,
 }
 
 /// A part of the network.
@@ -101,10 +106,12 @@ impl Plan {
     pub fn text(&self) -> String {
         let names = self.modules.iter().map(|module| module.name.len());
         let width = names.max().unwrap_or(0);
-        let mut lines = vec![
+        let before = self.before.iter();
+        let mut lines: Vec<_> = before.map(|plan| plan.text()).collect();
+        lines.extend([
             format!("phase {} on {}", self.phase, self.backbone),
             format!("  {:<width$} {:>12}", "module", "parameters"),
-        ];
+        ]);
         lines.extend(self.modules.iter().map(|module| {
             let trained = if module.trainable { "  trained" } else { "" };
             format!(
@@ -117,10 +124,13 @@ impl Plan {
         lines.push(format!(
             "  trained {trained} ({share:.2} %), frozen {frozen}"
         ));
-        lines.push(format!(
-            "  {} images of train, {} of val_select",
-            self.train_images, self.select_images
-        ));
+        lines.push(match self.select_images {
+            0 => format!("  {} images, without their labels", self.train_images),
+            select => format!(
+                "  {} images of train, {select} of val_select",
+                self.train_images
+            ),
+        });
         lines.push(format!(
             "  {} epochs of {} steps at most ({} in all), {} images each, {} at a time",
             self.epochs,
@@ -149,6 +159,30 @@ impl Plan {
         });
         lines.join("\n") + "\n"
     }
+}
+
+/// A line of `metrics.explora.jsonl`: an epoch of self-supervised training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PretrainingRecord {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Means over the epoch's images: the `loss` and its parts (`dino`, `ibot`, `koleo`), the `divergence` of the student from
+    /// the teacher's targets in nats, and what tells of a collapse (`batch_entropy`, `sample_entropy`, `feature_deviation`).
+    pub metrics: Metrics,
+    /// The rate of the epoch's last step.
+    pub learning_rate: f64,
+    /// What of the teacher stayed at the epoch's last step.
+    pub teacher_momentum: f64,
+    /// The teacher's temperature at the epoch's last step.
+    pub teacher_temperature: f64,
+    /// The largest gradient norm before clipping.
+    pub max_grad_norm: f64,
+    /// Optimiser steps since the training began.
+    pub steps: usize,
+    /// How long the epoch took; for one that was interrupted, all parts together.
+    pub seconds: f64,
+    /// Images that were trained on per second of it.
+    pub images_per_second: f64,
 }
 
 /// An epoch's line in `metrics.jsonl`.
@@ -191,7 +225,19 @@ mod tests {
             seconds: 2.0,
             images_per_second: 5.5,
         };
+        let pretraining = PretrainingRecord {
+            epoch: 1,
+            metrics: Metrics::from([("loss".to_owned(), 3.5)]),
+            learning_rate: 0.1,
+            teacher_momentum: 0.99,
+            teacher_temperature: 0.04,
+            max_grad_norm: 2.0,
+            steps: 10,
+            seconds: 2.0,
+            images_per_second: 5.5,
+        };
         let events = [
+            TrainingEvent::Pretraining(pretraining),
             TrainingEvent::Stage {
                 name: "features".to_owned(),
                 total: 3,

@@ -13,7 +13,7 @@ use stage1_core::{
 use std::collections::BTreeMap;
 
 /// Writes backbone and head as one model: input `pixel_values` [N, 3, H, W] (float32, normalised, of the size that the
-/// checkpoint's preprocessing makes), output `logits` [N, K], and `gate` [N] if the checkpoint has a gate.
+/// checkpoint's preprocessing makes), output `logits` `[N, K]`, and `gate` `[N]` if the checkpoint has a gate.
 ///
 /// The file's properties name the classes, the preprocessing and where the weights come from (`stage1.labels`,
 /// `stage1.preprocess`, `stage1.checkpoint_digest`, `stage1.backbone_digest`, `stage1.splits_digest`); those in

@@ -46,7 +46,7 @@ impl Default for Tolerances {
 }
 
 /// Runs the images of `reference.safetensors` (`pixel_values` [n, 3, H, W], `logits` [n, K], for a model with a gate `gate`
-/// [n], which is held to the logits' tolerance) alone and in batches of
+/// `[n]`, which is held to the logits' tolerance) alone and in batches of
 /// several sizes, orders and neighbours (among them black and white ones, which a batch-wide quantisation
 /// range would follow), and compares every result with the reference and with that of the image alone. `normalisation` is
 /// what made `pixel_values` of grey levels: it tells what black and white are.

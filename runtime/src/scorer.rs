@@ -415,7 +415,7 @@ impl Scorer {
         let golden = model.bundle.golden()?;
         let (shape, inputs) = golden.f32("pixel_values")?;
         let images = shape.first().copied().unwrap_or(0);
-        let want = model.bundle.golden_logits(&model.variant, images)?;
+        let want = model.want(images)?;
         // All of them at once, so that none is asked twice.
         let mut sessions: Vec<_> = (0..model.sessions.size())
             .map(|_| model.sessions.take())
@@ -433,7 +433,6 @@ impl Scorer {
             Ok(GoldenOutputs {
                 got,
                 want: want.clone(),
-                classes: model.classes(),
             })
         });
         outputs.collect()
@@ -473,35 +472,48 @@ impl Scorer {
     }
 }
 
-/// What the model says of the golden inputs: as computed here, and the logits `[n, K]` that the bundle has.
+/// What the model says of each golden input: as computed here, and as the bundle has it.
 pub(crate) struct GoldenOutputs {
     got: Vec<Scores>,
-    want: Vec<f32>,
-    classes: usize,
+    want: Vec<Scores>,
 }
 
 impl GoldenOutputs {
+    /// The logits' deviation, or the gates' if that is the larger share of what is allowed.
     fn check(&self) -> GoldenCheck {
-        let got: Vec<_> = self
-            .got
-            .iter()
-            .flat_map(|one| &one.logits)
-            .copied()
-            .collect();
-        compare(&got, &self.want, self.classes)
+        let logits = |scores: &[Scores]| -> Vec<_> {
+            scores.iter().flat_map(|one| &one.logits).copied().collect()
+        };
+        let gates =
+            |scores: &[Scores]| -> Vec<_> { scores.iter().filter_map(|one| one.gate).collect() };
+        let classes = self.want[0].logits.len();
+        let logits = compare(&logits(&self.got), &logits(&self.want), classes);
+        let gates = compare(&gates(&self.got), &gates(&self.want), 1);
+        let exceeds =
+            gates.max_abs_error * logits.tolerance > logits.max_abs_error * gates.tolerance;
+        if exceeds { gates } else { logits }
     }
 
-    /// What is said of each image, here and in the bundle, which keeps no gates.
+    /// What is said of each image, here and in the bundle.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (policy::Row<'_>, policy::Row<'_>)> {
-        let want = self.want.chunks_exact(self.classes);
-        self.got
-            .iter()
-            .map(Scores::row)
-            .zip(want.map(policy::Row::from))
+        let rows = |scores| <[Scores]>::iter(scores).map(Scores::row);
+        rows(&self.got).zip(rows(&self.want))
     }
 }
 
 impl Model {
+    /// What the bundle's golden inputs must give.
+    fn want(&self, images: usize) -> Result<Vec<Scores>> {
+        let logits = self.bundle.golden_logits(&self.variant, images)?;
+        let gates = self.bundle.golden_gates(images)?;
+        let rows = logits.chunks_exact(self.classes()).enumerate();
+        let rows = rows.map(|(i, logits)| Scores {
+            logits: logits.to_vec(),
+            gate: gates.as_ref().map(|gates| gates[i]),
+        });
+        Ok(rows.collect())
+    }
+
     fn classes(&self) -> usize {
         self.bundle.manifest().labels.len()
     }

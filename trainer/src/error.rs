@@ -1,6 +1,6 @@
 use stage1_core::{
     artifact::{self, Digest},
-    config, model, preprocess,
+    config, model, preprocess, split,
 };
 use std::{io, path::PathBuf};
 
@@ -125,6 +125,81 @@ pub enum Error {
         /// The configured peak rate.
         learning_rate: f64,
     },
+    /// The self-supervised training has diverged.
+    #[error(
+        "self-supervised training diverged: the {what} is {value} at epoch {epoch}, step {step}; nothing was kept of it. Try a lower `explora.learning_rate` (now {learning_rate:e}), a longer `explora.warmup_epochs` or a smaller `explora.max_grad_norm`"
+    )]
+    PretrainingDiverged {
+        /// What isn't finite.
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step within the epoch, from 1.
+        step: usize,
+        /// The configured peak rate.
+        learning_rate: f64,
+    },
+    /// The self-supervised training has collapsed.
+    #[error(
+        "self-supervised training has collapsed: {what}: {measure} is {value:.5} at epoch {epoch}, step {step}, the limit is {limit} (`explora.guards.{key}`); nothing was kept of it. Try this: {advice}"
+    )]
+    Collapsed {
+        /// What has happened.
+        what: &'static str,
+        /// What was measured.
+        measure: &'static str,
+        /// Its average over the last steps.
+        value: f64,
+        /// The limit's key.
+        key: &'static str,
+        /// The limit.
+        limit: f64,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step within the epoch, from 1.
+        step: usize,
+        /// What to try.
+        advice: &'static str,
+    },
+    /// Another self-supervised training's backbone is in the way.
+    #[error("{}: holds a backbone that was trained from other images, settings or weights; give --overwrite to replace it, or another run_dir", path.display())]
+    PretrainedExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A backbone was trained on images of other splits.
+    #[error("{}: this backbone was trained on images of other splits (digest {got}, this run's is {want}), which may be in this run's val_calib or val_test; use the run's splits, or train it again", path.display())]
+    PretrainedElsewhere {
+        /// The backbone's folder.
+        path: PathBuf,
+        /// The digest of its splits.
+        got: Digest,
+        /// This run's.
+        want: Digest,
+    },
+    /// There are too few images to train a backbone on.
+    #[error(
+        "self-supervised training needs at least 2 images, {images} can be used; name folders in `explora.data`, or set `explora.train_images: true`"
+    )]
+    NothingToPretrain {
+        /// How many there are.
+        images: usize,
+    },
+    /// A trained backbone holds what isn't a number.
+    #[error(
+        "the trained backbone's `{name}` holds {value}: nothing was kept of it; try a lower `explora.learning_rate`"
+    )]
+    BrokenBackbone {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+    },
+    /// Unlabelled images can't be used.
+    #[error(transparent)]
+    Unlabelled(#[from] split::Error),
     /// A training was interrupted here, and another one is asked for.
     #[error("{}: a training with {difference} was interrupted here; give --overwrite to start anew, or another run_dir", path.display())]
     StateOfAnother {
@@ -166,10 +241,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The weights to start from are of another architecture.
-    #[error("{}: cannot start from this checkpoint (train.init_from): its {what} is {got}, this training's is {want}", path.display())]
+    #[error("{}: cannot start from this ({key}): its {what} is {got}, this training's is {want}", path.display())]
     OtherStart {
         /// The checkpoint's folder.
         path: PathBuf,
+        /// The configuration's key.
+        key: &'static str,
         /// What differs.
         what: &'static str,
         /// The checkpoint's.

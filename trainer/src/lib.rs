@@ -13,14 +13,17 @@
 //!
 //! Phase `baseline`: the backbone is frozen, its features are computed once and kept on disk ([`features`]), and a
 //! [`head`] is [fitted](fit) to them. Phase `peft`: [adapters](peft) are trained with it, through the backbone, on images that
-//! are [varied](augment) each time. Phase `gate`: a [gate] learns beside a head
-//! whether it is right. Only images of `train` and `val_select` are ever opened. The same inputs, seed and number
+//! are [varied](augment) each time. Phase `gate`: a [gate] learns beside a head whether it is right. Phases `explora` and
+//! `explora-supervised` train the backbone itself first, without labels, on images of `train` and of unlabelled folders. Only
+//! images of `train` and `val_select` are trained on or judged by; those of other splits are opened only to find their copies
+//! among unlabelled ones. The same inputs, seed and number
 //! of threads give the same bytes, however often the training was killed in between.
 
 pub mod augment;
 pub mod backbone;
 mod error;
 pub mod events;
+mod explora;
 pub mod features;
 pub mod fit;
 pub mod gate;

@@ -1,11 +1,12 @@
-//! What a training leaves to look at: `metrics.jsonl`, TensorBoard's events, and the story as it happens.
+//! What a training leaves to look at: `metrics.jsonl` (and `metrics.explora.jsonl`), TensorBoard's events, and the story as it happens.
 
 use crate::{
     Error, Result,
-    events::{EpochRecord, Events},
+    events::{EpochRecord, Events, PretrainingRecord},
     fit::Watch,
     tensorboard::Board,
 };
+use serde::Serialize;
 use std::{
     fs::{self, File},
     io::{self, Write as _},
@@ -21,6 +22,14 @@ pub(crate) enum Unit {
     Images,
 }
 
+/// An epoch's line.
+pub(crate) trait Line: Serialize {
+    /// Optimiser steps since the training began.
+    fn steps(&self) -> usize;
+    /// What is drawn over them.
+    fn scalars(&self) -> Vec<(String, f64)>;
+}
+
 /// The log of one training.
 pub(crate) struct Log<'a> {
     events: &'a dyn Events,
@@ -32,10 +41,10 @@ pub(crate) struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Starts with the epochs that have ended already.
-    pub(crate) fn create(
+    pub(crate) fn create<L: Line>(
         path: PathBuf,
         board: &Path,
-        ended: &[EpochRecord],
+        ended: &[L],
         unit: Unit,
         events: &'a dyn Events,
     ) -> Result<Self> {
@@ -63,17 +72,31 @@ impl<'a> Log<'a> {
         Ok(log)
     }
 
-    fn append(&mut self, record: &EpochRecord) -> Result<()> {
+    fn append(&mut self, record: &impl Line) -> Result<()> {
         let mut line = serde_json::to_vec(record).expect("a record has a JSON form");
         line.push(b'\n');
         let written = self
             .metrics
             .write_all(&line)
-            .and_then(|()| self.board.scalars(record.steps, &scalars(record)));
+            .and_then(|()| self.board.scalars(record.steps(), &record.scalars()));
         written.map_err(|source| Error::MetricsFile {
             path: self.path.clone(),
             source,
         })
+    }
+}
+
+/// Of self-supervised training.
+impl Log<'_> {
+    /// So many images were trained on.
+    pub(crate) fn advance(&self, images: usize) {
+        self.events.advance(images as u64);
+    }
+
+    /// An epoch has ended.
+    pub(crate) fn record(&mut self, record: &PretrainingRecord) -> Result<()> {
+        self.events.pretraining(record);
+        self.append(record)
     }
 }
 
@@ -93,18 +116,47 @@ impl Watch for Log<'_> {
     }
 }
 
-fn scalars(record: &EpochRecord) -> Vec<(String, f64)> {
-    let train = [
-        ("train/loss", record.train_loss),
-        ("train/learning_rate", record.learning_rate),
-        ("train/max_grad_norm", record.max_grad_norm),
-        ("train/images_per_second", record.images_per_second),
-        ("epoch", record.epoch as f64),
-    ];
-    let train = train.map(|(name, value)| (name.to_owned(), value));
-    let select = record.val_select.iter();
-    train
-        .into_iter()
-        .chain(select.map(|(name, value)| (format!("val_select/{name}"), *value)))
-        .collect()
+impl Line for EpochRecord {
+    fn steps(&self) -> usize {
+        self.steps
+    }
+
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let train = [
+            ("train/loss", self.train_loss),
+            ("train/learning_rate", self.learning_rate),
+            ("train/max_grad_norm", self.max_grad_norm),
+            ("train/images_per_second", self.images_per_second),
+            ("epoch", self.epoch as f64),
+        ];
+        let train = train.map(|(name, value)| (name.to_owned(), value));
+        let select = self.val_select.iter();
+        train
+            .into_iter()
+            .chain(select.map(|(name, value)| (format!("val_select/{name}"), *value)))
+            .collect()
+    }
+}
+
+impl Line for PretrainingRecord {
+    fn steps(&self) -> usize {
+        self.steps
+    }
+
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let course = [
+            ("explora/learning_rate", self.learning_rate),
+            ("explora/teacher_momentum", self.teacher_momentum),
+            ("explora/teacher_temperature", self.teacher_temperature),
+            ("explora/max_grad_norm", self.max_grad_norm),
+            ("explora/images_per_second", self.images_per_second),
+            ("epoch", self.epoch as f64),
+        ];
+        let course = course.map(|(name, value)| (name.to_owned(), value));
+        let metrics = self.metrics.iter();
+        course
+            .into_iter()
+            .chain(metrics.map(|(name, value)| (format!("explora/{name}"), *value)))
+            .collect()
+    }
 }

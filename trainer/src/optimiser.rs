@@ -41,6 +41,12 @@ impl AdamW {
         }
     }
 
+    /// Goes on with other weight decay and rates per value.
+    pub fn set(&mut self, decay: Tensor, scale: Option<Tensor>) {
+        self.decay = decay;
+        self.scale = scale;
+    }
+
     /// What it remembers.
     pub fn moments(&self) -> &Moments {
         &self.moments

@@ -1,6 +1,9 @@
 //! What a training would do: parameters, steps, and a rough estimate of its memory.
 
-use crate::peft::Adapters;
+use crate::{
+    explora::{Layout, steps},
+    peft::Adapters,
+};
 use stage1_core::{
     config::{Config, Phase, Precision},
     events::{Plan, PlannedModule},
@@ -44,6 +47,7 @@ impl Known<'_> {
             memory: self.memory(batch),
             continues_at: self.continues_at,
             done: self.done,
+            before: None,
         }
     }
 
@@ -58,13 +62,7 @@ impl Known<'_> {
             }),
         };
         for tensor in self.spec.tensors() {
-            let name = match tensor.role {
-                Role::Block(block, _) => format!("block {block}"),
-                Role::Stage(stage, _) | Role::Layer(stage, _, _) => format!("stage {stage}"),
-                Role::NormWeight | Role::NormBias => "final norm".to_owned(),
-                _ => "embeddings".to_owned(),
-            };
-            add(name, tensor.shape.iter().product(), false);
+            add(module(tensor.role), tensor.shape.iter().product(), false);
         }
         for (module, parameters) in self.adapters.iter().flat_map(|adapters| adapters.modules()) {
             add(format!("adapter of {module}"), parameters, true);
@@ -109,12 +107,12 @@ impl Known<'_> {
         let features = images * Features::width(self.head.features, spec.hidden()) as u64 * FLOAT;
         let (height, width) = self.config.preprocess.output_size();
         let pixels = (3 * height * width) as u64 * FLOAT;
-        let (batch, passes) = match self.config.phase {
-            Phase::Baseline | Phase::Gate => (
+        let (batch, passes) = match self.config.adapts() {
+            false => (
                 train.feature_batch_size,
                 self.passing(train.feature_batch_size),
             ),
-            Phase::Peft => {
+            true => {
                 let micro = train.micro_batch_size.unwrap_or(batch).min(batch);
                 (
                     batch,
@@ -139,12 +137,8 @@ impl Known<'_> {
         self.spec.token_count(height, width).unwrap_or(0) as u64
     }
 
-    /// What one block leaves for its gradient, per token: the inputs of norms, linear layers and attention.
     fn per_token(&self) -> u64 {
-        match self.spec {
-            BackboneSpec::Vit(vit) => (9 * vit.hidden + 3 * vit.ffn_hidden) as u64,
-            BackboneSpec::ConvNext(convnext) => 10 * convnext.hidden() as u64,
-        }
+        per_token(self.spec)
     }
 
     /// Of a forward pass without gradients: one block at a time.
@@ -163,5 +157,113 @@ impl Known<'_> {
             false => blocks * self.per_token(),
         };
         images as u64 * self.tokens() * inside * FLOAT
+    }
+}
+
+/// The part of the network that a tensor belongs to.
+fn module(role: Role) -> String {
+    match role {
+        Role::Block(block, _) => format!("block {block}"),
+        Role::Stage(stage, _) | Role::Layer(stage, _, _) => format!("stage {stage}"),
+        Role::NormWeight | Role::NormBias => "final norm".to_owned(),
+        _ => "embeddings".to_owned(),
+    }
+}
+
+/// What one block leaves for its gradient, per token: the inputs of norms, linear layers and attention.
+fn per_token(spec: &BackboneSpec) -> u64 {
+    match spec {
+        BackboneSpec::Vit(vit) => (9 * vit.hidden + 3 * vit.ffn_hidden) as u64,
+        BackboneSpec::ConvNext(convnext) => 10 * convnext.hidden() as u64,
+    }
+}
+
+/// Copies of each parameter in self-supervised training: student, teacher, gradient, two moments.
+const PRETRAINING_COPIES: u64 = 5;
+
+/// What is known of a self-supervised training before it.
+pub(crate) struct Pretraining<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) layout: &'a Layout,
+    pub(crate) spec: &'a BackboneSpec,
+    /// At most: copies of held-out images aren't known yet.
+    pub(crate) images: usize,
+    pub(crate) continues_at: Option<(usize, usize)>,
+    pub(crate) done: bool,
+}
+
+impl Pretraining<'_> {
+    pub(crate) fn plan(&self) -> Plan {
+        let explora = &self.config.explora;
+        let (batch, steps) = steps(explora, self.images);
+        let micro = explora.micro_batch_size.unwrap_or(batch).min(batch);
+        Plan {
+            phase: format!("{}, self-supervised part", self.config.phase),
+            backbone: self.spec.to_string(),
+            modules: self.modules(),
+            train_images: self.images,
+            select_images: 0,
+            epochs: explora.epochs,
+            steps_per_epoch: steps,
+            batch_size: batch,
+            micro_batch_size: micro,
+            memory: self.memory(batch, micro),
+            continues_at: self.continues_at,
+            done: self.done,
+            before: None,
+        }
+    }
+
+    /// What stays as it is, block by block; then what is trained.
+    fn modules(&self) -> Vec<PlannedModule> {
+        let mut modules: Vec<PlannedModule> = Vec::new();
+        let mut add = |name: String, parameters, trainable| match modules
+            .iter_mut()
+            .find(|module| module.name == name && module.trainable == trainable)
+        {
+            Some(module) => module.parameters += parameters,
+            None => modules.push(PlannedModule {
+                name,
+                parameters,
+                trainable,
+            }),
+        };
+        let tensors = self.spec.tensors().into_iter();
+        for tensor in tensors.filter(|tensor| !self.layout.trains(tensor.role)) {
+            add(module(tensor.role), tensor.shape.iter().product(), false);
+        }
+        for (name, parameters) in self.layout.modules() {
+            add(name, parameters, true);
+        }
+        let auxiliary = "projection heads and mask token".to_owned();
+        add(auxiliary, self.layout.auxiliary(), true);
+        modules
+    }
+
+    fn memory(&self, batch: usize, micro: usize) -> BTreeMap<String, u64> {
+        let explora = &self.config.explora;
+        let size = self.config.preprocess.output_size();
+        let local = explora.local_size(size, self.spec.patch());
+        let count = explora.local_crops.count as u64;
+        let pixels = |(height, width): (usize, usize)| (3 * height * width) as u64 * FLOAT;
+        let tokens = |(height, width)| self.spec.token_count(height, width).unwrap_or(0) as u64;
+        let pictures = 2 * pixels(size) + count * pixels(local);
+        let blocks = match self.spec {
+            BackboneSpec::Vit(vit) => vit.layers as u64,
+            BackboneSpec::ConvNext(_) => 0,
+        };
+        let seen = 2 * tokens(size) + count * tokens(local);
+        let inside = micro as u64 * seen * blocks * per_token(self.spec) * FLOAT;
+        [
+            ("weights", self.spec.parameter_count() as u64 * FLOAT),
+            (
+                "trained parameters",
+                self.layout.count() as u64 * FLOAT * PRETRAINING_COPIES,
+            ),
+            ("decoded images", BATCHES * batch as u64 * pictures),
+            ("activations", inside),
+        ]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into()
     }
 }

@@ -44,6 +44,27 @@ pub enum Draw {
     Resample,
     /// Which part of train a unit is in.
     Folds,
+    /// How a part of a picture is cut and varied, in self-supervised training.
+    View {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The picture's place in the epoch's order, from 0.
+        place: usize,
+        /// The part, from 0.
+        view: usize,
+    },
+    /// Which patches are hidden, in self-supervised training.
+    Mask {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The place of the batch's first picture in the epoch's order, from 0.
+        place: usize,
+    },
+    /// The first values of a projection head, in self-supervised training.
+    Projection {
+        /// The head, from 0.
+        head: usize,
+    },
     /// How the pictures of a step are mixed.
     Mix {
         /// The epoch, from 1.
@@ -85,6 +106,9 @@ impl Draw {
                 block,
             } => ("block", vec![epoch, step, part, block]),
             Self::Picture { epoch, place } => ("picture", vec![epoch, place]),
+            Self::View { epoch, place, view } => ("view", vec![epoch, place, view]),
+            Self::Mask { epoch, place } => ("mask", vec![epoch, place]),
+            Self::Projection { head } => ("projection", vec![head]),
             Self::Mix { epoch, step } => ("mix", vec![epoch, step]),
         };
         let mut hasher = Hasher::new();

@@ -6,7 +6,7 @@ use stage1_core::{
 };
 use stage1_trainer::{
     Trained,
-    events::{EpochRecord, Events},
+    events::{EpochRecord, Events, PretrainingRecord},
 };
 use std::{
     io::{self, Write},
@@ -67,6 +67,10 @@ impl Progress for JsonLines {
 impl Events for JsonLines {
     fn epoch(&self, record: &EpochRecord) {
         self.print(&TrainingEvent::Epoch(record.clone()));
+    }
+
+    fn pretraining(&self, record: &PretrainingRecord) {
+        self.print(&TrainingEvent::Pretraining(record.clone()));
     }
 
     fn warning(&self, message: &str) {
@@ -155,6 +159,19 @@ impl Events for Story {
             metrics.join("  "),
             record.images_per_second,
             if record.best { "  (best)" } else { "" }
+        ));
+    }
+
+    fn pretraining(&self, record: &PretrainingRecord) {
+        let metrics = record.metrics.iter();
+        let metrics: Vec<_> = metrics
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
+        tell(&format!(
+            "self-supervised epoch {:3}  {}  ({:.0} images/s)",
+            record.epoch,
+            metrics.join("  "),
+            record.images_per_second
         ));
     }
 

@@ -11,6 +11,7 @@ use crate::{
     augment::Augmenter,
     backbone::{Backbone, Places},
     events::{EpochRecord, Events},
+    explora,
     features::{Batches, Extractor, FeatureCache, Image, ImageReader},
     fit::{self, Fitted, Keeper, Labelled, Origin, Start, State, fit},
     head::{Head, Mode, Standardisation, values},
@@ -20,6 +21,7 @@ use crate::{
     sampling::Order,
 };
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
@@ -47,7 +49,7 @@ const REVISION: u32 = 2;
 const REFERENCES: usize = 8;
 
 /// How long a training whose starter was killed may take to end before the next one gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happens to a checkpoint that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,8 @@ pub fn train(
     events: &dyn Events,
 ) -> Result<Trained> {
     tch::set_num_threads(config.thread_count() as i32);
+    let (config, begin) = &explora::prepare(config, existing, begin, events)?;
+    let (config, begin) = (config.as_ref(), *begin);
     let job = Job::open(config, events)?;
     let _alone = Lock::take(&config.run_dir.join(".train.lock"), PATIENCE)?;
     if !config.backbone.blocks.is_auto() {
@@ -116,6 +120,8 @@ pub fn plan(
     begin: Begin,
     events: &dyn Events,
 ) -> Result<Plan> {
+    let (config, before, begin) = &explora::plan(config, existing, begin, events)?;
+    let (config, begin) = (config.as_ref(), *begin);
     let decided = match config.backbone.blocks.is_auto() {
         true => decided_depth(&Job::open(config, events)?),
         false => None,
@@ -141,7 +147,10 @@ pub fn plan(
         }),
         done,
     };
-    Ok(known.plan())
+    Ok(Plan {
+        before: before.clone().map(Box::new),
+        ..known.plan()
+    })
 }
 
 /// The configuration with the depth that an earlier training has chosen.
@@ -174,8 +183,8 @@ struct Job<'a> {
 }
 
 /// The images of a split.
-struct Part {
-    images: Vec<Image>,
+pub(crate) struct Part {
+    pub(crate) images: Vec<Image>,
     labels: Vec<usize>,
     /// What isn't independent of each other has the same number.
     units: Vec<u64>,
@@ -209,7 +218,8 @@ impl<'a> Job<'a> {
         if let (Precision::Bf16, Some(vit)) = (config.train.precision, backbone.vit_mut()) {
             vit.keep_half();
         }
-        let adapters = (config.phase == Phase::Peft)
+        let adapters = config
+            .adapts()
             .then(|| Adapters::choose(weights.spec(), &config.peft))
             .transpose()?;
         let job = Self {
@@ -282,6 +292,7 @@ impl<'a> Job<'a> {
         };
         let other = |what, got: String, want: String| Error::OtherStart {
             path: path.clone(),
+            key: "train.init_from",
             what,
             got,
             want,
@@ -303,11 +314,8 @@ impl<'a> Job<'a> {
             let (got, want) = (init.backbone_digest.short(), digest.short());
             return Err(other("backbone", got, want));
         }
-        if self.config.phase != Phase::Peft && init.has_adapter() {
-            let (got, want) = (
-                "of phase peft".to_owned(),
-                format!("of phase {}", self.config.phase),
-            );
+        if !self.config.adapts() && init.has_adapter() {
+            let (got, want) = ("there".to_owned(), "none".to_owned());
             return Err(other("adapter", got, want));
         }
         Ok(())
@@ -327,20 +335,7 @@ impl<'a> Job<'a> {
 
     /// What an interrupted training left, if it goes on; nothing is changed.
     fn peek(&self, keeper: &Keeper, existing: Existing, begin: Begin) -> Result<Option<State>> {
-        let state = match keeper.load() {
-            Err(Error::StateOfAnother { .. } | Error::StateDamaged { .. })
-                if existing == Existing::Overwrite && begin == Begin::Anywhere =>
-            {
-                None
-            }
-            found => found?,
-        };
-        match (state, begin) {
-            (None, Begin::Resume) => Err(Error::NothingToResume {
-                path: self.config.state_path(),
-            }),
-            (state, _) => Ok(state),
-        }
+        interrupted(keeper, &self.config.state_path(), existing, begin)
     }
 
     /// As [`Job::peek`]; libtorch then has the threads that it goes on with.
@@ -635,6 +630,7 @@ impl<'a> Job<'a> {
             None => adapters.initial(&self.weights, self.config.seed),
             Some((dir, adapter)) => adapters.load(&adapter).ok_or_else(|| Error::OtherStart {
                 path: dir.clone(),
+                key: "train.init_from",
                 what: "adapter",
                 got: "of other layers, ranks or scales".to_owned(),
                 want: "as `peft` says".to_owned(),
@@ -767,8 +763,31 @@ fn that_decides(train: &TrainConfig) -> TrainConfig {
     }
 }
 
+/// What an interrupted training left in `path`, if it goes on; nothing is changed.
+pub(crate) fn interrupted<N: DeserializeOwned>(
+    keeper: &Keeper,
+    path: &Path,
+    existing: Existing,
+    begin: Begin,
+) -> Result<Option<State<N>>> {
+    let state = match keeper.load() {
+        Err(Error::StateOfAnother { .. } | Error::StateDamaged { .. })
+            if existing == Existing::Overwrite && begin == Begin::Anywhere =>
+        {
+            None
+        }
+        found => found?,
+    };
+    match (state, begin) {
+        (None, Begin::Resume) => Err(Error::NothingToResume {
+            path: path.to_owned(),
+        }),
+        (state, _) => Ok(state),
+    }
+}
+
 /// The adapter as it will be read: what is merged and measured is what the files hold.
-fn as_adapter(adapter: &NewAdapter) -> Result<Adapter> {
+pub(crate) fn as_adapter(adapter: &NewAdapter) -> Result<Adapter> {
     let dir = tempfile::tempdir().map_err(|source| artifact::Error::Io {
         action: "create a temporary folder in",
         path: std::env::temp_dir(),
@@ -780,7 +799,7 @@ fn as_adapter(adapter: &NewAdapter) -> Result<Adapter> {
 
 impl Part {
     /// The images of `samples`, with the digests that their files must have.
-    fn find(samples: &[&SplitSample], root: &Path, events: &dyn Events) -> Result<Self> {
+    pub(crate) fn find(samples: &[&SplitSample], root: &Path, events: &dyn Events) -> Result<Self> {
         let unknown = samples
             .iter()
             .filter(|sample| sample.digest.is_none())
@@ -885,7 +904,7 @@ fn check_labels(classes: &[String], train: &[usize], select: &[usize], path: &Pa
 }
 
 /// What the paths in `splits.json` are relative to.
-fn data_root(config: &Config) -> PathBuf {
+pub(crate) fn data_root(config: &Config) -> PathBuf {
     let source = &config.data.source;
     if source.is_dir() {
         return source.clone();

@@ -14,7 +14,7 @@ use stage1_core::{
     preprocess::{Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
-use stage1_runtime::{Device, OrtSession, SessionOptions, Weights};
+use stage1_runtime::{Device, NamedTensor, OrtSession, SessionOptions, Weights};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -101,6 +101,7 @@ fn config_digest(config: &Config) -> Digest {
     config.backbone.adapter = None;
     config.backbone.blocks = BlockChoice::All;
     config.backbone.depth = DepthConfig::default();
+    config.explora = config.explora.without_places();
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
@@ -159,7 +160,7 @@ fn create(
             parity,
         });
     }
-    let (golden_inputs, golden_logits) = golden(&mut session, &reference)?;
+    let golden = Golden::of(&mut session, &reference)?;
     let (height, width) = checkpoint.preprocess.output_size();
     let new = NewBundle {
         labels: checkpoint.labels.clone(),
@@ -179,8 +180,9 @@ fn create(
         model: &model.model,
         data: model.data.as_ref().map(|data| data.bytes.as_slice()),
         parity: &parity,
-        golden_inputs: &golden_inputs,
-        golden_logits: &golden_logits,
+        golden_inputs: &golden.inputs,
+        golden_logits: &golden.logits,
+        golden_gates: golden.gates.as_deref(),
         licences: licences(&run.config.backbone.path)?,
         metrics: checkpoint
             .metrics
@@ -199,7 +201,10 @@ fn write_graph(
     checkpoint: &Checkpoint,
     has_gate: bool,
 ) -> anyhow::Result<Exported> {
-    let weights = checkpoint.weights(&run.config.checkpoint_dir(), &run.config.backbone)?;
+    let weights = checkpoint.weights(
+        &run.config.checkpoint_dir(),
+        &run.config.supervised_backbone(),
+    )?;
     let metadata = BTreeMap::from([
         (
             "stage1.labels".to_owned(),
@@ -255,13 +260,26 @@ fn weights(data: &ExternalData) -> Weights {
 }
 
 /// The deployed session's own answers, to recognise it by later.
-fn golden(session: &mut Deployed, reference: &TensorFile) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
-    let (shape, inputs) = reference.f32("pixel_values")?;
-    let shape = shape
-        .try_into()
-        .map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
-    let logits = session.logits(&inputs, shape)?;
-    Ok((inputs, logits))
+struct Golden {
+    inputs: Vec<f32>,
+    logits: Vec<f32>,
+    gates: Option<Vec<f32>>,
+}
+
+impl Golden {
+    fn of(session: &mut Deployed, reference: &TensorFile) -> anyhow::Result<Self> {
+        let (shape, inputs) = reference.f32("pixel_values")?;
+        let shape = shape
+            .try_into()
+            .map_err(|shape| anyhow::anyhow!("pixel_values has shape {shape:?}"))?;
+        let mut outputs = session.outputs(&inputs, shape)?.into_iter();
+        let mut next = || outputs.next().map(|tensor| tensor.values);
+        Ok(Self {
+            logits: next().context("the model has no output")?,
+            gates: next(),
+            inputs,
+        })
+    }
 }
 
 /// Licences travel with the weights: whatever the backbone's folder holds under such a name.
@@ -310,18 +328,19 @@ pub(crate) struct Deployed {
 }
 
 impl Deployed {
-    fn logits(
+    /// Logits `[n, K]`, and gates `[n]` if the model has one.
+    fn outputs(
         &mut self,
         pixel_values: &[f32],
         shape: [usize; 4],
-    ) -> stage1_runtime::Result<Vec<f32>> {
-        let outputs =
-            self.session
-                .run_normalised(pixel_values, shape, self.normalisation, &[LOGITS])?;
-        Ok(outputs
-            .into_iter()
-            .flat_map(|tensor| tensor.values)
-            .collect())
+    ) -> stage1_runtime::Result<Vec<NamedTensor>> {
+        let names: &[_] = if self.has_gate {
+            &[LOGITS, GATE]
+        } else {
+            &[LOGITS]
+        };
+        self.session
+            .run_normalised(pixel_values, shape, self.normalisation, names)
     }
 }
 
@@ -335,21 +354,13 @@ impl stage1_exporter::Session for Deployed {
         pixel_values: &[f32],
         shape: [usize; 4],
     ) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
-        if !self.has_gate {
-            return Ok(self.logits(pixel_values, shape)?);
-        }
-        let names = [LOGITS, GATE];
-        let outputs =
-            self.session
-                .run_normalised(pixel_values, shape, self.normalisation, &names)?;
-        let [logits, gates] = outputs.as_slice() else {
-            return Err("the model gave another number of outputs than asked for".into());
+        let mut outputs = self.outputs(pixel_values, shape)?;
+        let Some(gates) = outputs.get(1) else {
+            return Ok(outputs.remove(0).values);
         };
-        let classes = logits.values.len() / gates.values.len().max(1);
-        let rows = logits
-            .values
-            .chunks_exact(classes.max(1))
-            .zip(&gates.values);
+        let classes = outputs[0].values.len() / gates.values.len().max(1);
+        let rows = outputs[0].values.chunks_exact(classes.max(1));
+        let rows = rows.zip(&gates.values);
         Ok(rows
             .flat_map(|(row, gate)| row.iter().chain([gate]))
             .copied()

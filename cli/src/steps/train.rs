@@ -7,7 +7,7 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::Config,
     depth::DepthChoice,
-    events::{EpochRecord, Plan, TrainingEvent},
+    events::{EpochRecord, Plan, PretrainingRecord, TrainingEvent},
     model::BackboneSpec,
     progress::Progress,
 };
@@ -161,6 +161,7 @@ fn tell(run: &Run, event: TrainingEvent) {
         TrainingEvent::Stage { name, total } => run.progress.start(&name, total),
         TrainingEvent::Progress { done } => run.progress.advance_to(done),
         TrainingEvent::Epoch(record) => tell_epoch(run, &record),
+        TrainingEvent::Pretraining(record) => tell_pretraining(run, &record),
         TrainingEvent::Plan(_) => {}
         TrainingEvent::Warning { message } => run.progress.warn(&message),
         TrainingEvent::Note { message } => run.progress.say(&format!("  {message}")),
@@ -189,6 +190,28 @@ fn tell_epoch(run: &Run, record: &EpochRecord) {
     run.progress.say(&format!(
         "  {:>5} {:>10.4} {:>10.2e}{values} {:>10.0}{mark}",
         record.epoch, record.train_loss, record.learning_rate, record.images_per_second
+    ));
+}
+
+/// The same for self-supervised training.
+fn tell_pretraining(run: &Run, record: &PretrainingRecord) {
+    if record.epoch == 1 {
+        let names: String = record
+            .metrics
+            .keys()
+            .map(|name| format!(" {name:>17}"))
+            .collect();
+        run.progress
+            .say(&format!("  epoch       rate{names}   images/s"));
+    }
+    let values: String = record
+        .metrics
+        .values()
+        .map(|value| format!(" {value:>17.4}"))
+        .collect();
+    run.progress.say(&format!(
+        "  {:>5} {:>10.2e}{values} {:>10.1}",
+        record.epoch, record.learning_rate, record.images_per_second
     ));
 }
 

@@ -653,6 +653,7 @@ fn deploy(watched: &Watched) {
         parity: &parity(),
         golden_inputs: &[0.5; 3 * 4 * 2],
         golden_logits: &[1.0, -2.0, 0.0],
+        golden_gates: None,
         licences: BTreeMap::new(),
         metrics: BTreeMap::new(),
         provenance: Provenance {

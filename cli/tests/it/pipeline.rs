@@ -154,11 +154,21 @@ fn every_example_configuration_goes_the_whole_way() {
         "calibrate.alpha=0.3",
         "calibrate.delta=0.2",
     ];
+    let pretraining = [
+        "explora.epochs=2",
+        "explora.batch_size=8",
+        "explora.micro_batch_size=4",
+        "explora.r=4",
+        "explora.warmup_epochs=0.5",
+        "explora.teacher_warmup_epochs=1",
+        "explora.local_crops={count: 2, size: [16, 16], area: [0.05, 0.32]}",
+        "explora.head={prototypes: 32, hidden: 32, bottleneck: 16}",
+    ];
+    let adapting = ["train.micro_batch_size=4", "peft.head_warmup_epochs=1"];
     let cases = [
-        (
-            "peft",
-            vec!["train.micro_batch_size=4", "peft.head_warmup_epochs=1"],
-        ),
+        ("peft", adapting.to_vec()),
+        ("explora", pretraining.to_vec()),
+        ("explora-supervised", [&pretraining[..], &adapting].concat()),
         ("gate", vec!["head.hidden=16"]),
     ];
     for (name, keys) in cases {
@@ -176,6 +186,31 @@ fn every_example_configuration_goes_the_whole_way() {
         let parity = project.read(&format!("{name}/bundle/variants/fp32/parity.json"));
         let parity: Value = serde_json::from_slice(&parity).unwrap();
         assert_eq!(parity["passed"], true, "{parity}");
+        let trained = format!("{name}/explora/explora.json");
+        assert_eq!(
+            project.cli.path(&trained).exists(),
+            name.contains("explora")
+        );
+        if !name.contains("explora") {
+            continue;
+        }
+        let record: Value = serde_json::from_slice(&project.read(&trained)).unwrap();
+        assert_eq!(record["steps"], 4, "{record}");
+        assert_ne!(record["backbone_digest"], record["base_digest"]);
+        // Again, it is up to date; and what it says first is what would be trained.
+        let again = project.cli.run(&arguments);
+        assert_eq!(again.code, outcome.code, "{again}");
+        assert!(
+            again
+                .stderr
+                .contains("self-supervised training: up to date"),
+            "{again}"
+        );
+        arguments[0] = "train".to_owned();
+        arguments.push("--dry-run".to_owned());
+        let plan = project.cli.run(&arguments).json();
+        assert_eq!(plan["before"]["done"], true, "{plan}");
+        assert_eq!(plan["before"]["steps_per_epoch"], 2, "{plan}");
     }
 }
 

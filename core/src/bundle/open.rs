@@ -139,6 +139,16 @@ impl Bundle {
         Ok(tensors.f32_of_shape("logits", &[n, self.manifest.labels.len()])?)
     }
 
+    /// Gates `[n]` of the golden inputs, if the model has one.
+    ///
+    /// # Errors
+    /// As [`Bundle::golden_logits`].
+    pub fn golden_gates(&self, n: usize) -> Result<Option<Vec<f32>>> {
+        let golden = self.manifest.gate.as_ref().map(|_| self.golden());
+        let gates = golden.map(|golden| golden?.f32_of_shape("gate", &[n]).map_err(Error::from));
+        gates.transpose()
+    }
+
     /// The golden inputs and outputs.
     ///
     /// # Errors

@@ -53,6 +53,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
         parity: &parity(),
         golden_inputs: &[0.5; 3 * 4 * 2],
         golden_logits: &[1.0, -2.0],
+        golden_gates: None,
         licences: BTreeMap::from([("weights.txt".to_owned(), "Apache-2.0\n".to_owned())]),
         metrics: BTreeMap::from([("mcc".to_owned(), 0.75)]),
         provenance: Provenance {
@@ -527,9 +528,15 @@ fn parts_that_do_not_fit_are_refused_before_the_record() {
         ("not finite", &[0.0; 24], &[1.0, f32::NAN]),
     ];
     for (named, inputs, logits) in cases {
-        let error =
-            write::write_golden(dir.path(), [inputs.len() / 24, 3, 4, 2], 2, inputs, logits)
-                .unwrap_err();
+        let error = write::write_golden(
+            dir.path(),
+            [inputs.len() / 24, 3, 4, 2],
+            2,
+            inputs,
+            logits,
+            None,
+        )
+        .unwrap_err();
         assert!(
             error.to_string().contains(named),
             "{error} should name {named}"

@@ -50,6 +50,8 @@ pub struct NewBundle<'a> {
     pub golden_inputs: &'a [f32],
     /// What the deployed session answers to them: logits `[N, K]`, row-major.
     pub golden_logits: &'a [f32],
+    /// And gates `[N]`, if the model has one.
+    pub golden_gates: Option<&'a [f32]>,
     /// Licence texts by file name.
     pub licences: BTreeMap<String, String>,
     /// Metrics for the card, by their short names; finite.
@@ -104,6 +106,7 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
         new.labels.len(),
         new.golden_inputs,
         new.golden_logits,
+        new.golden_gates,
     )?;
     let licence = |(name, text): (&String, &String)| {
         write_bytes(dir, format!("licences/{name}"), text.as_bytes())
@@ -304,6 +307,7 @@ pub(super) fn write_golden(
     classes: usize,
     inputs: &[f32],
     logits: &[f32],
+    gates: Option<&[f32]>,
 ) -> Result<FileRef> {
     let path = dir.join(GOLDEN);
     let invalid = |reason: String| {
@@ -334,7 +338,12 @@ pub(super) fn write_golden(
             at / classes
         ));
     }
-    let tensors = BTreeMap::from([
+    if let Some(gates) =
+        gates.filter(|gates| gates.len() != n || !gates.iter().all(|x| x.is_finite()))
+    {
+        return invalid(format!("gate: {gates:?}, expected {n} finite values"));
+    }
+    let mut tensors = BTreeMap::from([
         (
             "pixel_values".to_owned(),
             tensors::Tensor::f32(shape, inputs.to_vec()),
@@ -344,6 +353,8 @@ pub(super) fn write_golden(
             tensors::Tensor::f32([n, classes], logits.to_vec()),
         ),
     ]);
+    let gates = gates.map(|gates| tensors::Tensor::f32([n], gates.to_vec()));
+    tensors.extend(gates.map(|gates| ("gate".to_owned(), gates)));
     let digest = tensors::save(&path, &tensors, &BTreeMap::new())?;
     Ok(FileRef {
         path: GOLDEN.to_owned(),

@@ -1,7 +1,7 @@
 use super::{
-    AugmentConfig, BlockChoice, Config, DepthConfig, Error, GateConfig, GateLoss, GroupRiskChoice,
-    HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling, ScoreChoice, Target,
-    VERSION, VariantPrecision, schema,
+    AugmentConfig, BlockChoice, Config, DepthConfig, Error, ExploraConfig, GateConfig, GateLoss,
+    GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling,
+    ScoreChoice, Target, VERSION, VariantPrecision, schema,
 };
 use crate::certificate::Procedure;
 use serde_json::{Map, Value};
@@ -296,6 +296,8 @@ impl Config {
             .chain(self.backbone_training_rules())
             .chain(self.peft_rules())
             .chain(self.gate_rules())
+            .chain(self.explora_rules())
+            .chain(self.explora.rules())
             .chain(self.augment_rules());
         for (key, holds, expected, got) in rules {
             if !holds {
@@ -335,7 +337,7 @@ impl Config {
 }
 
 /// A key, whether its value is allowed, what is allowed, and the value.
-type Rule = (&'static str, bool, &'static str, String);
+pub(super) type Rule = (&'static str, bool, &'static str, String);
 
 /// Rules of the training's parts.
 impl Config {
@@ -405,7 +407,8 @@ impl Config {
     }
 
     fn backbone_training_rules(&self) -> Vec<Rule> {
-        let (train, trains_backbone) = (&self.train, self.phase == Phase::Peft);
+        // `explora` has its own way of seeing images; what follows it is a head on features.
+        let (train, trains_backbone) = (&self.train, self.adapts());
         vec![
             (
                 "train.micro_batch_size",
@@ -416,19 +419,19 @@ impl Config {
             (
                 "train.micro_batch_size",
                 trains_backbone || train.micro_batch_size.is_none(),
-                "null, since phases without adapters train on features that are computed once",
+                "null, since a head alone is trained on features that are computed once",
                 format!("{:?}", train.micro_batch_size.unwrap_or_default()),
             ),
             (
                 "train.precision",
-                trains_backbone || train.precision == Precision::Fp32,
+                trains_backbone || self.phase.pretrains() || train.precision == Precision::Fp32,
                 "fp32, since phases without adapters don't train through the backbone",
                 "bf16".to_owned(),
             ),
             (
                 "augment",
                 trains_backbone || self.augment == AugmentConfig::default(),
-                "its defaults, since phases without adapters train on features that are computed once; use `phase: peft`",
+                "its defaults, since a head alone is trained on features that are computed once; use `phase: peft`",
                 "other values".to_owned(),
             ),
         ]
@@ -520,14 +523,14 @@ impl Config {
 
     fn peft_rules(&self) -> Vec<Rule> {
         let peft = &self.peft;
-        let is_peft = self.phase == Phase::Peft;
+        let is_peft = self.adapts();
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let layers = peft.layers_to_transform.as_deref();
         vec![
             (
                 "peft",
                 is_peft || *peft == PeftConfig::default(),
-                "its defaults, since `phase` isn't `peft`",
+                "its defaults, since no adapters are trained: set `phase: peft`, or `explora-supervised` and `peft.target_modules`",
                 format!("other values with `phase: {}`", self.phase),
             ),
             (
@@ -584,6 +587,30 @@ impl Config {
                 peft.weight_decay.is_finite() && peft.weight_decay >= 0.0,
                 "a number ≥ 0",
                 peft.weight_decay.to_string(),
+            ),
+        ]
+    }
+
+    fn explora_rules(&self) -> Vec<Rule> {
+        let explora = &self.explora;
+        vec![
+            (
+                "explora",
+                self.phase.pretrains() || *explora == ExploraConfig::default(),
+                "its defaults, since `phase` is neither `explora` nor `explora-supervised`",
+                format!("other values with `phase: {}`", self.phase),
+            ),
+            (
+                "explora.from",
+                explora.from.is_none() || self.phase == Phase::ExploraSupervised,
+                "null, since `phase: explora` trains that backbone itself; use `phase: explora-supervised`",
+                "a folder".to_owned(),
+            ),
+            (
+                "backbone.blocks",
+                !(self.phase.pretrains() && self.backbone.blocks.is_auto()),
+                "null or a number, since self-supervised training needs to know its blocks",
+                format!("auto with `phase: {}`", self.phase),
             ),
         ]
     }
@@ -916,7 +943,7 @@ backbone: {path: weights}
             (
                 "phase: gates",
                 &[],
-                "at `phase`: unknown variant `gates`, expected one of `baseline`, `peft`, `gate`",
+                "at `phase`: unknown variant `gates`, expected one of `baseline`, `peft`, `gate`, `explora`, `explora-supervised`",
             ),
             (
                 "phase: gate\nhead: {kind: mlp}\nexport: {variants: [fp16]}",
@@ -937,6 +964,41 @@ backbone: {path: weights}
                 "phase: gate\nhead: {kind: mlp}\ngate: {folds: 1}",
                 &[],
                 "at `gate.folds`: expected a whole number ≥ 2, got 1",
+            ),
+            (
+                "explora: {epochs: 3}",
+                &[],
+                "at `explora`: expected its defaults, since `phase` is neither",
+            ),
+            (
+                "phase: explora",
+                &["backbone.blocks=auto"],
+                "at `backbone.blocks`: expected null or a number, since self-supervised training needs to know its blocks",
+            ),
+            (
+                "phase: explora\nexplora: {from: elsewhere}",
+                &[],
+                "at `explora.from`: expected null, since `phase: explora` trains that backbone itself",
+            ),
+            (
+                "phase: explora\nexplora: {train_images: false}",
+                &[],
+                "at `explora.data`: expected folders of images, or `explora.train_images: true`, got neither",
+            ),
+            (
+                "phase: explora\nexplora: {unfreeze_blocks: [3, 1]}",
+                &[],
+                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3, 1]",
+            ),
+            (
+                "phase: explora\naugment: {flip: 0.5}",
+                &[],
+                "at `augment`: expected its defaults",
+            ),
+            (
+                "phase: explora-supervised\npeft: {r: 4}",
+                &[],
+                "set `phase: peft`, or `explora-supervised` and `peft.target_modules`",
             ),
             ("train: {learning_rate: .nan}", &[], "not a finite number"),
             ("seed: [", &[], "not valid YAML"),

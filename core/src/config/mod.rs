@@ -6,6 +6,7 @@
 mod arms;
 mod depth;
 mod error;
+mod explora;
 mod gate;
 mod load;
 mod schema;
@@ -15,6 +16,10 @@ mod training;
 pub use arms::Arm;
 pub use depth::{AutoBlocks, BlockChoice, DepthConfig};
 pub use error::{Error, Result};
+pub use explora::{
+    ExploraConfig, GlobalCrops, GuardsConfig, LocalCrops, LossWeights, MaskConfig,
+    ProjectionConfig, ViewsConfig,
+};
 pub use gate::{GateConfig, GateLoss};
 pub use schema::json_schema;
 pub use template::{Published, template};
@@ -51,7 +56,9 @@ pub struct Config {
     /// The version of this format: 1.
     pub version: u32,
     /// What is trained: `baseline` is a head on a frozen backbone, `peft` a head and low-rank adapters of the backbone,
-    /// `gate` a head and a gate that says whether it is right.
+    /// `gate` a head and a gate that says whether it is right; `explora` goes on with the backbone's self-supervised
+    /// training on images like those at hand, then trains a head; `explora-supervised` does the same, with adapters in the
+    /// second part.
     #[serde(default)]
     pub phase: Phase,
     /// Where all results of the run go.
@@ -81,12 +88,15 @@ pub struct Config {
     /// How it is trained.
     #[serde(default)]
     pub train: TrainConfig,
-    /// How the backbone is adapted, for `phase: peft`.
+    /// How the backbone is adapted, for `phase: peft` and, if anything is named there, `explora-supervised`.
     #[serde(default)]
     pub peft: PeftConfig,
     /// How the gate is trained, for `phase: gate`.
     #[serde(default)]
     pub gate: GateConfig,
+    /// Self-supervised training before the other, for `phase: explora` and `explora-supervised`.
+    #[serde(default)]
+    pub explora: ExploraConfig,
     /// How training images are varied, for phases that train through the backbone.
     #[serde(default)]
     pub augment: AugmentConfig,
@@ -112,6 +122,17 @@ pub enum Phase {
     Peft,
     /// A head and a correctness gate on a frozen backbone.
     Gate,
+    /// The backbone by itself, without labels; then a head on it.
+    Explora,
+    /// The backbone by itself, without labels; then a head and low-rank adapters.
+    ExploraSupervised,
+}
+
+impl Phase {
+    /// Whether self-supervised training comes first.
+    pub fn pretrains(self) -> bool {
+        matches!(self, Self::Explora | Self::ExploraSupervised)
+    }
 }
 
 /// As it is written in a configuration.
@@ -121,6 +142,8 @@ impl std::fmt::Display for Phase {
             Self::Baseline => "baseline",
             Self::Peft => "peft",
             Self::Gate => "gate",
+            Self::Explora => "explora",
+            Self::ExploraSupervised => "explora-supervised",
         })
     }
 }
@@ -828,6 +851,46 @@ impl Config {
         self.run_dir.join("logits/val_select.trained.safetensors")
     }
 
+    /// The backbone that self-supervised training leaves, with its record: a Hugging Face folder.
+    pub fn pretrained_dir(&self) -> PathBuf {
+        let from = self.explora.from.clone();
+        from.unwrap_or_else(|| self.run_dir.join("explora"))
+    }
+
+    /// What an interrupted self-supervised training continues from.
+    pub fn pretraining_state_path(&self) -> PathBuf {
+        self.run_dir.join("checkpoints/explora-last.safetensors")
+    }
+
+    /// One line per epoch of self-supervised training.
+    pub fn pretraining_metrics_path(&self) -> PathBuf {
+        self.run_dir.join("metrics.explora.jsonl")
+    }
+
+    /// The backbone that head and adapters are trained on: that of `backbone`, or what self-supervised training makes of it.
+    pub fn supervised_backbone(&self) -> BackboneConfig {
+        if !self.phase.pretrains() {
+            return self.backbone.clone();
+        }
+        BackboneConfig {
+            path: self.pretrained_dir(),
+            // Merged into it, and cut to its blocks, already.
+            adapter: None,
+            blocks: BlockChoice::All,
+            depth: DepthConfig::default(),
+            rope_periods: self.backbone.rope_periods,
+        }
+    }
+
+    /// Whether adapters are trained with the head.
+    pub fn adapts(&self) -> bool {
+        match self.phase {
+            Phase::Peft => true,
+            Phase::ExploraSupervised => !self.peft.target_modules.is_empty(),
+            Phase::Baseline | Phase::Gate | Phase::Explora => false,
+        }
+    }
+
     /// One line per epoch.
     pub fn metrics_path(&self) -> PathBuf {
         self.run_dir.join("metrics.jsonl")
@@ -888,6 +951,7 @@ impl Config {
         same.backbone.depth.max_cache_gib = DepthConfig::default().max_cache_gib;
         same.train.save_every_seconds = 0;
         same.train.init_from = same.train.init_from.map(|_| PathBuf::new());
+        same.explora = same.explora.without_places();
         Digest::of_json(&same)
     }
 }

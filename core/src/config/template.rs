@@ -93,6 +93,7 @@ mod tests {
             "head",
             "train",
             "peft",
+            "explora",
             "augment",
             "export",
             "calibrate",

@@ -54,6 +54,20 @@ pub(super) fn open(root: &Path, options: &DataOptions) -> Result<Dataset> {
     })
 }
 
+/// All images below a folder, whatever the folders in it mean, sorted by path. Names that begin with a dot and files without
+/// an image's extension are passed over; symbolic links are followed.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::LinkLoop`], [`Error::NotUtf8`].
+pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut walk = Walk::default();
+    walk.folder(folder, ".", 0, &mut vec![canonical(folder)?])?;
+    let relative = |sample: Sample| folder.join(sample.id.trim_start_matches("./"));
+    let mut paths: Vec<_> = walk.samples.into_iter().map(relative).collect();
+    paths.sort_unstable();
+    Ok(paths)
+}
+
 /// The class folders, sorted.
 fn labels(root: &Path) -> Result<Vec<String>> {
     let entries = entries(root)?;

@@ -7,7 +7,7 @@ mod options;
 mod table;
 
 pub use error::{Error, Result};
-pub use folder::has_image_extension;
+pub use folder::{has_image_extension, images_below};
 pub use listing::Listing;
 pub use options::{Content, DataOptions, NearOptions, OnBadImage, OnConflict};
 

@@ -1,7 +1,7 @@
 mod stored;
 
 use super::{BackboneSpec, Blocks, ModelError, Result, Role, RopePeriods, TensorSpec};
-use crate::artifact::{Digest, Hasher};
+use crate::artifact::{self, Digest, Hasher, atomic, tensors};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -9,6 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 use stored::Stored;
+
+/// The architecture in a Hugging Face folder.
+const CONFIG: &str = "config.json";
+/// The weights there.
+const TENSORS: &str = "model.safetensors";
+const MASK_TOKEN: &str = "embeddings.mask_token";
 
 /// A backbone's tensors in float32, checked against its [`BackboneSpec`].
 #[derive(Clone)]
@@ -88,6 +94,70 @@ impl Weights {
         let mut tensors = self.tensors;
         tensors.retain(|role, _| kept.contains(role));
         Ok(Self { spec, tensors })
+    }
+
+    /// The same weights with other values of some tensors.
+    ///
+    /// # Panics
+    /// When the backbone has no such tensor, or one of another size.
+    #[must_use]
+    pub fn with_values(mut self, values: BTreeMap<Role, Vec<f32>>) -> Self {
+        for (role, new) in values {
+            let old = self.values_mut(role);
+            assert_eq!(old.len(), new.len(), "values of {role:?}");
+            old.copy_from_slice(&new);
+        }
+        self
+    }
+
+    /// The mask token `[D]` that self-supervised training used, which a folder may hold although no forward pass needs it.
+    ///
+    /// # Errors
+    /// When the folder can't be read, or the token is of another width or not finite.
+    pub fn mask_token(dir: &Path, width: usize) -> Result<Option<Vec<f32>>> {
+        let stored = Stored::open(dir)?;
+        let shapes = stored.shapes();
+        let is_mask = |name: &&String| {
+            let prefix = name.strip_suffix(MASK_TOKEN);
+            prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        };
+        let Some(name) = shapes.keys().find(is_mask) else {
+            return Ok(None);
+        };
+        let flat: usize = shapes[name].iter().product();
+        if flat != width {
+            return Err(ModelError::TensorShape {
+                path: stored.path().to_owned(),
+                name: name.clone(),
+                got: shapes[name].clone(),
+                want: vec![1, 1, width],
+            });
+        }
+        let values = stored.f32_of_shape(name, &shapes[name])?;
+        check_finite(stored.path(), name, &values)?;
+        Ok(Some(values))
+    }
+
+    /// Writes a Hugging Face folder that [`Weights::open`] reads back: `config.json` and `model.safetensors`. Returns the
+    /// files' digests by name.
+    ///
+    /// # Errors
+    /// [`artifact::Error::Io`](crate::artifact::Error::Io).
+    pub fn save(&self, dir: &Path) -> artifact::Result<BTreeMap<String, Digest>> {
+        let mut config =
+            serde_json::to_vec_pretty(&self.spec.to_hf_config()).expect("a JSON value");
+        config.push(b'\n');
+        atomic::write_bytes(&dir.join(CONFIG), &config)?;
+        let tensor = |t: TensorSpec| {
+            let values = self.get(t.role).to_vec();
+            (t.name, tensors::Tensor::f32(t.shape, values))
+        };
+        let named = self.spec.tensors().into_iter().map(tensor).collect();
+        let digest = tensors::save(&dir.join(TENSORS), &named, &BTreeMap::new())?;
+        Ok(BTreeMap::from([
+            (CONFIG.to_owned(), Digest::of_bytes(&config)),
+            (TENSORS.to_owned(), digest),
+        ]))
     }
 
     /// The values of a tensor, to be changed.
@@ -242,7 +312,7 @@ impl NamesInFile {
 /// Tensors that files carry and the forward pass of a backbone doesn't use.
 fn is_dropped(name: &str) -> bool {
     let modules = ["pooler.", "classifier."];
-    name == "embeddings.mask_token" || modules.iter().any(|module| name.starts_with(module))
+    name == MASK_TOKEN || modules.iter().any(|module| name.starts_with(module))
 }
 
 /// What precedes the first tensor of the table in the file, without the module that blocks and stages may be nested in.

@@ -23,6 +23,12 @@ pub enum Error {
         /// The images, with the reasons.
         images: Listing,
     },
+    /// Unlabelled images that can't be used.
+    #[error("unlabelled images: {reason}")]
+    Unlabelled {
+        /// Which, why, and what to do.
+        reason: String,
+    },
     /// Copies of an image with different labels.
     #[error("{} image(s) are there with different labels: {sets}; remove the wrong copies, or leave all of them out with `on_conflict: drop`", sets.count)]
     LabelConflicts {

@@ -4,6 +4,7 @@ mod assign;
 mod conflicts;
 mod content;
 mod error;
+mod held_out;
 mod make;
 mod manifest;
 mod near;
@@ -14,6 +15,7 @@ mod units;
 mod warning;
 
 pub use error::{Error, Result};
+pub use held_out::{Admitted, Unlabelled, admit, digests};
 pub use make::{inputs_digest, make_splits};
 pub use manifest::{SplitManifest, SplitSample};
 pub use options::{RatioError, Ratios, SplitOptions};

@@ -114,6 +114,7 @@ fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) 
         },
         golden_inputs: &pixels,
         golden_logits: &golden_logits,
+        golden_gates: None,
         licences: BTreeMap::new(),
         metrics: BTreeMap::new(),
         provenance: Provenance {

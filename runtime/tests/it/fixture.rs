@@ -127,6 +127,7 @@ fn create(dir: &Path, pixels: PixelFormat, batch_mode: BatchMode) {
         parity: &parity(),
         golden_inputs: &golden_inputs,
         golden_logits: &golden_logits,
+        golden_gates: None,
         licences: BTreeMap::from([("weights.txt".to_owned(), "do as you like\n".to_owned())]),
         metrics: BTreeMap::from([("mcc".to_owned(), 0.5)]),
         provenance: Provenance {

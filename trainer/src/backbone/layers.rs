@@ -4,30 +4,37 @@ use stage1_core::{
     config::Precision,
     model::{Role, Weights},
 };
+use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 /// Weights as libtorch tensors on one device.
-pub(super) struct Tensors<'a> {
-    weights: &'a Weights,
-    device: Device,
+pub(super) enum Tensors<'a> {
+    /// Copied from where they were read.
+    Read(&'a Weights, Device),
+    /// Held by others too; they may have a graph.
+    Held(&'a BTreeMap<Role, Tensor>),
 }
 
-impl<'a> Tensors<'a> {
-    pub(super) fn new(weights: &'a Weights, device: Device) -> Self {
-        Self { weights, device }
-    }
-
+impl Tensors<'_> {
     /// The tensor of a role that this architecture has.
     pub(super) fn get(&self, role: Role) -> Tensor {
-        let shape: Vec<_> = self.weights.shape(role).iter().map(|&n| n as i64).collect();
-        Tensor::from_slice(self.weights.get(role))
-            .reshape(shape)
-            .to_device(self.device)
+        match self {
+            Self::Read(weights, device) => {
+                let shape: Vec<_> = weights.shape(role).iter().map(|&n| n as i64).collect();
+                Tensor::from_slice(weights.get(role))
+                    .reshape(shape)
+                    .to_device(*device)
+            }
+            Self::Held(tensors) => tensors[&role].shallow_clone(),
+        }
     }
 
     /// Whether this architecture has the role.
     pub(super) fn has(&self, role: Role) -> bool {
-        self.weights.has(role)
+        match self {
+            Self::Read(weights, _) => weights.has(role),
+            Self::Held(tensors) => tensors.contains_key(&role),
+        }
     }
 
     /// The tensor of a role that this architecture may lack.

@@ -11,11 +11,12 @@ mod vit;
 
 pub use change::{BlockChanges, Change, Pass};
 pub use places::Places;
-pub use vit::Vit;
+pub use vit::{Masked, Vit};
 
 use convnext::ConvNext;
 use layers::Tensors;
-use stage1_core::model::{BackboneSpec, Features, Weights};
+use stage1_core::model::{BackboneSpec, Features, Role, Weights};
+use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 /// A backbone in libtorch, in float32, in evaluation mode: no dropout, no drawn rescaling of positions.
@@ -33,13 +34,31 @@ enum Network {
 impl Backbone {
     /// Copies `weights` to `device`.
     pub fn new(weights: &Weights, device: Device) -> Self {
-        let tensors = Tensors::new(weights, device);
-        let spec = weights.spec().clone();
+        Self::build(weights.spec(), &Tensors::Read(weights, device), device)
+    }
+
+    /// Of tensors that are there already, none copied: [`Backbone::tensors_of`], or some of them replaced by others of the
+    /// same shape, which may have a graph.
+    ///
+    /// # Panics
+    /// When one is missing.
+    pub fn of(spec: &BackboneSpec, tensors: &BTreeMap<Role, Tensor>) -> Self {
+        let device = tensors.values().next().map_or(Device::Cpu, Tensor::device);
+        Self::build(spec, &Tensors::Held(tensors), device)
+    }
+
+    /// Copies of all `weights` on `device`, by their roles.
+    pub fn tensors_of(weights: &Weights, device: Device) -> BTreeMap<Role, Tensor> {
+        let read = Tensors::Read(weights, device);
+        let roles = weights.spec().tensors().into_iter().map(|t| t.role);
+        roles.map(|role| (role, read.get(role))).collect()
+    }
+
+    fn build(spec: &BackboneSpec, tensors: &Tensors<'_>, device: Device) -> Self {
+        let spec = spec.clone();
         let network = match &spec {
-            BackboneSpec::Vit(vit) => Network::Vit(Vit::new(vit, &tensors)),
-            BackboneSpec::ConvNext(convnext) => {
-                Network::ConvNext(ConvNext::new(convnext, &tensors))
-            }
+            BackboneSpec::Vit(vit) => Network::Vit(Vit::new(vit, tensors)),
+            BackboneSpec::ConvNext(convnext) => Network::ConvNext(ConvNext::new(convnext, tensors)),
         };
         Self {
             spec,

@@ -18,6 +18,15 @@ pub struct Vit {
     norm: LayerNorm,
 }
 
+/// Patches that a forward pass doesn't see.
+#[derive(Clone, Copy)]
+pub struct Masked<'a> {
+    /// `[B, HW]`, true where hidden.
+    pub patches: &'a Tensor,
+    /// What is in their place, `[D]`.
+    pub token: &'a Tensor,
+}
+
 impl Vit {
     pub(super) fn new(spec: &VitSpec, tensors: &Tensors<'_>) -> Self {
         Self {
@@ -82,10 +91,27 @@ impl Vit {
 
     /// Tokens before the first block, `[B, T, D]`, of `pixel_values` `[B, 3, H, W]`.
     pub fn embed(&self, pixel_values: &Tensor, places: &Places) -> Tensor {
+        self.embed_masked(pixel_values, places, None)
+    }
+
+    /// The same with some patches hidden: in their place is one token, before positions are added, as DINOv2 does it.
+    pub fn embed_masked(
+        &self,
+        pixel_values: &Tensor,
+        places: &Places,
+        masked: Option<Masked<'_>>,
+    ) -> Tensor {
         let batch = pixel_values.size()[0];
         let (weight, bias) = (&self.patch_weight, Some(&self.patch_bias));
         let patches = pixel_values.conv2d(weight, bias, self.patch, 0, 1, 1);
-        let patches = patches.flatten(2, 3).transpose(1, 2);
+        let mut patches = patches.flatten(2, 3).transpose(1, 2);
+        if let Some(Masked {
+            patches: hidden,
+            token,
+        }) = masked
+        {
+            patches = token.where_self(&hidden.unsqueeze(-1), &patches);
+        }
         let class = self.class_token.expand([batch, 1, -1], false);
         let registers = self.registers.as_ref();
         let registers = registers.map(|r| r.expand([batch, -1, -1], false));

@@ -83,7 +83,7 @@ impl ImageReader {
     }
 
     /// The picture in a file that is the one of the splits.
-    fn decode(&self, image: &Image) -> Result<RgbImage> {
+    pub(crate) fn decode(&self, image: &Image) -> Result<RgbImage> {
         let path = || image.path.clone();
         let bytes = fs::read(&image.path).map_err(|source| Error::ReadImage {
             path: path(),

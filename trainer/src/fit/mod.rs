@@ -8,6 +8,7 @@ mod probe;
 mod state;
 
 pub use probe::{Labelled, Probe, Start, evaluate, fit, logits};
+pub(crate) use state::kept;
 pub use state::{Keeper, Origin, State};
 
 use crate::{

@@ -8,7 +8,7 @@ use super::{Position, Run, Seen};
 use crate::{
     Error, Result, events::EpochRecord, head::values, optimiser::Moments, selection::Standing,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stage1_core::artifact::{
     self, Digest, Hasher,
     tensors::{self, Tensor as StoredTensor, TensorFile},
@@ -21,7 +21,7 @@ use std::{
 };
 use tch::Tensor;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NOTES: &str = "training";
 const CONTENT: &str = "content";
 
@@ -53,11 +53,10 @@ impl Origin {
     }
 }
 
-/// Everything but the tensors.
+/// Everything but the tensors of a supervised training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Notes {
-    version: u32,
+pub struct Notes {
     position: Position,
     seen: Seen,
     steps: usize,
@@ -65,21 +64,53 @@ struct Notes {
     records: Vec<EpochRecord>,
 }
 
-/// As [`Notes`], with what the file says about its origin.
+/// A training's notes, with what the file says about its origin.
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct Document<N> {
+    version: u32,
     origin: Origin,
     /// libtorch's threads: the last bits of sums depend on their number.
     threads: usize,
-    notes: Notes,
+    notes: N,
 }
 
-/// A training that can go on.
-pub struct State {
+/// A training that can go on: tensors, and in `notes` everything else.
+pub struct State<N = Notes> {
     /// libtorch's threads when it was saved.
     pub threads: usize,
-    notes: Notes,
-    tensors: BTreeMap<String, StoredTensor>,
+    pub(crate) notes: N,
+    pub(crate) tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl<N> State<N> {
+    /// A float tensor of the state.
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
+        match &self.tensors.get(name)?.values {
+            tensors::Values::F32(values) => Some(Tensor::from_slice(values)),
+            _ => None,
+        }
+    }
+
+    /// The same, of so many values.
+    ///
+    /// # Errors
+    /// [`Error::StateShape`].
+    pub(crate) fn tensor_of(&self, name: &'static str, count: usize) -> Result<Tensor> {
+        match self.tensor(name) {
+            Some(tensor) if tensor.numel() == count => Ok(tensor),
+            other => Err(Error::StateShape {
+                name,
+                got: other.map_or(0, |tensor| tensor.numel()),
+                want: count,
+            }),
+        }
+    }
+}
+
+/// A tensor as a state keeps it.
+pub(crate) fn kept(tensor: &Tensor) -> StoredTensor {
+    let values = values(tensor);
+    StoredTensor::f32([values.len()], values)
 }
 
 impl State {
@@ -97,13 +128,6 @@ impl State {
     pub fn images_seen(&self) -> usize {
         self.notes.seen.images
     }
-
-    fn tensor(&self, name: &str) -> Option<Tensor> {
-        match &self.tensors.get(name)?.values {
-            tensors::Values::F32(values) => Some(Tensor::from_slice(values)),
-            _ => None,
-        }
-    }
 }
 
 impl Run<'_> {
@@ -116,14 +140,9 @@ impl Run<'_> {
             ("second_moment", Some(&moments.second)),
             ("best", self.best.as_ref()),
         ];
-        let stored = |tensor: &Tensor| {
-            let values = values(tensor);
-            StoredTensor::f32([values.len()], values)
-        };
         State {
             threads: 0,
             notes: Notes {
-                version: VERSION,
                 position: self.position,
                 seen: self.seen,
                 steps: moments.steps,
@@ -132,7 +151,7 @@ impl Run<'_> {
             },
             tensors: named
                 .into_iter()
-                .filter_map(|(name, tensor)| Some((name.to_owned(), stored(tensor?))))
+                .filter_map(|(name, tensor)| Some((name.to_owned(), kept(tensor?))))
                 .collect(),
         }
     }
@@ -141,14 +160,7 @@ impl Run<'_> {
     /// [`Error::StateShape`] when it isn't one of this objective's.
     pub(super) fn restore(&mut self, state: State) -> Result<()> {
         let (count, device) = (self.parameters.numel(), self.parameters.device());
-        let take = |name| match state.tensor(name) {
-            Some(tensor) if tensor.numel() == count => Ok(tensor.to_device(device)),
-            other => Err(Error::StateShape {
-                name,
-                got: other.map_or(0, |tensor| tensor.numel()),
-                want: count,
-            }),
-        };
+        let take = |name| -> Result<Tensor> { Ok(state.tensor_of(name, count)?.to_device(device)) };
         self.parameters = take("parameters")?.set_requires_grad(true);
         self.ema.restore(take("average")?, state.notes.steps);
         self.optimiser.restore(Moments {
@@ -197,7 +209,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::StateOfAnother`] when it is of another training, [`Error::StateDamaged`].
-    pub fn load(&self) -> Result<Option<State>> {
+    pub fn load<N: DeserializeOwned>(&self) -> Result<Option<State<N>>> {
         if !self.path.exists() {
             return Ok(None);
         }
@@ -220,12 +232,13 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::SaveState`].
-    pub fn save_if_due(&mut self, state: impl FnOnce() -> State) -> Result<()> {
+    pub fn save_if_due<N: Serialize>(&mut self, state: impl FnOnce() -> State<N>) -> Result<()> {
         if self.last.elapsed() < self.every {
             return Ok(());
         }
         let state = state();
         let document = Document {
+            version: VERSION,
             origin: self.origin.clone(),
             threads: self.threads,
             notes: state.notes,
@@ -258,7 +271,9 @@ impl Keeper {
     }
 }
 
-fn read(path: &Path) -> artifact::Result<(Document, BTreeMap<String, StoredTensor>)> {
+fn read<N: DeserializeOwned>(
+    path: &Path,
+) -> artifact::Result<(Document<N>, BTreeMap<String, StoredTensor>)> {
     let invalid = |reason: String| artifact::Error::Invalid {
         path: path.to_owned(),
         kind: "training state",
@@ -277,12 +292,12 @@ fn read(path: &Path) -> artifact::Result<(Document, BTreeMap<String, StoredTenso
     if metadata.get(CONTENT) != Some(&content_digest(notes, &tensors).to_string()) {
         return Err(invalid("its content isn't what was written".to_owned()));
     }
-    let document: Document =
+    let document: Document<N> =
         serde_json::from_str(notes).map_err(|error| invalid(error.to_string()))?;
-    if document.notes.version != VERSION {
+    if document.version != VERSION {
         return Err(invalid(format!(
             "version {}, expected {VERSION}",
-            document.notes.version
+            document.version
         )));
     }
     Ok((document, tensors))

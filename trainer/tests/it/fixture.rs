@@ -119,11 +119,15 @@ impl Fixture {
             "head.safetensors",
             "reference.safetensors",
         ];
-        let adapter = dir.join("adapter/adapter_model.safetensors");
+        let others = [
+            dir.join("adapter/adapter_model.safetensors"),
+            self.path("run/explora/model.safetensors"),
+            self.path("run/explora/explora.json"),
+        ];
         names
             .iter()
             .map(|name| dir.join(name))
-            .chain(adapter.exists().then_some(adapter))
+            .chain(others.into_iter().filter(|path| path.exists()))
             .map(|path| fs::read(path).unwrap())
             .collect()
     }
@@ -198,7 +202,7 @@ fn image_name(label: usize, split: Split, n: usize) -> String {
 }
 
 /// A dark red or a light blue square with noise that differs from picture to picture.
-fn picture(label: usize, n: u32) -> RgbImage {
+pub(crate) fn picture(label: usize, n: u32) -> RgbImage {
     let base = [[90, 40, 40], [120, 130, 190]][label];
     RgbImage::from_fn(24, 20, |x, y| {
         let noise = (x * 7919 + y * 104_729 + n * 1_299_709).wrapping_mul(2_654_435_761) >> 27;
@@ -206,7 +210,7 @@ fn picture(label: usize, n: u32) -> RgbImage {
     })
 }
 
-fn backbones() -> PathBuf {
+pub(crate) fn backbones() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones")
 }
 

@@ -10,6 +10,7 @@ mod goldens;
 mod backbones;
 mod baseline;
 mod depth;
+mod explora;
 mod fixture;
 mod gate;
 mod peft;

@@ -45,6 +45,33 @@ const PEFT: [&str; 18] = [
     "threads=2",
 ];
 
+/// Without labels first, then as above.
+const EXPLORA: [&str; 20] = [
+    "--set",
+    "train.save_every_seconds=0",
+    "--set",
+    "phase=explora-supervised",
+    "--set",
+    "explora={epochs: 6, batch_size: 12, micro_batch_size: 5, r: 2, warmup_epochs: 1, teacher_warmup_epochs: 2}",
+    "--set",
+    "explora.local_crops={count: 2, size: null, area: [0.05, 0.32]}",
+    "--set",
+    "explora.head={prototypes: 16, hidden: 24, bottleneck: 8, separate_for_patches: true}",
+    "--set",
+    "explora.guards={after_steps: 3, min_batch_entropy: 0, max_sample_entropy: 1, min_feature_deviation: 0}",
+    "--set",
+    "peft.target_modules=[query, value]",
+    "--set",
+    "train.epochs=3",
+    "--set",
+    "augment={flip: 0.5}",
+    "--set",
+    "threads=2",
+];
+
+/// What is under way when a training proper has begun.
+const STAGES: [&str; 3] = ["epochs", "images", "self-supervised training: images"];
+
 /// Kills the program again and again, each time a few epochs and a moment after its training began or went on, until it ends
 /// by itself; how often it went on in the middle.
 fn with_kills(
@@ -68,10 +95,15 @@ fn with_kills(
         let started = events.by_ref().any(|event| {
             continued += usize::from(event["event"] == "note");
             let stage = event["name"].as_str().unwrap_or_default();
-            event["event"] == "stage" && ["epochs", "images"].contains(&stage)
+            event["event"] == "stage" && STAGES.contains(&stage)
         });
         let (epochs, moment) = wait();
-        let mut ended = events.by_ref().filter(|event| event["event"] == "epoch");
+        let is_epoch = |event: &Value| {
+            ["epoch", "pretraining"]
+                .iter()
+                .any(|e| event["event"] == *e)
+        };
+        let mut ended = events.by_ref().filter(is_epoch);
         if started && ended.by_ref().take(epochs).count() == epochs {
             thread::sleep(moment);
         }
@@ -92,7 +124,11 @@ fn with_kills(
 
 #[test]
 fn killed_at_random_points_it_ends_at_the_same_bytes() {
-    for (name, arguments) in [("baseline", &SLOWLY[..]), ("peft", &PEFT[..])] {
+    for (name, arguments) in [
+        ("baseline", &SLOWLY[..]),
+        ("peft", &PEFT[..]),
+        ("explora", &EXPLORA[..]),
+    ] {
         let whole = Fixture::new(Content::Digest);
         whole.train(arguments);
         let killed = Fixture::new(Content::Digest);
@@ -111,7 +147,8 @@ fn killed_at_random_points_it_ends_at_the_same_bytes() {
             "{name}"
         );
         let log = |fixture: &Fixture| {
-            let text = fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap();
+            let read = |file: &str| fs::read_to_string(fixture.path(file)).unwrap_or_default();
+            let text = read("run/metrics.jsonl") + &read("run/metrics.explora.jsonl");
             let lines = text.lines().map(|line| {
                 let mut record: Value = serde_json::from_str(line).unwrap();
                 for timed in ["seconds", "images_per_second"] {
@@ -122,7 +159,10 @@ fn killed_at_random_points_it_ends_at_the_same_bytes() {
             lines.collect::<Vec<_>>()
         };
         assert_eq!(log(&killed), log(&whole), "{name}");
-        assert!(!killed.path("run/checkpoints/last.safetensors").exists());
+        for state in ["last", "explora-last"] {
+            let path = killed.path(&format!("run/checkpoints/{state}.safetensors"));
+            assert!(!path.exists(), "{name}: {state}");
+        }
     }
 }
 

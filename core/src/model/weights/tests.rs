@@ -252,6 +252,36 @@ fn blocks_above_are_neither_read_nor_needed() {
     );
 }
 
+#[test]
+fn what_is_saved_is_read_back_with_its_changes() {
+    let whole = Weights::open(folder(&model()).path()).unwrap();
+    let changes = BTreeMap::from([(Role::ClsToken, vec![7.0; 8])]);
+    let changed = whole.clone().with_values(changes);
+    assert_ne!(changed.digest(), whole.digest());
+    assert_eq!(changed.get(Role::ClsToken), [7.0; 8]);
+    let dir = tempfile::tempdir().unwrap();
+    let files = changed.save(dir.path()).unwrap();
+    assert_eq!(files.len(), 2);
+    for (name, digest) in files {
+        assert_eq!(Digest::of_file(&dir.path().join(name)).unwrap(), digest);
+    }
+    let back = Weights::open(dir.path()).unwrap();
+    assert_eq!(back.digest(), changed.digest());
+}
+
+#[test]
+fn a_mask_token_is_found_where_there_is_one() {
+    let token = |values: Vec<f32>| Tensor::f32([1, 1, values.len()], values);
+    let read = |tensors| Weights::mask_token(folder(&tensors).path(), 8);
+    assert_eq!(read(model()).unwrap(), None);
+    let mask = with("embeddings.mask_token", token(vec![2.0; 8]));
+    assert_eq!(read(mask).unwrap(), Some(vec![2.0; 8]));
+    let narrow = with("embeddings.mask_token", token(vec![2.0; 4]));
+    assert!(read(narrow).unwrap_err().to_string().contains("[1, 1, 8]"));
+    let broken = with("embeddings.mask_token", token(vec![f32::NAN; 8]));
+    assert!(read(broken).unwrap_err().to_string().contains("NaN"));
+}
+
 const SHARDS: [&str; 2] = [
     "model-00001-of-00002.safetensors",
     "model-00002-of-00002.safetensors",

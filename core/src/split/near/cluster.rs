@@ -1,6 +1,6 @@
 use super::Signature;
 use crate::{artifact::Digest, progress::Progress};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A pair is looked at if at most this many of its first 64 signs differ: of pairs that correlate at .98 (each sign differs
 /// with probability .064), 95 in 100; at .99, 99.
@@ -51,6 +51,40 @@ pub(crate) fn cluster(
         representative: representative.collect(),
         crowded: search.crowded,
         comparisons: search.comparisons,
+    }
+}
+
+/// Which images are near others.
+pub(crate) struct Near {
+    /// For each of the images asked about.
+    pub(crate) found: Vec<bool>,
+    /// Images that weren't compared with everything that the hash proposed.
+    pub(crate) crowded: usize,
+}
+
+/// Which of `images` are near one of `others`, whatever they are to each other.
+pub(crate) fn near_to(others: &[&Signature], images: &[&Signature], correlation: f64) -> Near {
+    let all = [others, images].concat();
+    let mut search = Search::new(&all, correlation);
+    let mut flat = BTreeSet::new();
+    for (other, place) in others.iter().zip(0..) {
+        match other.flat {
+            Some(colours) => _ = flat.insert(colours),
+            None => search.crowded += u64::from(search.add(place)),
+        }
+    }
+    let first = others.len() as u32;
+    let found = images.iter().zip(first..).map(|(image, place)| {
+        if let Some(colours) = image.flat {
+            return flat.contains(&colours);
+        }
+        search.propose(place);
+        search.crowded += u64::from(search.candidates.len() > COMPARISONS);
+        search.confirm(place).is_some()
+    });
+    Near {
+        found: found.collect(),
+        crowded: search.crowded as usize,
     }
 }
 
@@ -175,6 +209,18 @@ mod tests {
         let want: Vec<u32> = (0..60).map(|i| i % 20).collect();
         assert_eq!(found.representative, want);
         assert_eq!(found.crowded, 0);
+    }
+
+    #[test]
+    fn nearness_to_others_is_not_nearness_to_each_other() {
+        let picture = |seed| Signature::of(&picture(seed, 64, 1.0, 0.0));
+        let (one, other, third) = (picture(1), picture(2), picture(3));
+        let near = near_to(&[&one], &[&other, &one, &other, &third], 0.98);
+        assert_eq!(near.found, [false, true, false, false]);
+        assert_eq!(near.crowded, 0);
+        let flat = |level| Signature::of(&RgbImage::from_pixel(40, 40, image::Rgb([level; 3])));
+        let near = near_to(&[&flat(9), &one], &[&flat(9), &flat(70)], 0.98);
+        assert_eq!(near.found, [true, false]);
     }
 
     #[test]

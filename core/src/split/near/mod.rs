@@ -7,5 +7,7 @@
 mod cluster;
 mod signature;
 
-pub(super) use cluster::{Clusters, cluster};
+pub(super) use cluster::{Clusters, cluster, near_to};
 pub(super) use signature::Signature;
+#[cfg(test)]
+pub(super) use signature::tests::picture;

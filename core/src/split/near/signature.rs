@@ -186,12 +186,12 @@ fn signs(grey: &[u8; PIXELS], sum: i64) -> [u64; WORDS] {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::split) mod tests {
     use super::*;
     use image::Rgb;
 
     /// An image of random blocks, brightened, stretched and with noise.
-    pub(in super::super) fn picture(seed: u64, side: u32, gain: f64, noise: f64) -> RgbImage {
+    pub(in crate::split) fn picture(seed: u64, side: u32, gain: f64, noise: f64) -> RgbImage {
         let mut state = seed;
         let blocks: Vec<u64> = (0..64).map(|_| 60 + split_mix(&mut state) % 120).collect();
         let mut state = seed ^ u64::from(side) ^ noise.to_bits() ^ gain.to_bits();
