@@ -3,7 +3,7 @@
 //!
 //! A folder of `checkpoint.json` (this module's [`Checkpoint`]), `head.safetensors` (the tensors of
 //! [`HeadSpec::tensors`]) and `reference.safetensors` (`pixel_values` [n, 3, H, W], `features` [n, F], `logits` [n, K],
-//! with a gate `gate` [n]: libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase
+//! with a gate `gate` `[n]`: libtorch's outputs). The backbone's weights are not copied; its digest says which they are. Phase
 //! `peft` (and, where it trains adapters, `explora-supervised`) adds the folder `adapter` as Hugging Face PEFT saves it, which
 //! is merged into those weights.
 
