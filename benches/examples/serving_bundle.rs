@@ -4,11 +4,9 @@
 //! classes, and a policy that answers about everything; `DIR/images` has JPEGs of 1920 x 1080. It certifies nothing but the speed.
 
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
+use stage1_benches::weights::random;
 use stage1_core::{
-    artifact::{
-        Digest, Document, json,
-        tensors::{self, Tensor},
-    },
+    artifact::{Digest, Document, json},
     bundle::{self, Existing, InputSpec, NewBundle, Parity, Provenance},
     certificate::{
         Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
@@ -16,7 +14,7 @@ use stage1_core::{
     },
     config::Phase,
     ledger::LedgerState,
-    model::{Weights, preset},
+    model::preset,
     policy::{Calibrator, Policy, Score, Threshold},
     preprocess::{PixelFormat, PreprocessSpec},
 };
@@ -79,36 +77,9 @@ fn picture(i: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
-fn random_weights() -> Result<Weights, Box<dyn Error>> {
-    let spec = preset("dinov3-vits16").ok_or("no such preset")?;
-    let dir = tempfile::tempdir()?;
-    let mut state = 1_u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 27) as f32 - 0.0625
-    };
-    let tensors: BTreeMap<_, _> = spec
-        .tensors()
-        .into_iter()
-        .map(|tensor| {
-            let values = (0..tensor.shape.iter().product()).map(|_| next()).collect();
-            (tensor.name, Tensor::f32(tensor.shape, values))
-        })
-        .collect();
-    tensors::save(
-        &dir.path().join("model.safetensors"),
-        &tensors,
-        &BTreeMap::new(),
-    )?;
-    fs::write(
-        dir.path().join("config.json"),
-        spec.to_hf_config().to_string(),
-    )?;
-    Ok(Weights::open(dir.path())?)
-}
-
 fn create(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let model = export_embedding_as(&random_weights()?, SIDE, SIDE, &Form::default())?.model;
+    let weights = random(&preset("dinov3-vits16").ok_or("no such preset")?);
+    let model = export_embedding_as(&weights, SIDE, SIDE, &Form::default())?.model;
     let golden_inputs: Vec<f32> = (0..2 * 3 * SIDE * SIDE)
         .map(|i| (i as f32 * 0.1).sin())
         .collect();

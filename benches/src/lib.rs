@@ -2,3 +2,4 @@
 
 pub mod calibration;
 pub mod load;
+pub mod weights;

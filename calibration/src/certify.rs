@@ -152,30 +152,12 @@ pub fn certify_variant(
 }
 
 fn check(plan: &Plan, calib: &CalibRows) -> Result<()> {
-    if calib.classes() != plan.classes {
-        return Err(Error::Classes {
-            what: "val_calib",
-            got: calib.classes(),
-            want: plan.classes,
-        });
-    }
-    if plan.score == stage1_core::policy::Score::Gate && !calib.0.kept.has_gate() {
-        return Err(Error::NoGate { what: "val_calib" });
-    }
+    calib.check_columns(plan.classes, &plan.score)?;
     let planned = plan.unit_rule != UnitRule::Rows;
     if planned != calib.0.shape.is_grouped() {
         return Err(Error::Groups { planned });
     }
-    let (got, got_seed) = (calib.0.shape.units, calib.0.seed);
-    if got == plan.calib_units && got_seed == plan.seed {
-        return Ok(());
-    }
-    Err(Error::OtherRows {
-        want: plan.calib_units,
-        got,
-        want_seed: plan.seed,
-        got_seed,
-    })
+    calib.check_units(plan.calib_units, plan.seed)
 }
 
 /// The planned tests on the rows of one session, or of several.

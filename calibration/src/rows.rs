@@ -48,7 +48,7 @@ use rayon::prelude::*;
 use stage1_core::artifact::{Digest, Hasher};
 use stage1_core::certificate::{SampleSize, UnitRule};
 use stage1_core::logits::LogitSet;
-use stage1_core::policy::Row;
+use stage1_core::policy::{Row, Score};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -469,6 +469,37 @@ pub fn halves(set: &LogitSet, seed: u64) -> Result<(FitHalf, CertifyHalf)> {
         FitHalf(Sample::new(&set.subset(&fit), seed)?),
         CertifyHalf(CalibRows::new(&set.subset(&certify), seed)?),
     ))
+}
+
+impl CalibRows {
+    /// Whether they have what a plan's score reads.
+    pub(crate) fn check_columns(&self, classes: usize, score: &Score) -> Result<()> {
+        if self.classes() != classes {
+            return Err(Error::Classes {
+                what: "val_calib",
+                got: self.classes(),
+                want: classes,
+            });
+        }
+        if *score == Score::Gate && !self.0.kept.has_gate() {
+            return Err(Error::NoGate { what: "val_calib" });
+        }
+        Ok(())
+    }
+
+    /// Whether they are as many units, ordered by the same seed, as a plan was made for.
+    pub(crate) fn check_units(&self, want: u64, want_seed: u64) -> Result<()> {
+        let (got, got_seed) = (self.0.shape.units, self.0.seed);
+        if got == want && got_seed == want_seed {
+            return Ok(());
+        }
+        Err(Error::OtherRows {
+            want,
+            got,
+            want_seed,
+            got_seed,
+        })
+    }
 }
 
 #[cfg(test)]

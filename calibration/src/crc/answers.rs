@@ -240,26 +240,8 @@ fn refusal(
 }
 
 fn check(plan: &ExpectationPlan, calib: &CalibRows) -> Result<()> {
-    if calib.classes() != plan.classes {
-        return Err(Error::Classes {
-            what: "val_calib",
-            got: calib.classes(),
-            want: plan.classes,
-        });
-    }
-    if plan.score == Score::Gate && !calib.0.kept.has_gate() {
-        return Err(Error::NoGate { what: "val_calib" });
-    }
-    let (got, got_seed) = (calib.0.shape.units, calib.0.seed);
-    if got == plan.calib_units && got_seed == plan.seed {
-        return Ok(());
-    }
-    Err(Error::OtherRows {
-        want: plan.calib_units,
-        got,
-        want_seed: plan.seed,
-        got_seed,
-    })
+    calib.check_columns(plan.classes, &plan.score)?;
+    calib.check_units(plan.calib_units, plan.seed)
 }
 
 /// What was promised, in words.
