@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use crate::records::Format;
 use clap::{Parser, Subcommand, ValueEnum};
 use stage1_core::{
     config::{AnyBatch, BatchSize},
@@ -362,9 +363,27 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PredictArgs {
-    /// Images, and folders of images
+    /// Images, folders, quoted patterns ('photos/**/*.jpg'), lists (.csv with a column `path`, .jsonl with a key `path`, .txt
+    /// with a path per line), or `-` for a path per line on standard input
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+    /// The folder that paths in lists are relative to; without it, the list's own folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Write the records into this file (.jsonl, .csv or .parquet), which appears when it is whole; without it they go to
+    /// standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// How the records are written; by the file's name, if not given, and as a table (with --json, JSON lines) on standard
+    /// output
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Let the file (JSON lines or CSV) grow record by record, and go on where an interrupted run left it
+    #[arg(long, requires = "output")]
+    pub(crate) resume: bool,
+    /// Replace the file
+    #[arg(long, requires = "output", conflicts_with = "resume")]
+    pub(crate) overwrite: bool,
     /// The bundle
     #[arg(long, short, value_name = "DIR")]
     pub(crate) bundle: PathBuf,
@@ -380,7 +399,8 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EmbedArgs {
-    /// Images, folders of images, and CSV files with a column `path`
+    /// Images, folders, quoted patterns ('photos/**/*.jpg'), lists (.csv with a column `path`, .jsonl with a key `path`, .txt
+    /// with a path per line), or `-` for a path per line on standard input
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// A Hugging Face folder with a DINOv2 or DINOv3 backbone
@@ -404,7 +424,7 @@ pub(crate) struct EmbedArgs {
     /// How images are brought to that size; as a configuration has it by default, if not given
     #[arg(long, value_enum, default_value_t = Pipeline::Dinov3)]
     pub(crate) preprocess: Pipeline,
-    /// The folder that a CSV's paths are relative to; without it, the CSV's own folder
+    /// The folder that paths in lists are relative to; without it, the list's own folder
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// Where the features go: a name that ends in .safetensors or .parquet
@@ -539,7 +559,7 @@ pub(crate) struct BenchArgs {
     /// The bundle
     #[arg(long, short, value_name = "DIR")]
     pub(crate) bundle: PathBuf,
-    /// Images, and folders of images, to measure with
+    /// Images to measure with: files, folders, patterns and lists, as `stage1 predict` takes them
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// The bundle's variant; fp32, or the only one, if not given

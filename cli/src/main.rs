@@ -3,11 +3,15 @@
 //! Stdout is the answer, stderr is the story. Exit 0: done; 1: it ran and the answer is no; 2: usage or failure.
 
 mod args;
+mod columns;
 mod commands;
 mod features;
+mod inputs;
+mod interrupt;
 mod output;
 mod plots;
 mod progress;
+mod records;
 mod steps;
 mod tables;
 

@@ -110,7 +110,7 @@ impl Progress for Steps {
 impl Step {
     fn line(&self) -> String {
         match self.total {
-            0 => format!("  {}: {}", self.name, self.done),
+            0 => format!("  {}: {}, {:.1}/s", self.name, self.done, self.rate()),
             total => format!(
                 "  {}: {} of {total} ({} %), {:.1}/s, {} left",
                 self.name,
@@ -143,14 +143,18 @@ impl Step {
         let seconds = self.started.elapsed().as_secs_f64();
         match self.done {
             0 => format!("  {} ({seconds:.1} s)", self.name),
-            done => format!("  {}: {done} ({seconds:.1} s)", self.name),
+            done => format!(
+                "  {}: {done} ({seconds:.1} s, {:.1}/s)",
+                self.name,
+                self.rate()
+            ),
         }
     }
 }
 
 fn style(total: u64) -> ProgressStyle {
     let template = match total {
-        0 => "  {spinner} {msg} {pos}",
+        0 => "  {spinner} {msg} {pos} {per_sec}",
         _ => "  {msg:<28} {bar:30} {pos}/{len} {per_sec} {eta}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -1,8 +1,9 @@
 //! `stage1 bench`: latency of one image by stage, and throughput.
 
-use super::{images, session};
+use super::session;
 use crate::{
     args::BenchArgs,
+    inputs::Inputs,
     output::{Answer, Output},
     progress::Steps,
     steps::latency::percentile,
@@ -69,7 +70,8 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
     if args.iterations == 0 {
         bail!("--iterations is 0, a whole number ≥ 1 is needed");
     }
-    let paths = images::list(&args.paths)?;
+    let images = Inputs::new(&args.paths, None)?.collect()?;
+    let paths: Vec<_> = images.into_iter().map(|image| image.path).collect();
     // Measuring promises nothing, so that a session that isn't certified may be measured.
     let predictor = session::open(
         &args.bundle,

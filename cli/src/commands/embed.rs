@@ -1,9 +1,10 @@
 //! `stage1 embed`: images to features, through a backbone alone.
 
-use super::{images, session};
+use super::session;
 use crate::{
     args::{EmbedArgs, OnBadImage, Periods, Pipeline, SessionArgs},
     features::FeatureFile,
+    inputs::{Image, Inputs},
     output::{Answer, Output},
     progress::Steps,
 };
@@ -28,7 +29,7 @@ const SIDE: usize = 224;
 pub(crate) fn run(args: &EmbedArgs, output: &Output) -> anyhow::Result<Answer> {
     FeatureFile::check(&args.out, args.overwrite)?;
     session::check(&args.session)?;
-    let images = images::list_with_tables(&args.paths, args.root.as_deref())?;
+    let images = Inputs::new(&args.paths, args.root.as_deref())?.collect()?;
     let model = open(args)?;
     let (spec, origin) = (model.spec.clone(), model.origin);
     let options = EmbedderOptions {
@@ -183,7 +184,7 @@ fn metadata(
 fn fill(
     file: &mut FeatureFile,
     embedder: &Embedder,
-    images: &[images::Image],
+    images: &[Image],
     on_bad_image: OnBadImage,
     progress: &dyn Progress,
 ) -> anyhow::Result<Listing> {

@@ -9,7 +9,6 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod export;
-pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod inspect;

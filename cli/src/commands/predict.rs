@@ -1,202 +1,310 @@
-//! `stage1 predict`: one record per image, as soon as it is there.
+//! `stage1 predict`: one record per image, as soon as it is there, in the order of the images.
 
-use super::{images, session};
+use super::session;
 use crate::{
     args::PredictArgs,
+    inputs::{Images, Inputs},
+    interrupt,
     output::{Answer, Output},
     progress::Steps,
+    records::{
+        Format, Job, Records,
+        resume::{self, Counts},
+    },
 };
+use anyhow::{Context, bail};
+use serde::Serialize;
 use stage1_core::{
-    bundle::{DecisionKind, Prediction},
+    artifact::atomic,
+    bundle::Prediction,
     progress::{Progress, Silent},
 };
-use stage1_runtime::{CancelToken, Summary};
+use stage1_runtime::{CancelToken, Predictor};
 use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, BufWriter, IsTerminal},
+    path::{Path, PathBuf},
+    time::Instant,
 };
 
-/// Exits 0 if at least one image was judged; those that couldn't be are records with `decision: error`, and counted on
-/// standard error. If no image could be judged that is a failure.
+/// Exits 0 if every image was judged, 1 if some couldn't be: those are records with `decision: error`. If no image could be
+/// judged, or it was interrupted, that is a failure.
 pub(crate) fn run(args: &PredictArgs, output: &Output) -> anyhow::Result<Answer> {
-    let output = *output;
-    let paths = images::list(&args.paths)?;
+    let target = Target::new(args, *output)?;
+    session::check(&args.session)?;
+    let inputs = Inputs::new(&args.paths, args.root.as_deref())?;
+    let total = inputs.count()?;
     let predictor = session::open(
         &args.bundle,
         args.variant.as_deref(),
         &args.session,
         args.allow_uncertified,
-        output,
+        *output,
     )?;
     output.note(&format!("variant {}", predictor.scorer().variant()));
-    let labels = &predictor.bundle().manifest().labels;
-    let table = (!output.is_json()).then(|| Table::new(&paths, labels));
-    if let Some(table) = &table {
-        output.raw(&table.header())?;
-    }
-    let progress = progress(output);
-    progress.start("predict", paths.len() as u64);
-    let mut records = predictor.stream(paths, &CancelToken::new());
-    for prediction in &mut records {
-        print(&prediction?, table.as_ref(), output)?;
-        progress.advance(1);
-    }
-    progress.finish();
-    conclude(&records.summary(), output)
+    let mut run = Run {
+        job: Job::new(&predictor, args.session.max_pixels)?,
+        predictor,
+        output: *output,
+        cancel: CancelToken::new(),
+        total,
+        resumed: 0,
+        counts: Counts::default(),
+        started: Instant::now(),
+    };
+    interrupt::cancels(&run.cancel)?;
+    run.write(inputs.images(), &target)?;
+    run.conclude(&target)
 }
 
-/// On a terminal the records themselves show how far it is.
-fn progress(output: Output) -> Box<dyn Progress> {
-    if io::stdout().is_terminal() {
-        Box::new(Silent)
-    } else {
-        Box::new(Steps::new(output))
+/// Where the records go.
+enum Target {
+    Stdout(Format),
+    /// The file appears when all records are there.
+    Whole(PathBuf, Format),
+    /// The file grows, and is gone on with.
+    Growing(PathBuf, Format),
+}
+
+impl Target {
+    fn new(args: &PredictArgs, output: Output) -> anyhow::Result<Self> {
+        let Some(path) = &args.output else {
+            return Ok(Self::Stdout(stdout_format(args.format, output)?));
+        };
+        let format = args.format.map_or_else(|| Format::of(path), Ok)?;
+        if args.resume {
+            if !matches!(format, Format::Jsonl | Format::Csv) {
+                bail!(
+                    "{}: --resume needs JSON lines or CSV; other formats are written whole or not at all",
+                    path.display()
+                );
+            }
+            return Ok(Self::Growing(path.clone(), format));
+        }
+        if path.exists() && !args.overwrite {
+            bail!(
+                "{} exists; choose another --output, replace it with --overwrite, or go on with it with --resume",
+                path.display()
+            );
+        }
+        Ok(Self::Whole(path.clone(), format))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::Whole(path, _) | Self::Growing(path, _) => Some(path),
+        }
     }
 }
 
-fn print(prediction: &Prediction, table: Option<&Table>, output: Output) -> anyhow::Result<()> {
-    match table {
-        Some(table) => output.raw(&table.row(prediction)),
-        None => output.raw(&serde_json::to_string(prediction)?),
+fn stdout_format(asked: Option<Format>, output: Output) -> anyhow::Result<Format> {
+    match (asked, output.is_json()) {
+        (Some(Format::Parquet), _) => {
+            bail!("--format parquet needs --output: a file of columns is written whole")
+        }
+        (None | Some(Format::Jsonl), true) => Ok(Format::Jsonl),
+        (Some(_), true) => {
+            bail!("--json means JSON lines on standard output; leave out --json or --format")
+        }
+        (format, false) => Ok(format.unwrap_or(Format::Table)),
     }
 }
 
-fn conclude(summary: &Summary, output: Output) -> anyhow::Result<Answer> {
-    let Summary {
-        images,
-        answered,
-        deferred,
-        errors,
-        ..
-    } = *summary;
-    if errors == images {
-        output.failure(&format!(
-            "none of the images ({images}) could be judged; each record says why"
+/// Images that are being judged.
+struct Run {
+    predictor: Predictor,
+    job: Job,
+    output: Output,
+    cancel: CancelToken,
+    /// Images, if that is known.
+    total: Option<u64>,
+    /// Records that were there.
+    resumed: u64,
+    counts: Counts,
+    started: Instant,
+}
+
+/// What came of it, where the records are in a file.
+#[derive(Serialize)]
+struct Report<'a> {
+    output: &'a Path,
+    variant: &'a str,
+    certified: bool,
+    #[serde(flatten)]
+    counts: Counts,
+    /// Of the images, those that had a record before.
+    resumed: u64,
+    seconds: f64,
+    images_per_second: f64,
+}
+
+impl Run {
+    fn write(&mut self, mut images: Images<'_>, target: &Target) -> anyhow::Result<()> {
+        match target {
+            Target::Stdout(format) => {
+                let records = format.writer(BufWriter::new(io::stdout()), &self.job)?;
+                // On a terminal the records themselves show how far it is.
+                if io::stdout().is_terminal() {
+                    self.judge(images, records, &Silent)
+                } else {
+                    self.judge(images, records, &Steps::new(self.output))
+                }
+            }
+            Target::Whole(path, format) => self.write_whole(images, path, *format),
+            Target::Growing(path, format) => {
+                let begun = resume::open(path, *format, &self.job, &mut images)?;
+                self.counts = begun.done;
+                self.resumed = begun.done.images;
+                if self.resumed > 0 {
+                    let (path, n) = (path.display(), self.resumed);
+                    self.output
+                        .note(&format!("{path} has {n} records, going on"));
+                }
+                let file = BufWriter::new(&begun.file);
+                let records = if begun.is_new {
+                    format.writer(file, &self.job)?
+                } else {
+                    format.further(file, &self.job)?
+                };
+                self.judge(images, records, &Steps::new(self.output))?;
+                begun
+                    .file
+                    .sync_all()
+                    .with_context(|| format!("cannot sync {}", path.display()))
+            }
+        }
+    }
+
+    fn write_whole(
+        &mut self,
+        images: Images<'_>,
+        path: &Path,
+        format: Format,
+    ) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        let written = atomic::write(path, |out| {
+            outcome = format
+                .writer(out, &self.job.clone())
+                .map_err(Into::into)
+                .and_then(|records| self.judge(images, records, &Steps::new(self.output)));
+            match outcome {
+                Ok(()) if !self.cancel.is_cancelled() => Ok(()),
+                _ => Err(io::Error::other("it isn't whole")),
+            }
+        });
+        outcome?;
+        if self.cancel.is_cancelled() {
+            return Ok(());
+        }
+        Ok(written?)
+    }
+
+    /// Writes a record for each image, until there are no more or it is cancelled.
+    fn judge(
+        &mut self,
+        images: Images<'_>,
+        mut records: Box<dyn Records + '_>,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<()> {
+        self.started = Instant::now();
+        progress.start(
+            "predict",
+            self.total.map_or(0, |total| total - self.resumed),
+        );
+        let predictor = self.predictor.clone();
+        each(&predictor, images, &self.cancel, |record| {
+            self.counts.add(record.decision);
+            records.push(record).context("cannot write a record")?;
+            progress.advance(1);
+            Ok(())
+        })?;
+        records.finish().context("cannot write the last records")?;
+        progress.finish();
+        Ok(())
+    }
+
+    fn conclude(&self, target: &Target) -> anyhow::Result<Answer> {
+        let Counts {
+            images,
+            answered,
+            deferred,
+            errors,
+        } = self.counts;
+        if self.cancel.is_cancelled() {
+            let left = match target {
+                Target::Stdout(_) => String::new(),
+                Target::Whole(..) => "; nothing was written".to_owned(),
+                Target::Growing(path, _) => {
+                    format!("; the same command goes on with {}", path.display())
+                }
+            };
+            self.output
+                .failure(&format!("interrupted after {images} images{left}"));
+            return Ok(Answer::Failed);
+        }
+        if let Some(path) = target.path() {
+            let report = self.report(path);
+            let text = format!("wrote {}: {images} records", path.display());
+            self.output.answer(&report, &text)?;
+        }
+        if errors == images {
+            self.output.failure(&format!(
+                "none of the images ({images}) could be judged; each record says why"
+            ));
+            return Ok(Answer::Failed);
+        }
+        self.output.note(&format!(
+            "{images} images: {answered} answered, {deferred} deferred, {errors} not judged"
         ));
-        return Ok(Answer::Failed);
-    }
-    output.note(&format!(
-        "{images} images: {answered} answered, {deferred} deferred, {errors} not judged"
-    ));
-    if errors > 0 {
-        output.warn(&format!(
+        if errors == 0 {
+            return Ok(Answer::Yes);
+        }
+        self.output.warn(&format!(
             "{errors} of {images} images could not be judged; see the records with decision `error`"
         ));
+        Ok(Answer::No)
     }
-    Ok(Answer::Yes)
-}
 
-/// Columns wide enough for every path and label: known before the first record.
-struct Table {
-    path: usize,
-    label: usize,
-}
-
-impl Table {
-    fn new(paths: &[PathBuf], labels: &[String]) -> Self {
-        let widest = |texts: &mut dyn Iterator<Item = usize>, title: &str| {
-            texts.max().unwrap_or(0).max(title.len())
-        };
-        Self {
-            path: widest(
-                &mut paths
-                    .iter()
-                    .map(|path| path.display().to_string().chars().count()),
-                "path",
-            ),
-            label: widest(
-                &mut labels.iter().map(|label| label.chars().count()),
-                "label",
-            ),
+    fn report<'a>(&'a self, path: &'a Path) -> Report<'a> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        Report {
+            output: path,
+            variant: self.predictor.scorer().variant(),
+            certified: self.predictor.standing().is_certified(),
+            counts: self.counts,
+            resumed: self.resumed,
+            seconds,
+            images_per_second: (self.counts.images - self.resumed) as f64 / seconds,
         }
     }
-
-    fn header(&self) -> String {
-        self.line("path", "decision", "label", "probability")
-    }
-
-    /// A deferred or failed image has its reason where an answer has its label.
-    fn row(&self, prediction: &Prediction) -> String {
-        let Prediction {
-            path,
-            decision,
-            label,
-            probability,
-            reason,
-            error,
-            certified,
-            ..
-        } = prediction;
-        let probability = probability.map_or_else(String::new, |p| format!("{p:.4}"));
-        match decision {
-            DecisionKind::Answer => {
-                let standing = if *certified { "" } else { "  not certified" };
-                let label = label.as_deref().unwrap_or("");
-                self.line(path, "answer", label, &format!("{probability}{standing}"))
-            }
-            DecisionKind::Defer => self.line(
-                path,
-                "defer",
-                "-",
-                &format!("{probability}  {}", reason.as_deref().unwrap_or("")),
-            ),
-            DecisionKind::Error => self.line(path, "error", "-", error.as_deref().unwrap_or("")),
-        }
-    }
-
-    fn line(&self, path: &str, decision: &str, label: &str, rest: &str) -> String {
-        let Self { path: p, label: l } = *self;
-        format!("{path:<p$}  {decision:<8}  {label:<l$}  {rest}")
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_aligned_whatever_the_record() {
-        let table = Table::new(
-            &["a.png".into(), "ordner/ä.png".into()],
-            &["cat".to_owned(), "aardvark".to_owned()],
-        );
-        let answer = Prediction {
-            path: "a.png".to_owned(),
-            decision: DecisionKind::Answer,
-            label: Some("cat".to_owned()),
-            probability: Some(0.98765),
-            logits: Some(vec![1.0, 2.0]),
-            gate: None,
-            certified: true,
-            reason: None,
-            error: None,
-        };
-        let defer = Prediction {
-            path: "ordner/ä.png".to_owned(),
-            decision: DecisionKind::Defer,
-            label: None,
-            reason: Some("score 0.5 is below 0.9".to_owned()),
-            ..answer.clone()
-        };
-        let failed = Prediction::failed("a.png", "not an image");
-        let uncertified = Prediction {
-            certified: false,
-            ..answer.clone()
-        };
-        let lines = [
-            table.header(),
-            table.row(&answer),
-            table.row(&uncertified),
-            table.row(&defer),
-            table.row(&failed),
-        ];
-        let want = [
-            "path          decision  label     probability",
-            "a.png         answer    cat       0.9877",
-            "a.png         answer    cat       0.9877  not certified",
-            "ordner/ä.png  defer     -         0.9877  score 0.5 is below 0.9",
-            "a.png         error     -         not an image",
-        ];
-        assert_eq!(lines, want);
+/// Judges images in order, under the names that they were given.
+fn each(
+    predictor: &Predictor,
+    images: Images<'_>,
+    cancel: &CancelToken,
+    mut take: impl FnMut(Prediction) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // Those whose records are still to come; images are taken on this very thread.
+    let names = RefCell::new(VecDeque::new());
+    let mut stopped = Ok(());
+    let paths = images.map_while(|image| match image {
+        Ok(image) => {
+            names.borrow_mut().push_back(image.id);
+            Some(image.path)
+        }
+        Err(error) => {
+            stopped = Err(error);
+            None
+        }
+    });
+    for record in predictor.stream(paths, cancel) {
+        let mut record = record?;
+        record.path = names.borrow_mut().pop_front().expect("one name per image");
+        take(record)?;
     }
+    stopped
 }

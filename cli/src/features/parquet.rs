@@ -1,16 +1,11 @@
 //! Features as Parquet: a column of strings and a column of lists, uncompressed.
 
 use super::{Rows, Values};
+use crate::columns::{ParquetResult, write_column};
 use parquet::{
     basic::Compression,
-    column::writer::ColumnWriterImpl,
-    data_type::{ByteArray, ByteArrayType, DataType, FloatType},
-    errors::ParquetError,
-    file::{
-        metadata::KeyValue,
-        properties::WriterProperties,
-        writer::{SerializedFileWriter, SerializedRowGroupWriter},
-    },
+    data_type::{ByteArray, ByteArrayType, FloatType},
+    file::{metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
 };
 use std::{
@@ -47,7 +42,7 @@ fn write_groups(
     rows: &Rows,
     values: &mut Values,
     metadata: &BTreeMap<String, String>,
-) -> Result<(), ParquetError> {
+) -> ParquetResult<()> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let pair = |(key, value): (&String, &String)| KeyValue::new(key.clone(), value.clone());
     let properties = WriterProperties::builder()
@@ -78,16 +73,6 @@ fn write_groups(
     }
     file.close()?;
     Ok(())
-}
-
-/// Writes the next column of a group.
-fn write_column<T: DataType, W: Write + Send>(
-    group: &mut SerializedRowGroupWriter<'_, W>,
-    fill: impl FnOnce(&mut ColumnWriterImpl<'_, T>) -> Result<usize, ParquetError>,
-) -> Result<(), ParquetError> {
-    let mut column = group.next_column()?.expect("a column of the schema");
-    fill(column.typed::<T>())?;
-    column.close()
 }
 
 #[cfg(test)]

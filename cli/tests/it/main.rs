@@ -26,6 +26,7 @@ mod gate;
 mod metrics;
 mod monitor;
 mod pipeline;
+mod predict;
 mod python;
 mod recovery;
 mod serve;

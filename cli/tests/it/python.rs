@@ -3,9 +3,10 @@
 use crate::{
     cli::Cli,
     embed::{BACKBONES, SIDE, goldens, pictures},
+    fixture::Fixture,
 };
 use stage1_core::artifact::tensors::{self, Tensor};
-use std::{collections::BTreeMap, env, path::Path, process::Command};
+use std::{collections::BTreeMap, env, fs, path::Path, process::Command};
 
 #[test]
 #[ignore = "calls Arrow and transformers in Python: cargo xtask test --python"]
@@ -44,4 +45,30 @@ fn arrow_reads_our_features_and_transformers_computes_them() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {errors}");
     }
+}
+
+#[test]
+#[ignore = "calls Arrow in Python: cargo xtask test --python"]
+fn arrow_reads_our_records() {
+    let python = env::var("STAGE1_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let cli = Cli::new();
+    let fixture = Fixture::calibrated();
+    for (name, colour) in [("a", [255, 0, 0]), ("b", [0, 255, 0]), ("c", [90, 99, 90])] {
+        let picture = fixture.picture("x.png", colour);
+        cli.write(&format!("photos/{name}.png"), fs::read(picture).unwrap());
+    }
+    cli.write("photos/d.png", "no picture");
+    let bundle = fixture.bundle().display().to_string();
+    for out in ["a.parquet", "a.jsonl"] {
+        let outcome = cli.run(["predict", "--bundle", &bundle, "photos", "-o", out]);
+        assert_eq!(outcome.code, 1, "{outcome}");
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/check_predictions.py");
+    let output = Command::new(&python)
+        .arg(&script)
+        .args(["a.parquet", "a.jsonl"].map(|name| cli.path(name)))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }
