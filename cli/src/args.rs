@@ -2,11 +2,12 @@
 
 use crate::records::Format;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use stage1_core::{
     config::{AnyBatch, BatchSize},
     preprocess::PixelFormat,
 };
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// From a folder of labelled images to a certified classifier.
 ///
@@ -56,7 +57,7 @@ pub(crate) enum Command {
     Monitor(MonitorArgs),
     /// Serve bundles over HTTP and gRPC (Open Inference Protocol), until SIGTERM
     Serve(Box<ServeArgs>),
-    /// Measure latency by stage
+    /// Measure latency by stage, throughput, cold start and memory, and compare configurations
     Bench(BenchArgs),
     /// Say which native libraries are found, and what is wrong with them
     Doctor(DoctorArgs),
@@ -472,9 +473,18 @@ pub(crate) struct SessionArgs {
     pub(crate) max_pixels: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Device {
     Cpu,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.pad("cpu"),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -562,17 +572,46 @@ pub(crate) struct BenchArgs {
     /// Images to measure with: files, folders, patterns and lists, as `stage1 predict` takes them
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The bundle's variant; fp32, or the only one, if not given
-    #[arg(long, value_name = "NAME")]
-    pub(crate) variant: Option<String>,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
-    /// Measured repetitions
-    #[arg(long, default_value_t = 100)]
+    /// The bundle's variants to measure [default: fp32, or the only one; with --p99-budget, all that are calibrated]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) variant: Vec<String>,
+    /// Where the model runs; several are compared
+    #[arg(
+        long,
+        value_enum,
+        value_name = "DEVICE,…",
+        value_delimiter = ',',
+        default_value = "cpu"
+    )]
+    pub(crate) device: Vec<Device>,
+    /// Threads of the session [default: one per core; with --p99-budget, 1, 2, 4, … up to that]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) threads: Vec<usize>,
+    /// Images per request, which go through the model together [default: 1,8; with --p99-budget, 1,2,4,8,16,32]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) batch: Vec<usize>,
+    /// Images of more pixels are refused before they are decoded
+    #[arg(long, value_name = "N", default_value_t = 1 << 26)]
+    pub(crate) max_pixels: u64,
+    /// Measured requests of each configuration
+    #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) iterations: usize,
-    /// Repetitions before measuring
-    #[arg(long, default_value_t = 10)]
+    /// Requests before measuring
+    #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) warmup: usize,
+    /// Also measure so many clients at once, each of which asks for its next image when it is answered
+    #[arg(long, value_name = "CLIENTS", value_parser = at_least_one)]
+    pub(crate) concurrency: Option<usize>,
+    /// Processes that are started to measure the time to the first answer; 0 measures none
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) cold_starts: usize,
+    /// Images that a process of its own judges to measure memory; 0 measures none
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) memory_images: usize,
+    /// Name the configuration with the most images per second among those whose requests take at most this at the 99th
+    /// percentile (`20ms`); exit 1 if there is none
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) p99_budget: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -687,6 +726,19 @@ fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
                 "expected an address with a port, as 127.0.0.1:8001, or `none`".to_owned()
             }),
     }
+}
+
+/// `20ms`, `1.5s`, `800us`.
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0)];
+    let unit = units.into_iter().find(|(name, _)| text.ends_with(name));
+    let time = unit.and_then(|(name, seconds)| {
+        let number: f64 = text.strip_suffix(name)?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number * seconds).ok()
+    });
+    time.filter(|time| !time.is_zero()).ok_or_else(|| {
+        "expected a time above zero with its unit, as 20ms, 1.5s or 800us".to_owned()
+    })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

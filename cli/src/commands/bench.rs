@@ -1,257 +1,90 @@
-//! `stage1 bench`: latency of one image by stage, and throughput.
+//! `stage1 bench`: latency by stage, throughput, cold start and memory, of one configuration or a table of them.
 
-use super::session;
+mod child;
+mod grid;
+mod measure;
+mod report;
+
 use crate::{
     args::BenchArgs,
     inputs::Inputs,
     output::{Answer, Output},
     progress::Steps,
-    steps::latency::percentile,
 };
 use anyhow::bail;
-use serde::Serialize;
-use stage1_core::{
-    bundle::{DecisionKind, Prediction},
-    progress::{Progress, Silent},
-};
-use stage1_runtime::{CancelToken, Predictor, Timings};
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use grid::{Grid, Point};
+use measure::Bench;
+use report::{Budget, Measured, Report};
+use stage1_core::bundle::Bundle;
 
-/// What was measured, and on what.
-#[derive(Serialize)]
-struct Report {
-    bundle: PathBuf,
-    variant: String,
-    provider: String,
-    provider_version: String,
-    cpu_isa: String,
-    certified: bool,
-    /// Different images that were used in turn.
-    images: usize,
-    iterations: usize,
-    warmup: usize,
-    /// One image at a time, from the file to the decision.
-    latency_ms: Latency,
-    /// Many at once, decoded on all cores while the model runs on `batch` of them.
-    throughput: Throughput,
-}
-
-#[derive(Serialize)]
-struct Latency {
-    decode: Stage,
-    preprocess: Stage,
-    inference: Stage,
-    decide: Stage,
-    /// By the clock around it all, so a little more than the stages together.
-    end_to_end: Stage,
-}
-
-/// Milliseconds. A percentile is the smallest time that so many per cent don't exceed.
-#[derive(Serialize)]
-struct Stage {
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-}
-
-#[derive(Serialize)]
-struct Throughput {
-    batch: usize,
-    images_per_second: f64,
-}
-
+/// Exits 1 if a configuration couldn't be measured, or if none is within the budget.
 pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
     if args.iterations == 0 {
         bail!("--iterations is 0, a whole number ≥ 1 is needed");
     }
+    let grid = Grid::new(args)?;
     let images = Inputs::new(&args.paths, None)?.collect()?;
-    let paths: Vec<_> = images.into_iter().map(|image| image.path).collect();
-    // Measuring promises nothing, so that a session that isn't certified may be measured.
-    let predictor = session::open(
-        &args.bundle,
-        args.variant.as_deref(),
-        &args.session,
-        true,
-        *output,
-    )?;
-    let progress = Steps::new(*output);
-    let latency_ms = latency(&predictor, &paths, args, &progress)?;
-    let throughput = throughput(&predictor, &paths, args, &progress)?;
-    let fingerprint = predictor.scorer().fingerprint();
-    let report = Report {
-        bundle: args.bundle.clone(),
-        variant: predictor.scorer().variant().to_owned(),
-        provider: fingerprint.provider,
-        provider_version: fingerprint.provider_version,
-        cpu_isa: fingerprint.cpu_isa,
-        certified: predictor.standing().is_certified(),
-        images: paths.len(),
-        iterations: args.iterations,
-        warmup: args.warmup,
-        latency_ms,
-        throughput,
+    let points = grid.points(&Bundle::open(&args.bundle)?)?;
+    let bench = Bench {
+        args,
+        paths: images.into_iter().map(|image| image.path).collect(),
+        output: *output,
+        progress: Steps::new(*output),
     };
-    output.answer(&report, &text(&report))?;
-    Ok(Answer::Yes)
-}
-
-fn latency(
-    predictor: &Predictor,
-    paths: &[PathBuf],
-    args: &BenchArgs,
-    progress: &dyn Progress,
-) -> anyhow::Result<Latency> {
-    let mut in_turn = paths.iter().cycle();
-    let mut next = || {
-        in_turn
-            .next()
-            .map(PathBuf::as_path)
-            .expect("there is at least one image")
-    };
-    progress.start("warm up", args.warmup as u64);
-    for _ in 0..args.warmup {
-        measure(predictor, next())?;
-        progress.advance(1);
-    }
-    progress.start("one image at a time", args.iterations as u64);
-    let mut measured = Vec::with_capacity(args.iterations);
-    for _ in 0..args.iterations {
-        measured.push(measure(predictor, next())?);
-        progress.advance(1);
-    }
-    progress.finish();
-    let stage =
-        |pick: fn(&(Timings, Duration)) -> Duration| Stage::of(measured.iter().map(pick).collect());
-    Ok(Latency {
-        decode: stage(|(timings, _)| timings.decode),
-        preprocess: stage(|(timings, _)| timings.preprocess),
-        inference: stage(|(timings, _)| timings.inference),
-        decide: stage(|(timings, _)| timings.decide),
-        end_to_end: stage(|(_, total)| *total),
+    let measured = measure_all(&bench, points, args.p99_budget)?;
+    let budget = args.p99_budget.map(|budget| Budget::of(budget, &measured));
+    let report = Report::new(&bench, measured, budget);
+    output.answer(&report, &report.text())?;
+    let is_short = report
+        .budget
+        .as_ref()
+        .is_some_and(|budget| budget.best.is_none());
+    Ok(match is_short || report.has_failures() {
+        true => Answer::No,
+        false => Answer::Yes,
     })
 }
 
-fn measure(predictor: &Predictor, path: &Path) -> anyhow::Result<(Timings, Duration)> {
-    let start = Instant::now();
-    let (prediction, timings) = predictor.predict_one_timed(path)?;
-    let total = start.elapsed();
-    check(&prediction)?;
-    Ok((timings, total))
-}
-
-/// A failed image is fast: it would make the figures better than they are.
-fn check(prediction: &Prediction) -> anyhow::Result<()> {
-    match (prediction.decision, &prediction.error) {
-        (DecisionKind::Error, Some(error)) => {
-            bail!("only images that can be judged can be measured: {error}")
+/// Larger batches take longer: once one exceeds the budget, those above it are left out.
+fn measure_all(
+    bench: &Bench<'_>,
+    points: Vec<Point>,
+    budget: Option<std::time::Duration>,
+) -> anyhow::Result<Vec<Measured>> {
+    let mut measured: Vec<Measured> = Vec::new();
+    let only_one = points.len() == 1;
+    for point in points {
+        let before = measured
+            .last()
+            .filter(|last| last.point.is_smaller_than(&point));
+        let is_over = |last: &Measured| {
+            let p99 = last
+                .figures
+                .as_ref()
+                .map(|figures| figures.latency_ms.end_to_end.p99);
+            p99.is_some_and(|p99| budget.is_some_and(|budget| p99 > 1e3 * budget.as_secs_f64()))
+        };
+        if before.is_some_and(is_over) {
+            continue;
         }
-        _ => Ok(()),
-    }
-}
-
-fn throughput(
-    predictor: &Predictor,
-    paths: &[PathBuf],
-    args: &BenchArgs,
-    progress: &dyn Progress,
-) -> anyhow::Result<Throughput> {
-    // Buffers for this batch size are made by the first batch.
-    batches(predictor, paths, args.warmup, &Silent)?;
-    progress.start("many at once", args.iterations as u64);
-    let start = Instant::now();
-    batches(predictor, paths, args.iterations, progress)?;
-    let seconds = start.elapsed().as_secs_f64();
-    progress.finish();
-    Ok(Throughput {
-        batch: predictor.scorer().batch(),
-        images_per_second: args.iterations as f64 / seconds,
-    })
-}
-
-fn batches(
-    predictor: &Predictor,
-    paths: &[PathBuf],
-    n: usize,
-    progress: &dyn Progress,
-) -> anyhow::Result<()> {
-    let paths = paths.iter().cycle().take(n).cloned();
-    for prediction in predictor.stream(paths, &CancelToken::new()) {
-        check(&prediction?)?;
-        progress.advance(1);
-    }
-    Ok(())
-}
-
-impl Stage {
-    /// Of at least one time.
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort();
-        let sum: Duration = times.iter().sum();
-        Self {
-            mean: sum.as_secs_f64() * 1e3 / times.len() as f64,
-            p50: percentile(&times, 50),
-            p90: percentile(&times, 90),
-            p99: percentile(&times, 99),
-            max: percentile(&times, 100),
+        bench.output.note(&format!("measuring {point}"));
+        match bench.measure(&point) {
+            Ok(figures) => measured.push(Measured::of(point, figures)),
+            Err(error) if only_one => return Err(error),
+            Err(error) => {
+                bench.output.warn(&format!("{point}: {error:#}"));
+                measured.push(Measured::failed(point, &error));
+            }
         }
     }
-}
-
-fn text(report: &Report) -> String {
-    let mut out = String::new();
-    table(report, &mut out).expect("writing to a string can't fail");
-    out
-}
-
-fn table(report: &Report, out: &mut String) -> std::fmt::Result {
-    let latency = &report.latency_ms;
-    writeln!(
-        out,
-        "{:<12}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "ms per image", "mean", "p50", "p90", "p99", "max"
-    )?;
-    for (name, stage) in [
-        ("decode", &latency.decode),
-        ("preprocess", &latency.preprocess),
-        ("inference", &latency.inference),
-        ("decide", &latency.decide),
-        ("end to end", &latency.end_to_end),
-    ] {
-        let Stage {
-            mean,
-            p50,
-            p90,
-            p99,
-            max,
-        } = stage;
-        writeln!(
-            out,
-            "{name:<12}{mean:>9.3}{p50:>9.3}{p90:>9.3}{p99:>9.3}{max:>9.3}"
-        )?;
+    if let Some(first) = measured.first()
+        && measured.iter().all(|one| one.figures.is_none())
+    {
+        bail!(
+            "no configuration could be measured; {}: {}",
+            first.point,
+            first.error.as_deref().unwrap_or_default()
+        );
     }
-    let Throughput {
-        batch,
-        images_per_second,
-    } = &report.throughput;
-    writeln!(
-        out,
-        "\nmany at once, in batches of {batch}: {images_per_second:.1} images/s"
-    )?;
-    writeln!(
-        out,
-        "{}: {} on {}, {}; {} repetitions over {} images after {} to warm up",
-        report.variant,
-        report.provider_version,
-        report.provider,
-        report.cpu_isa,
-        report.iterations,
-        report.images,
-        report.warmup
-    )
+    Ok(measured)
 }

@@ -15,6 +15,7 @@ mod fixture;
 mod onnx;
 
 mod ab_test;
+mod bench;
 mod calibrate_logits;
 mod cli;
 mod doctor;
