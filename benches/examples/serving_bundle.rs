@@ -4,25 +4,14 @@
 //! classes, and a policy that answers about everything; `DIR/images` has JPEGs of 1920 x 1080. It certifies nothing but the speed.
 
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
-use stage1_benches::weights::random;
-use stage1_core::{
-    artifact::{Digest, Document, json},
-    bundle::{self, Existing, InputSpec, NewBundle, Parity, Provenance},
-    certificate::{
-        Attempts, BatchMode, Certificate, Claim, Constraint, ControlledRisk, Fingerprint,
-        Guarantee, Procedure, SampleSize, TestKind, UnitRule,
-    },
-    config::Phase,
-    ledger::LedgerState,
-    model::preset,
-    policy::{Calibrator, Policy, Score, Threshold},
-    preprocess::{PixelFormat, PreprocessSpec},
+use stage1_benches::{
+    bundle::{self, SIDE},
+    weights::random,
 };
+use stage1_core::model::preset;
 use stage1_exporter::{Form, export_embedding_as};
-use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
-use std::{collections::BTreeMap, env, error::Error, fs, path::Path};
+use std::{env, error::Error, fs, path::Path};
 
-const SIDE: usize = 224;
 const CLASSES: usize = 384;
 const IMAGES: usize = 16;
 const OUTPUT: &str = "features";
@@ -34,17 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for i in 0..IMAGES {
         fs::write(dir.join(format!("images/{i:02}.jpg")), picture(i)?)?;
     }
-    let bundle = dir.join("bundle");
-    create(&bundle)?;
-    let scorer = Scorer::open(&bundle, &ScorerOptions::default())?;
-    let policy = policy();
-    bundle::attach_policy(
-        &bundle,
-        bundle::FP32,
-        &policy,
-        &certificate(&policy, scorer.fingerprint()),
-    )?;
-    Ok(())
+    let weights = random(&preset("dinov3-vits16").ok_or("no such preset")?);
+    let model = export_embedding_as(&weights, SIDE, SIDE, &Form::default())?.model;
+    let labels = (0..CLASSES).map(|class| format!("class {class}")).collect();
+    bundle::create(&dir.join("bundle"), &model, OUTPUT, labels)
 }
 
 /// Waves, edges and noise: its JPEG has about the bytes of a photograph's.
@@ -75,126 +57,4 @@ fn picture(i: usize) -> Result<Vec<u8>, Box<dyn Error>> {
         ExtendedColorType::Rgb8,
     )?;
     Ok(bytes)
-}
-
-fn create(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let weights = random(&preset("dinov3-vits16").ok_or("no such preset")?);
-    let model = export_embedding_as(&weights, SIDE, SIDE, &Form::default())?.model;
-    let golden_inputs: Vec<f32> = (0..2 * 3 * SIDE * SIDE)
-        .map(|i| (i as f32 * 0.1).sin())
-        .collect();
-    let mut session = OrtSession::from_bytes(&model, "model", &SessionOptions::default())?;
-    let preprocess = PreprocessSpec::dinov3(SIDE as u32, SIDE as u32);
-    let shape = [2, 3, SIDE, SIDE];
-    let golden_logits = session
-        .run_normalised(&golden_inputs, shape, preprocess.normalisation(), &[OUTPUT])?
-        .remove(0)
-        .values;
-    let digest = |name: &str| Digest::of_bytes(name.as_bytes());
-    let new = NewBundle {
-        labels: (0..CLASSES).map(|class| format!("class {class}")).collect(),
-        input: InputSpec {
-            name: "pixel_values".to_owned(),
-            height: SIDE,
-            width: SIDE,
-            batch: None,
-            pixels: PixelFormat::Float32,
-        },
-        output: OUTPUT.to_owned(),
-        gate: None,
-        preprocess,
-        variant: bundle::FP32.to_owned(),
-        precision: "fp32".to_owned(),
-        batch_mode: BatchMode::Any,
-        model: &model,
-        data: None,
-        parity: &parity(),
-        golden_inputs: &golden_inputs,
-        golden_logits: &golden_logits,
-        golden_gates: None,
-        licences: BTreeMap::new(),
-        metrics: BTreeMap::new(),
-        provenance: Provenance {
-            splits_digest: digest("splits"),
-            checkpoint_digest: digest("checkpoint"),
-            backbone_digest: digest("backbone"),
-            config_digest: digest("config"),
-            phase: Phase::Baseline,
-        },
-    };
-    bundle::create(dir, new, Existing::Refuse)?;
-    Ok(())
-}
-
-fn parity() -> Parity {
-    Parity {
-        schema_version: 1,
-        images: 2,
-        scale: 10.0,
-        max_abs_error: 1e-6,
-        mean_abs_error: 1e-7,
-        tolerance: 1e-4,
-        batch_max_abs_error: 0.0,
-        batch_tolerance: 1e-5,
-        same_labels: true,
-        flips: None,
-        passed: true,
-    }
-}
-
-fn policy() -> Policy {
-    let score = Score::MaxProbability { temperature: 1.0 };
-    let threshold = Threshold::OneSided { at_least: 0.01 };
-    Policy::new(
-        CLASSES,
-        score,
-        threshold,
-        Calibrator::None,
-        Digest::of_bytes(b"plan"),
-    )
-}
-
-fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
-    Certificate {
-        schema_version: Certificate::SCHEMA_VERSION,
-        guarantee: Guarantee::Pac,
-        alpha: 0.05,
-        delta: Some(0.1),
-        attempt: 1,
-        attempts: Attempts::Single,
-        level: Some(0.1),
-        procedure: Some(Procedure::FixedSequence),
-        variants: 1,
-        calib: SampleSize {
-            rule: UnitRule::Rows,
-            rows: 200,
-            units: 200,
-        },
-        risk: ControlledRisk::Image,
-        test: Some(TestKind::Binomial),
-        claims: vec![Claim {
-            constraint: Constraint::SelectiveError { alpha: 0.05 },
-            errors: 0,
-            total: 100,
-            p_value: 0.005,
-            upper_bound: 0.023,
-        }],
-        expected: None,
-        answered: 100,
-        errors: 0,
-        p_value: Some(0.005),
-        upper_bound: Some(0.023),
-        coverage: 0.5,
-        run: Vec::new(),
-        plan_digest: policy.plan_digest,
-        policy_digest: Digest::of_bytes(&json::to_bytes(policy)),
-        splits_digest: None,
-        calib_ledger: LedgerState::Unknown {
-            reason: "made to measure speed".to_owned(),
-        },
-        fingerprint: Some(fingerprint),
-        flips: None,
-        statement: "None: the weights are random.".to_owned(),
-        assumptions: Vec::new(),
-    }
 }
