@@ -124,6 +124,29 @@ pub fn certify_jointly(plan: &Plan, sessions: &[&CalibRows]) -> Result<Certifica
     })
 }
 
+/// As [`certify_jointly`], with the evidence of each session by itself: its own counts at the threshold that all share. The
+/// tests that led there are the joint ones; where they certify nothing, each session gets that answer.
+///
+/// # Errors
+/// As [`certify_jointly`].
+pub fn certify_each(plan: &Plan, sessions: &[&CalibRows]) -> Result<Vec<Certification>> {
+    let joint = match certify_jointly(plan, sessions)? {
+        Certification::Certified(joint) => joint,
+        refused => return Ok(vec![refused; sessions.len()]),
+    };
+    let own = |calib: &&CalibRows| {
+        let tests = Tests::new(plan, &[calib])?;
+        let step = Step {
+            passed: true,
+            ..tests.steps().swap_remove(joint.step.candidate)
+        };
+        Ok(Certification::Certified(
+            tests.certified(step, joint.run.clone()),
+        ))
+    };
+    sessions.iter().map(own).collect()
+}
+
 /// A further session's certificate for a policy that exists: the whole planned sequence on that session's logits, and a
 /// certificate only if `threshold` is among its own rejections. Testing just that one threshold, which was chosen on the
 /// same rows, wouldn't be valid.
@@ -558,6 +581,41 @@ mod tests {
             assert!(!step.passed || step.p_value.to_bits() == worst.to_bits());
         }
         assert!(certify_jointly(&plan, &[]).is_err());
+    }
+
+    #[test]
+    fn sessions_certified_together_share_a_threshold_and_have_counts_of_their_own() {
+        let plan = planned(2000);
+        let sets = [0.0, 0.5].map(|noise| CalibRows::new(&session(2000, noise), 1).unwrap());
+        let sets = sets.each_ref();
+        let certified = |certification: Certification| match certification {
+            Certification::Certified(certified) => certified,
+            Certification::NotCertified(not) => panic!("{not:?}"),
+        };
+        let joint = certified(certify_jointly(&plan, &sets[..]).unwrap());
+        let each = certify_each(&plan, &sets[..]).unwrap().into_iter();
+        let each: Vec<Certified> = each.map(certified).collect();
+        for (own, rows) in each.iter().zip(sets) {
+            assert_eq!((own.threshold, &own.run), (joint.threshold, &joint.run));
+            // Rejected by its own numbers, too, which are those of the session alone.
+            let alone = Tests::new(&plan, &[rows]).unwrap();
+            let step = &alone.steps()[joint.step.candidate];
+            assert_eq!(
+                (own.step.answered, own.step.errors, own.step.p_value),
+                (step.answered, step.errors, step.p_value)
+            );
+            assert!(own.step.p_value <= joint.step.p_value && own.coverage >= joint.coverage);
+        }
+        assert_ne!(each[0].step.answered, each[1].step.answered);
+        // What certifies nothing together certifies nothing for any.
+        let wrong = CalibRows::new(&with_error_rate(2000, 3, 0.6), 1).unwrap();
+        let refused = certify_each(&plan, &[sets[0], &wrong]).unwrap();
+        assert_eq!(refused.len(), 2);
+        assert!(
+            refused
+                .iter()
+                .all(|one| matches!(one, Certification::NotCertified(_)))
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a plan and val_calib to a policy and its certificate.
 
 use crate::calibrate::{self, Selection};
-use crate::certify::{Certification, Certified, certify_jointly, certify_variant};
+use crate::certify::{Certification, Certified, certify_each, certify_jointly, certify_variant};
 use crate::error::Result;
 use crate::rows::CalibRows;
 use stage1_core::artifact::{Digest, Document, json};
@@ -66,6 +66,21 @@ pub fn fit_policy_jointly(
     )
 }
 
+/// As [`fit_policy_jointly`], with a policy and evidence for each session: all have the same threshold, and each its own
+/// reported probability ([`certify_each`]).
+///
+/// # Errors
+/// As [`certify_each`] and [`calibrate::fit`].
+pub fn fit_each(
+    plan: &Plan,
+    sessions: &[&CalibRows],
+    calibrator: CalibratorChoice,
+) -> Result<Vec<PolicyFit>> {
+    let each = certify_each(plan, sessions)?.into_iter().zip(sessions);
+    each.map(|(certification, calib)| fit(plan, certification, calib, calibrator))
+        .collect()
+}
+
 /// A further session's policy with the `threshold` of one that exists ([`certify_variant`]); the reported probability is
 /// its own.
 ///
@@ -117,8 +132,10 @@ pub struct Circumstances {
     pub calib_ledger: LedgerState,
     /// What was measured; none for logits that came without their origin.
     pub fingerprint: Option<Fingerprint>,
-    /// Certificates of variants that were made on this val_calib, with this one.
+    /// Certificates of variants that were made on this val_calib, with this one; those that were tested together count as one.
     pub variants: u64,
+    /// The variants that were tested together at this threshold, this one among them; none of one tested alone.
+    pub jointly: Vec<String>,
     /// How often the variant differs from float32; none of float32 itself.
     pub flips: Option<FlipBounds>,
 }
@@ -130,6 +147,7 @@ impl Circumstances {
             calib_ledger,
             fingerprint,
             variants: 1,
+            jointly: Vec::new(),
             flips: None,
         }
     }
@@ -152,6 +170,7 @@ pub fn certificate(
         level: Some(plan.level),
         procedure: Some(plan.procedure),
         variants: circumstances.variants,
+        jointly: circumstances.jointly.clone(),
         calib: certified.calib,
         risk: certified.risk,
         test: Some(certified.calib.rule.test()),
@@ -166,7 +185,7 @@ pub fn certificate(
         plan_digest: certified.plan_digest,
         policy_digest: Digest::of_bytes(&json::to_bytes(policy)),
         splits_digest: plan.splits_digest,
-        statement: statement(plan, circumstances.variants),
+        statement: statement(plan, &circumstances),
         assumptions: assumptions(plan, certified, &circumstances),
         calib_ledger: circumstances.calib_ledger,
         fingerprint: circumstances.fingerprint,
@@ -175,7 +194,7 @@ pub fn certificate(
 }
 
 /// The promise, in the words of the binding page.
-fn statement(plan: &Plan, variants: u64) -> String {
+fn statement(plan: &Plan, circumstances: &Circumstances) -> String {
     let promises: Vec<String> = plan.constraints.iter().map(Constraint::statement).collect();
     let together = if promises.len() > 1 {
         ", all of this together"
@@ -185,11 +204,12 @@ fn statement(plan: &Plan, variants: u64) -> String {
     let delta = percent(plan.delta);
     format!(
         "On average over images drawn like those of val_calib, {}{together}; over repeated calibrations at most {delta} of \
-         such certificates are wrong.{}{} Nothing is said about single images, {}deferred images, or images drawn \
+         such certificates are wrong.{}{}{} Nothing is said about single images, {}deferred images, or images drawn \
          otherwise.",
         promises.join(", "),
         attempts(plan),
-        several(plan, variants),
+        together_with(&circumstances.jointly),
+        several(plan, circumstances.variants),
         if plan.constraints.iter().any(is_of_class) {
             "other classes, "
         } else {
@@ -219,12 +239,24 @@ fn attempts(plan: &Plan) -> String {
     }
 }
 
+/// Of variants that share a threshold and its tests.
+fn together_with(jointly: &[String]) -> String {
+    if jointly.is_empty() {
+        return String::new();
+    }
+    format!(
+        " {} were tested together at this threshold: the certificate is wrong if it is so for any of them, and choosing among \
+         them costs nothing.",
+        jointly.join(" and ")
+    )
+}
+
 fn several(plan: &Plan, variants: u64) -> String {
     if variants < 2 {
         return String::new();
     }
     format!(
-        " With {variants} variants certified on this val_calib, all of them hold together with confidence at least {}; \
+        " With {variants} certificates of variants on this val_calib, all of them hold together with confidence at least {}; \
          choosing one by its speed costs nothing, by its certified coverage it does.",
         percent((1.0 - variants as f64 * plan.delta).max(0.0))
     )
@@ -371,10 +403,14 @@ mod tests {
     #[test]
     fn later_attempts_are_owned_up_to() {
         let (mut plan, _, _) = calibrated(&multi_set(100, 1), &multi_set(100, 2));
-        assert!(!statement(&plan, 1).contains("attempt"));
+        let unknown = LedgerState::Unknown {
+            reason: "a test".to_owned(),
+        };
+        let alone = Circumstances::new(unknown, None);
+        assert!(!statement(&plan, &alone).contains("attempt"));
         plan.attempt = 3;
         assert!(
-            statement(&plan, 1)
+            statement(&plan, &alone)
                 .contains("attempt 3 on this val_calib; the confidence 90 % holds for one attempt")
         );
     }

@@ -178,6 +178,22 @@ pub fn fit(
     }
 }
 
+/// As [`fit`] of several sessions, with a policy and evidence for each: one threshold, certified for all of them together.
+///
+/// # Errors
+/// As [`fit_each`](crate::fit::fit_each); [`Error::Jointly`] for a promise in expectation.
+pub fn fit_each(
+    plan: &AnyPlan,
+    sessions: &[&CalibRows],
+    calibrator: CalibratorChoice,
+) -> Result<Vec<Fit>> {
+    let AnyPlan::Pac(plan) = plan else {
+        return Err(Error::Jointly);
+    };
+    let fits = crate::fit::fit_each(plan, sessions, calibrator)?;
+    Ok(fits.into_iter().map(of_pac).collect())
+}
+
 fn of_pac(fit: PolicyFit) -> Fit {
     match fit {
         PolicyFit::Certified {
@@ -268,6 +284,7 @@ fn of_answers(
         level: None,
         procedure: None,
         variants: circumstances.variants,
+        jointly: Vec::new(),
         calib: controlled.calib,
         risk: controlled.risk,
         test: None,

@@ -302,9 +302,14 @@ pub(crate) struct CalibrateArgs {
     /// The rows that choose the plan; without it (and without a `split` column) a seeded hash divides the rows 1:2
     #[arg(long, value_name = "FILE", requires = "logits")]
     pub(crate) select: Option<PathBuf>,
-    /// With --logits: logits of the same rows (by id) through a further session, e.g. another precision; one threshold is
-    /// certified for all of them together
-    #[arg(long, value_name = "FILE", requires = "logits")]
+    /// Certify these variants of the bundle together, e.g. fp32,int8: one threshold, at which all of them hold at once. With
+    /// --logits: files with logits of the same rows (by id) through further sessions
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        value_delimiter = ',',
+        conflicts_with = "variant"
+    )]
     pub(crate) joint: Vec<PathBuf>,
     /// With --logits: where policy.json and certificate.json go; `<file>-policy` beside the file if not given
     #[arg(long, value_name = "DIR", requires = "logits")]

@@ -2,18 +2,22 @@ use super::{calibrate_logits, export::parity_failed};
 use crate::{
     args::{CalibrateArgs, Device, StepArgs},
     output::{Answer, Output},
-    steps::{self, Run, calibrate::Outcome, export},
+    steps::{
+        self, Run,
+        calibrate::{Outcome, joint},
+        export,
+    },
 };
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use serde_json::json;
-use stage1_calibration::calibrate::Selection;
+use stage1_calibration::{calibrate::Selection, flips::Flips};
 use stage1_core::{
     bundle::{Bundle, FP32},
-    certificate::{Certificate, FlipBounds},
+    certificate::Certificate,
     config::VariantPrecision,
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answer> {
     if args.logits.is_some() {
@@ -25,29 +29,68 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
-    let precisions: Vec<VariantPrecision> = precision(&args.variant)?.into_iter().collect();
+    let variants = variants(args);
+    let precisions = precisions(&variants)?;
     let bundle = match export::ensure_with(&run, &splits, &checkpoint, &precisions)? {
         export::Outcome::Exported(bundle) => bundle,
         export::Outcome::ParityFailed { variant, parity } => {
             return parity_failed(variant, &parity, output);
         }
     };
-    let outcome = steps::calibrate::ensure(&run, &splits, *bundle, &args.variant)?;
+    let outcome = match &variants[..] {
+        [variant] => steps::calibrate::ensure(&run, &splits, *bundle, variant)?,
+        together => joint::ensure(&run, &splits, &bundle, together)?,
+    };
     run.record()?;
+    answer(&run, &variants, &outcome, output)
+}
+
+/// Those that are certified together, or the one.
+fn variants(args: &CalibrateArgs) -> Vec<String> {
+    let joint = args.joint.iter();
+    let joint: Vec<String> = joint.map(|name| name.display().to_string()).collect();
+    match joint.is_empty() {
+        true => vec![args.variant.clone()],
+        false => joint,
+    }
+}
+
+fn answer(
+    run: &Run,
+    variants: &[String],
+    outcome: &Outcome,
+    output: &Output,
+) -> anyhow::Result<Answer> {
+    let text = || -> anyhow::Result<String> {
+        let texts = variants
+            .iter()
+            .map(|variant| Ok(steps::report::read(&run.config, variant)?.text()));
+        Ok(texts.collect::<anyhow::Result<Vec<_>>>()?.join("\n"))
+    };
     match outcome {
         Outcome::Certified(bundle) => {
-            let text = steps::report::read(&run.config, &args.variant)?.text();
-            output.answer(&Certified::read(&run, &bundle, &args.variant)?, &text)?;
+            let certified = |variant: &String| Certified::read(run, bundle, variant);
+            match variants {
+                [variant] => output.answer(&certified(variant)?, &text()?)?,
+                together => {
+                    let each = together.iter().map(|v| Ok((v.clone(), certified(v)?)));
+                    let each: BTreeMap<_, _> = each.collect::<anyhow::Result<_>>()?;
+                    output.answer(&json!({ "jointly": each }), &text()?)?;
+                }
+            }
             Ok(Answer::Yes)
         }
         Outcome::NotCertified(refusal) => {
-            let text = steps::report::read(&run.config, &args.variant)?.text();
-            output.answer(&refusal, &text)?;
+            output.answer(refusal, &text()?)?;
             Ok(Answer::No)
         }
-        Outcome::Withheld(flips) => {
-            let document = json!({"variant": args.variant, "withheld": true, "flips": flips});
-            output.answer(&document, &withheld(&args.variant, &flips))?;
+        Outcome::Withheld { variant, flips } => {
+            let document = json!({
+                "variant": variant,
+                "withheld": true,
+                "flips": {"rows": flips.rows, "labels": flips.flips, "labels_bound": flips.upper_bound},
+            });
+            output.answer(&document, &withheld(variant, flips))?;
             Ok(Answer::No)
         }
     }
@@ -75,25 +118,26 @@ impl Certified {
 }
 
 /// Why a variant has no policy although its model is there.
-pub(crate) fn withheld(variant: &str, flips: &FlipBounds) -> String {
+pub(crate) fn withheld(variant: &str, flips: &Flips) -> String {
     format!(
         "{variant} gets no policy: its class differs from fp32's on {} of {} independent images of val_calib, so possibly on \
          {:.2} %, which is above calibrate.max_flip_bound; make it more exact (export.int8.max_error), or raise the limit",
-        flips.labels,
+        flips.flips,
         flips.rows,
-        100.0 * flips.labels_bound
+        100.0 * flips.upper_bound
     )
 }
 
-/// The precision of a variant that can be made.
-fn precision(variant: &str) -> anyhow::Result<Option<VariantPrecision>> {
+/// The precisions that the bundle must have: fp32 it always has.
+fn precisions(variants: &[String]) -> anyhow::Result<Vec<VariantPrecision>> {
     let known = [VariantPrecision::Fp16, VariantPrecision::Int8];
-    let found = known.into_iter().find(|p| p.name() == variant);
-    ensure!(
-        found.is_some() || variant == FP32,
-        "no variant `{variant}`; there are fp32, fp16 and int8"
-    );
-    Ok(found)
+    let further = variants.iter().filter(|variant| *variant != FP32);
+    further
+        .map(|variant| {
+            let found = known.into_iter().find(|p| p.name() == variant);
+            found.with_context(|| format!("no variant `{variant}`; there are fp32, fp16 and int8"))
+        })
+        .collect()
 }
 
 fn open(args: &CalibrateArgs, output: Output) -> anyhow::Result<Run> {

@@ -83,9 +83,9 @@ fn variants(
                      `stage1 report --variant {name}` says why"
                 ));
             }
-            calibrate::Outcome::Withheld(flips) => {
+            calibrate::Outcome::Withheld { variant, flips } => {
                 all = false;
-                run.output.warn(&withheld(name, &flips));
+                run.output.warn(&withheld(&variant, &flips));
             }
         }
     }

@@ -477,7 +477,11 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         return;
     };
     let confidence = percent(1.0 - delta);
-    let note = format!("certified with confidence {confidence}{attempt}");
+    let together = match certificate.jointly.is_empty() {
+        true => String::new(),
+        false => format!(", {} together", certificate.jointly.join(" and ")),
+    };
+    let note = format!("certified with confidence {confidence}{together}{attempt}");
     if let [Constraint::SelectiveError { alpha }] = promised(&certificate.claims)[..] {
         rows.push((
             "error asked for, among answers",

@@ -24,6 +24,7 @@ mod embed;
 mod expectation;
 mod export;
 mod gate;
+mod joint;
 mod metrics;
 mod monitor;
 mod pipeline;

@@ -89,6 +89,7 @@ fn certificate(policy: &Policy) -> Certificate {
         level: Some(0.1),
         procedure: Some(Procedure::FixedSequence),
         variants: 1,
+        jointly: Vec::new(),
         calib: SampleSize {
             rule: UnitRule::Rows,
             rows: 100,

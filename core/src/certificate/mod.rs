@@ -145,8 +145,12 @@ pub struct Certificate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure: Option<Procedure>,
     /// Certificates of variants that were made on this val_calib, with this one: all V of them hold together with
-    /// confidence 1 − V·δ.
+    /// confidence 1 − V·δ. Those that were tested together count as one.
     pub variants: u64,
+    /// The variants that were tested together at this threshold, this one among them: all hold together with confidence
+    /// 1 − δ, and `run` has for each threshold the one that did worst. None of one that was tested alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jointly: Vec<String>,
     /// val_calib.
     pub calib: SampleSize,
     /// The rate that is controlled.

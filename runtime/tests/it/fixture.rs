@@ -194,6 +194,7 @@ fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
         level: Some(0.1),
         procedure: Some(Procedure::FixedSequence),
         variants: 1,
+        jointly: Vec::new(),
         calib: SampleSize {
             rule: UnitRule::Rows,
             rows: 200,

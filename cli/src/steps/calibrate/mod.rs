@@ -1,5 +1,7 @@
 //! Certifies a threshold through the deployed session: plan on val_select, ledger, then val_calib.
 
+pub(crate) mod joint;
+
 use super::{
     Run, scoring,
     selection::{self, CalibratorRecord},
@@ -8,11 +10,11 @@ use super::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use stage1_calibration::{
-    calibrate::check_choice,
+    calibrate::{Selection, check_choice},
     fit::Circumstances,
-    flips::Pairs,
+    flips::{Flips, Pairs},
     plan::check_score,
-    promise::{self, Fit, certificate, plan},
+    promise::{self, Fit, Proof, certificate, plan},
     rows::{CalibRows, SelectRows, shape},
 };
 use stage1_core::{
@@ -22,17 +24,21 @@ use stage1_core::{
     config::{CalibrateConfig, Config, ScoreChoice},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
-    policy::Threshold,
+    policy::{Policy, Score, Threshold},
     split::Split,
 };
-use std::path::PathBuf;
+use stage1_runtime::Scorer;
+use std::{collections::BTreeSet, path::PathBuf};
 
 /// The bundle with its policy, or why there is none.
 pub(crate) enum Outcome {
     Certified(Box<Bundle>),
     NotCertified(Box<AnyRefusal>),
     /// The variant may differ too often from fp32; val_calib's labels weren't looked at.
-    Withheld(FlipBounds),
+    Withheld {
+        variant: String,
+        flips: Flips,
+    },
 }
 
 /// What the last calibration in this run directory was made from.
@@ -46,6 +52,16 @@ struct Record {
     seed: u64,
     settings: CalibrateConfig,
     certified: bool,
+    /// The variants that were certified together; none where one was alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    jointly: Vec<String>,
+}
+
+impl Record {
+    fn save(&self, run: &Run, variant: &str) -> anyhow::Result<()> {
+        json::save(self, &record_path(&run.config, variant))?;
+        Ok(())
+    }
 }
 
 impl Document for Record {
@@ -83,6 +99,20 @@ pub(crate) fn refusal_path(config: &Config, variant: &str) -> PathBuf {
     config.variant_file("not-certified", variant)
 }
 
+/// What a calibration of this session is made from.
+fn record(run: &Run, splits: &Splits, bundle: &Bundle, scorer: &Scorer) -> Record {
+    Record {
+        schema_version: Record::SCHEMA_VERSION,
+        fingerprint: scorer.fingerprint(),
+        threads: run.config.thread_count(),
+        splits_digest: splits.digest,
+        seed: run.config.split.seed,
+        settings: settings(&run.config, bundle),
+        certified: false,
+        jointly: Vec::new(),
+    }
+}
+
 /// A variant's policy: the one that is there, or a new attempt. Variants other than fp32 are certified at fp32's
 /// threshold, by the plan that found it.
 pub(crate) fn ensure(
@@ -92,35 +122,60 @@ pub(crate) fn ensure(
     variant: &str,
 ) -> anyhow::Result<Outcome> {
     let scorer = scoring::open_session(run, variant)?;
-    let mut record = Record {
-        schema_version: Record::SCHEMA_VERSION,
-        fingerprint: scorer.fingerprint(),
-        threads: run.config.thread_count(),
-        splits_digest: splits.digest,
-        seed: run.config.split.seed,
-        settings: settings(&run.config, &bundle),
-        certified: false,
-    };
+    let mut record = record(run, splits, &bundle, &scorer);
     if let Some(outcome) = known(run, &bundle, variant, &mut record)? {
         run.reused("calibrate");
         return Ok(outcome);
     }
     let calib = scoring::logits(run, splits, &scorer, Split::ValCalib)?;
-    let origin = match variant {
-        FP32 => Origin::Select(scoring::logits(run, splits, &scorer, Split::ValSelect)?),
-        _ => Origin::Float32(float32(run, splits, &bundle, variant, &calib)?),
+    let origin = if variant == FP32 {
+        Origin::Select(scoring::logits(run, splits, &scorer, Split::ValSelect)?)
+    } else {
+        let session = scoring::open_session(run, FP32)?;
+        let reference = scoring::logits(run, splits, &session, Split::ValCalib)?;
+        let pairs = Pairs::new(&reference, &calib, run.config.split.seed)?;
+        if let Some(withheld) = withheld_by(&run.config, variant, &pairs)? {
+            bundle::detach_policy(bundle.dir(), variant)?;
+            return Ok(withheld);
+        }
+        Origin::Float32(float32(run, &bundle, variant, &pairs)?)
     };
-    if let Origin::Float32(Float32 { flips, .. }) = &origin
-        && let Some(limit) = run.config.calibrate.max_flip_bound
-        && flips.labels_bound > limit
-    {
-        bundle::detach_policy(bundle.dir(), variant)?;
-        return Ok(Outcome::Withheld(*flips));
-    }
     let outcome = attempt(run, splits, variant, &origin, &calib, &record)?;
     record.certified = matches!(outcome, Outcome::Certified(_));
-    json::save(&record, &record_path(&run.config, variant))?;
+    record.save(run, variant)?;
     Ok(outcome)
+}
+
+/// The gate of `calibrate.max_flip_bound`: it may withhold a variant, before any label of val_calib is looked at.
+fn withheld_by(config: &Config, variant: &str, pairs: &Pairs) -> anyhow::Result<Option<Outcome>> {
+    let flips = pairs.of_labels(config.calibrate.flip_delta)?;
+    let limit = config.calibrate.max_flip_bound;
+    Ok(limit
+        .is_some_and(|limit| flips.upper_bound > limit)
+        .then(|| Outcome::Withheld {
+            variant: variant.to_owned(),
+            flips,
+        }))
+}
+
+/// How often a variant says something else than fp32 does, at a threshold that was chosen among so many.
+fn flip_bounds(
+    config: &Config,
+    pairs: &Pairs,
+    score: &Score,
+    (threshold, among): (Threshold, usize),
+) -> anyhow::Result<FlipBounds> {
+    let delta = config.calibrate.flip_delta;
+    let labels = pairs.of_labels(delta)?;
+    let decisions = pairs.of_decisions(score, threshold, delta, among)?;
+    Ok(FlipBounds {
+        delta,
+        rows: labels.rows,
+        labels: labels.flips,
+        labels_bound: labels.upper_bound,
+        decisions: decisions.flips,
+        decisions_bound: decisions.upper_bound,
+    })
 }
 
 /// Where a variant's plan comes from.
@@ -138,13 +193,7 @@ struct Float32 {
     flips: FlipBounds,
 }
 
-fn float32(
-    run: &Run,
-    splits: &Splits,
-    bundle: &Bundle,
-    variant: &str,
-    calib: &LogitSet,
-) -> anyhow::Result<Float32> {
+fn float32(run: &Run, bundle: &Bundle, variant: &str, pairs: &Pairs) -> anyhow::Result<Float32> {
     let Some(policy) = bundle.policy(FP32)? else {
         bail!(
             "{variant} is certified at the threshold of fp32, which has no policy; `stage1 calibrate` comes first"
@@ -161,24 +210,12 @@ fn float32(
              or {variant} under its settings"
         );
     }
-    let session = scoring::open_session(run, FP32)?;
-    let reference = scoring::logits(run, splits, &session, Split::ValCalib)?;
-    let pairs = Pairs::new(&reference, calib, run.config.split.seed)?;
-    let delta = settings.flip_delta;
-    let labels = pairs.of_labels(delta)?;
-    let decisions =
-        pairs.of_decisions(&policy.score, policy.threshold, delta, plan.thresholds())?;
+    let threshold = (policy.threshold, plan.thresholds());
+    let flips = flip_bounds(&run.config, pairs, &policy.score, threshold)?;
     Ok(Float32 {
         plan,
         threshold: policy.threshold,
-        flips: FlipBounds {
-            delta,
-            rows: labels.rows,
-            labels: labels.flips,
-            labels_bound: labels.upper_bound,
-            decisions: decisions.flips,
-            decisions_bound: decisions.upper_bound,
-        },
+        flips,
     })
 }
 
@@ -186,7 +223,8 @@ fn record_path(config: &Config, variant: &str) -> PathBuf {
     config.variant_file("calibration", variant)
 }
 
-/// The result of an earlier calibration of the same session under the same settings.
+/// The result of an earlier calibration of the same session under the same settings. What a variant got together with
+/// others is as good for itself.
 fn known(
     run: &Run,
     bundle: &Bundle,
@@ -197,6 +235,9 @@ fn known(
         return Ok(None);
     };
     want.certified = record.certified;
+    if want.jointly.is_empty() {
+        want.jointly.clone_from(&record.jointly);
+    }
     let has_policy = bundle.certificate(variant)?.is_some();
     let refusal = json::load(&refusal_path(&run.config, variant))
         .ok()
@@ -209,9 +250,13 @@ fn known(
         // The bundle is newer than the record: it was exported again, and nothing is lost by calibrating it.
         _ if !has_policy || run.overwrite => Ok(None),
         _ => bail!(
-            "{} holds a policy that was certified under other settings; keep it by setting another run_dir, or replace it \
+            "{} holds a policy of {variant} that was certified under other settings{}; keep it by setting another run_dir, or replace it \
              with --overwrite (a further attempt on the same val_calib, which the certificate will say)",
-            bundle.dir().display()
+            bundle.dir().display(),
+            match want.jointly == record.jointly {
+                true => "",
+                false => ", or not together with these variants",
+            }
         ),
     }
 }
@@ -224,58 +269,92 @@ fn attempt(
     calib: &LogitSet,
     record: &Record,
 ) -> anyhow::Result<Outcome> {
-    let dir = run.config.bundle_dir();
     let mut ledger =
         Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Calib)?;
-    if let Some(earlier) = Bundle::open(&dir)?.certificate(variant)? {
+    if let Some(earlier) = Bundle::open(&run.config.bundle_dir())?.certificate(variant)? {
         ledger.check(&earlier.calib_ledger);
     }
-    let plan = begin(run, splits, variant, &mut ledger, origin, calib, record)?;
+    let plan = begin(run, splits, &[variant], &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
-    let calibrator = record.settings.calibrator;
-    let threshold = match origin {
-        Origin::Select(_) => None,
-        Origin::Float32(of) => Some(of.threshold),
+    let (threshold, flips) = match origin {
+        Origin::Select(_) => (None, None),
+        Origin::Float32(of) => (Some(of.threshold), Some(of.flips)),
     };
-    match promise::fit(&plan, threshold, &[&rows], calibrator)? {
+    match promise::fit(&plan, threshold, &[&rows], record.settings.calibrator)? {
         Fit::Certified {
             policy,
             proof,
             selection,
         } => {
-            let mut circumstances =
-                Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
-            circumstances.variants = certified_with(&Bundle::open(&dir)?, variant);
-            if let Origin::Float32(of) = origin {
-                circumstances.flips = Some(of.flips);
-            }
-            let certificate = certificate(&plan, &policy, &proof, circumstances)?;
-            // Before the policy: one that is there has its record beside it.
-            let choice = CalibratorRecord {
-                schema_version: CalibratorRecord::SCHEMA_VERSION,
-                policy_digest: certificate.policy_digest,
-                asked: calibrator,
+            let attachment = Attachment {
+                policy,
+                proof,
                 selection,
+                flips,
             };
-            json::save(&choice, &selection::path(&run.config, variant))?;
-            let bundle = bundle::attach_policy(&dir, variant, &policy, &certificate)?;
-            conclude(&mut ledger, &plan, Some(certificate.policy_digest))?;
+            let (bundle, policy) = attach(run, &plan, variant, record, &ledger, attachment)?;
+            conclude(&mut ledger, &plan, Some(policy))?;
             Ok(Outcome::Certified(Box::new(bundle)))
         }
         Fit::NotCertified(refusal) => {
-            bundle::detach_policy(&dir, variant)?;
-            json::save(&refusal, &refusal_path(&run.config, variant))?;
+            let outcome = refuse(run, variant, refusal)?;
             conclude(&mut ledger, &plan, None)?;
-            Ok(Outcome::NotCertified(Box::new(refusal)))
+            Ok(outcome)
         }
     }
 }
 
-/// How many variants hold a certificate once this one does.
-fn certified_with(bundle: &Bundle, variant: &str) -> u64 {
-    let others = bundle.manifest().variants.iter();
-    let others = others.filter(|(name, other)| *name != variant && other.certificate.is_some());
-    1 + others.count() as u64
+/// What a variant gets.
+struct Attachment {
+    policy: Policy,
+    proof: Proof,
+    selection: Option<Selection>,
+    flips: Option<FlipBounds>,
+}
+
+/// Puts a policy and its certificate into the bundle; returns it with the policy's digest.
+fn attach(
+    run: &Run,
+    plan: &AnyPlan,
+    variant: &str,
+    record: &Record,
+    ledger: &Ledger,
+    attachment: Attachment,
+) -> anyhow::Result<(Bundle, Digest)> {
+    let dir = run.config.bundle_dir();
+    let Attachment { policy, proof, .. } = attachment;
+    let mut circumstances = Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
+    circumstances.variants = certificates_with(&Bundle::open(&dir)?, variant, &record.jointly)?;
+    circumstances.jointly.clone_from(&record.jointly);
+    circumstances.flips = attachment.flips;
+    let certificate = certificate(plan, &policy, &proof, circumstances)?;
+    // Before the policy: one that is there has its record beside it.
+    let choice = CalibratorRecord {
+        schema_version: CalibratorRecord::SCHEMA_VERSION,
+        policy_digest: certificate.policy_digest,
+        asked: record.settings.calibrator,
+        selection: attachment.selection,
+    };
+    json::save(&choice, &selection::path(&run.config, variant))?;
+    let bundle = bundle::attach_policy(&dir, variant, &policy, &certificate)?;
+    Ok((bundle, certificate.policy_digest))
+}
+
+/// Takes away what an earlier attempt has certified, and says why there is nothing now.
+fn refuse(run: &Run, variant: &str, refusal: AnyRefusal) -> anyhow::Result<Outcome> {
+    bundle::detach_policy(&run.config.bundle_dir(), variant)?;
+    json::save(&refusal, &refusal_path(&run.config, variant))?;
+    Ok(Outcome::NotCertified(Box::new(refusal)))
+}
+
+/// How many certificates there are once this variant has one: those made in one attempt count as one.
+fn certificates_with(bundle: &Bundle, variant: &str, jointly: &[String]) -> anyhow::Result<u64> {
+    let is_other = |name: &&String| *name != variant && !jointly.contains(*name);
+    let mut attempts = BTreeSet::new();
+    for name in bundle.manifest().variants.keys().filter(is_other) {
+        attempts.extend(bundle.certificate(name)?.map(|other| other.attempt));
+    }
+    Ok(1 + attempts.len() as u64)
 }
 
 /// Plans on val_select, and puts the plan and the attempt on record before a label of val_calib is looked at. An attempt
@@ -283,7 +362,7 @@ fn certified_with(bundle: &Bundle, variant: &str) -> u64 {
 fn begin(
     run: &Run,
     splits: &Splits,
-    variant: &str,
+    variants: &[&str],
     ledger: &mut Ledger,
     origin: &Origin,
     calib: &LogitSet,
@@ -301,14 +380,20 @@ fn begin(
         let rows = SelectRows::new(select, run.config.split.seed)?;
         Ok(plan(&rows, shape, settings, number, Some(splits.digest))?)
     };
+    let save = |plan: &AnyPlan| -> anyhow::Result<()> {
+        for variant in variants {
+            json::save(plan, &plan_path(&run.config, variant))?;
+        }
+        Ok(())
+    };
     let begun = ledger.begin_attempt(|number| -> anyhow::Result<Attempt> {
         let plan = plan_as(number)?;
-        json::save(&plan, &plan_path(&run.config, variant))?;
+        save(&plan)?;
         let model = record.fingerprint.model_digest;
-        Ok(promise::attempt(&plan, model, variant.to_owned(), shape))
+        Ok(promise::attempt(&plan, model, variants.join(","), shape))
     })?;
     let plan = plan_as(begun.number)?;
-    json::save(&plan, &plan_path(&run.config, variant))?;
+    save(&plan)?;
     Ok(plan)
 }
 

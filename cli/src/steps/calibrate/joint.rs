@@ -1,0 +1,189 @@
+//! Several variants under one promise: one plan, one attempt and one threshold, at which all of them hold together.
+
+use super::{
+    Attachment, Origin, Outcome, Record, attach, begin, conclude, flip_bounds, known, record,
+    refuse, withheld_by,
+};
+use crate::steps::{Run, scoring, split::Splits};
+use anyhow::ensure;
+use stage1_calibration::{
+    flips::Pairs,
+    promise::{self, Fit},
+    rows::CalibRows,
+};
+use stage1_core::{
+    bundle::{self, Bundle, FP32},
+    certificate::Guarantee,
+    ledger::{Kind, Ledger},
+    logits::LogitSet,
+    split::Split,
+};
+use std::collections::BTreeSet;
+
+/// A variant, and its session's logits of val_calib.
+struct Member {
+    variant: String,
+    record: Record,
+    calib: LogitSet,
+}
+
+/// The policies that these variants got together, or a new attempt. The plan is made on the first one's logits of
+/// val_select.
+pub(crate) fn ensure(
+    run: &Run,
+    splits: &Splits,
+    bundle: &Bundle,
+    variants: &[String],
+) -> anyhow::Result<Outcome> {
+    check(run, variants)?;
+    let mut members = Vec::new();
+    for variant in variants {
+        let scorer = scoring::open_session(run, variant)?;
+        let mut record = record(run, splits, bundle, &scorer);
+        record.jointly = variants.to_vec();
+        let calib = scoring::logits(run, splits, &scorer, Split::ValCalib)?;
+        members.push(Member {
+            variant: variant.clone(),
+            record,
+            calib,
+        });
+    }
+    if let Some(outcome) = all_known(run, bundle, &mut members)? {
+        run.reused("calibrate");
+        return Ok(outcome);
+    }
+    let reference = float32(run, splits, &members)?;
+    for member in members.iter().filter(|member| member.variant != FP32) {
+        let pairs = Pairs::new(&reference, &member.calib, run.config.split.seed)?;
+        if let Some(withheld) = withheld_by(&run.config, &member.variant, &pairs)? {
+            bundle::detach_policy(bundle.dir(), &member.variant)?;
+            return Ok(withheld);
+        }
+    }
+    let outcome = attempt(run, splits, &members, &reference)?;
+    for Member {
+        variant, record, ..
+    } in &mut members
+    {
+        record.certified = matches!(outcome, Outcome::Certified(_));
+        record.save(run, variant)?;
+    }
+    Ok(outcome)
+}
+
+fn check(run: &Run, variants: &[String]) -> anyhow::Result<()> {
+    let distinct: BTreeSet<_> = variants.iter().collect();
+    ensure!(
+        distinct.len() == variants.len() && variants.len() > 1,
+        "--joint {}: expected two or more different variants, e.g. fp32,int8",
+        variants.join(",")
+    );
+    ensure!(
+        run.config.calibrate.guarantee == Guarantee::Pac,
+        "--joint certifies variants together for `calibrate.guarantee: pac`; with `expectation` calibrate each by itself \
+         (--variant)"
+    );
+    Ok(())
+}
+
+/// All got what they have together, under these settings, from these sessions.
+fn all_known(
+    run: &Run,
+    bundle: &Bundle,
+    members: &mut [Member],
+) -> anyhow::Result<Option<Outcome>> {
+    let mut last = None;
+    for member in members {
+        last = known(run, bundle, &member.variant, &mut member.record)?;
+        if last.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(last)
+}
+
+/// fp32's logits of val_calib, which the others' flips are counted against.
+fn float32(run: &Run, splits: &Splits, members: &[Member]) -> anyhow::Result<LogitSet> {
+    match members.iter().find(|member| member.variant == FP32) {
+        Some(member) => Ok(member.calib.clone()),
+        None => scoring::logits(
+            run,
+            splits,
+            &scoring::open_session(run, FP32)?,
+            Split::ValCalib,
+        ),
+    }
+}
+
+fn attempt(
+    run: &Run,
+    splits: &Splits,
+    members: &[Member],
+    reference: &LogitSet,
+) -> anyhow::Result<Outcome> {
+    let (config, first) = (&run.config, &members[0]);
+    let dir = config.bundle_dir();
+    let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits.digest, Kind::Calib)?;
+    let before = Bundle::open(&dir)?;
+    for member in members {
+        if let Some(earlier) = before.certificate(&member.variant)? {
+            ledger.check(&earlier.calib_ledger);
+        }
+    }
+    let select = scoring::open_session(run, &first.variant)?;
+    let origin = Origin::Select(scoring::logits(run, splits, &select, Split::ValSelect)?);
+    let variants: Vec<&str> = members.iter().map(|member| &*member.variant).collect();
+    let plan = begin(
+        run,
+        splits,
+        &variants,
+        &mut ledger,
+        &origin,
+        &first.calib,
+        &first.record,
+    )?;
+    let rows = members
+        .iter()
+        .map(|member| CalibRows::new(&member.calib, config.split.seed))
+        .collect::<Result<Vec<_>, _>>()?;
+    let sessions: Vec<&CalibRows> = rows.iter().collect();
+    let fits = promise::fit_each(&plan, &sessions, first.record.settings.calibrator)?;
+    let (mut outcome, mut digest) = (None, None);
+    for (member, fit) in members.iter().zip(fits) {
+        outcome = Some(match fit {
+            Fit::Certified {
+                policy,
+                proof,
+                selection,
+            } => {
+                let flips = match &*member.variant {
+                    FP32 => None,
+                    _ => {
+                        let pairs = Pairs::new(reference, &member.calib, config.split.seed)?;
+                        let threshold = (policy.threshold, plan.thresholds());
+                        Some(flip_bounds(config, &pairs, &policy.score, threshold)?)
+                    }
+                };
+                let attachment = Attachment {
+                    policy,
+                    proof,
+                    selection,
+                    flips,
+                };
+                let (bundle, policy) = attach(
+                    run,
+                    &plan,
+                    &member.variant,
+                    &member.record,
+                    &ledger,
+                    attachment,
+                )?;
+                digest = digest.or(Some(policy));
+                Outcome::Certified(Box::new(bundle))
+            }
+            Fit::NotCertified(refusal) => refuse(run, &member.variant, refusal)?,
+        });
+    }
+    conclude(&mut ledger, &plan, digest)?;
+    Ok(outcome.expect("two or more variants"))
+}
