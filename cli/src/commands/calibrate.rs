@@ -26,20 +26,24 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     // The only device of this version; the session is opened on it.
     let Device::Cpu = args.device;
     let run = open(args, *output)?;
+    let variants = variants(args);
+    let together = !args.joint.is_empty();
+    if together {
+        joint::check(&run.config, &variants)?;
+    }
+    let precisions = precisions(&variants)?;
     steps::train::find_trainer()?;
     let splits = steps::split::ensure(&run)?;
     let checkpoint = steps::train::ensure(&run)?;
-    let variants = variants(args);
-    let precisions = precisions(&variants)?;
     let bundle = match export::ensure_with(&run, &splits, &checkpoint, &precisions)? {
         export::Outcome::Exported(bundle) => bundle,
         export::Outcome::ParityFailed { variant, parity } => {
             return parity_failed(variant, &parity, output);
         }
     };
-    let outcome = match &variants[..] {
-        [variant] => steps::calibrate::ensure(&run, &splits, *bundle, variant)?,
-        together => joint::ensure(&run, &splits, &bundle, together)?,
+    let outcome = match together {
+        true => joint::ensure(&run, &splits, &bundle, &variants)?,
+        false => steps::calibrate::ensure(&run, &splits, *bundle, &args.variant)?,
     };
     run.record()?;
     answer(&run, &variants, &outcome, output)

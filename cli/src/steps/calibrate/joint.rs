@@ -14,6 +14,7 @@ use stage1_calibration::{
 use stage1_core::{
     bundle::{self, Bundle, FP32},
     certificate::Guarantee,
+    config::Config,
     ledger::{Kind, Ledger},
     logits::LogitSet,
     split::Split,
@@ -35,7 +36,6 @@ pub(crate) fn ensure(
     bundle: &Bundle,
     variants: &[String],
 ) -> anyhow::Result<Outcome> {
-    check(run, variants)?;
     let mut members = Vec::new();
     for variant in variants {
         let scorer = scoring::open_session(run, variant)?;
@@ -71,7 +71,8 @@ pub(crate) fn ensure(
     Ok(outcome)
 }
 
-fn check(run: &Run, variants: &[String]) -> anyhow::Result<()> {
+/// Whether these variants can be certified together, before anything is made for it.
+pub(crate) fn check(config: &Config, variants: &[String]) -> anyhow::Result<()> {
     let distinct: BTreeSet<_> = variants.iter().collect();
     ensure!(
         distinct.len() == variants.len() && variants.len() > 1,
@@ -79,7 +80,7 @@ fn check(run: &Run, variants: &[String]) -> anyhow::Result<()> {
         variants.join(",")
     );
     ensure!(
-        run.config.calibrate.guarantee == Guarantee::Pac,
+        config.calibrate.guarantee == Guarantee::Pac,
         "--joint certifies variants together for `calibrate.guarantee: pac`; with `expectation` calibrate each by itself \
          (--variant)"
     );
