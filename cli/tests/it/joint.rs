@@ -109,7 +109,8 @@ fn what_does_not_go_together_is_refused() {
         assert_eq!(refused.code, 2, "{refused}");
         assert!(refused.stderr.contains(message), "{refused}");
     }
-    let mean = ["--set", "calibrate.guarantee=expectation"];
+    let mean = ["calibrate.guarantee=expectation", "calibrate.delta=0.1"];
+    let mean = mean.map(|key| ["--set", key]).concat();
     let refused = calibrate(&project, &[&["--joint", "fp32,fp16"][..], &mean].concat());
     assert_eq!(refused.code, 2, "{refused}");
     assert!(
