@@ -225,8 +225,16 @@ impl Checkpoint {
         reference: &BTreeMap<String, Tensor>,
         adapter: Option<&NewAdapter>,
     ) -> artifact::Result<()> {
-        let staged = folder::sibling(dir, "partial");
-        folder::remove(&staged)?;
+        folder::write(dir, |staged| self.fill(staged, head, reference, adapter))
+    }
+
+    fn fill(
+        &mut self,
+        staged: &Path,
+        head: &BTreeMap<String, Tensor>,
+        reference: &BTreeMap<String, Tensor>,
+        adapter: Option<&NewAdapter>,
+    ) -> artifact::Result<()> {
         let none = BTreeMap::new();
         self.files = BTreeMap::from([
             (
@@ -245,8 +253,8 @@ impl Checkpoint {
                 .extend(files.map(|(name, digest)| (in_adapter(&name), digest)));
         }
         json::save(self, &staged.join(DOCUMENT))?;
-        Self::load(&staged)?;
-        folder::replace(dir, &staged)
+        Self::load(staged)?;
+        Ok(())
     }
 
     fn check_reference(&self, file: &TensorFile) -> artifact::Result<()> {

@@ -125,17 +125,19 @@ impl Pretrained {
     /// # Errors
     /// [`artifact::Error`]; `dir` then is what it was before.
     pub fn save(&mut self, dir: &Path, weights: &Weights, base: &Path) -> artifact::Result<()> {
-        let staged = folder::sibling(dir, "partial");
-        folder::remove(&staged)?;
-        self.files = weights.save(&staged)?;
+        folder::write(dir, |staged| self.fill(staged, weights, base))
+    }
+
+    fn fill(&mut self, staged: &Path, weights: &Weights, base: &Path) -> artifact::Result<()> {
+        self.files = weights.save(staged)?;
         for name in licences(base)? {
             let bytes = fs::read(base.join(&name)).map_err(io("read", &base.join(&name)))?;
             atomic::write_bytes(&staged.join(&name), &bytes)?;
             self.files.insert(name, Digest::of_bytes(&bytes));
         }
         json::save(self, &staged.join(DOCUMENT))?;
-        Self::load(&staged)?;
-        folder::replace(dir, &staged)
+        Self::load(staged)?;
+        Ok(())
     }
 }
 

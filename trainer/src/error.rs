@@ -306,6 +306,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The device isn't there.
+    #[error("train.device: {device} can't be used: {reason}; or set `train.device: cpu`")]
+    Device {
+        /// The device, as configured.
+        device: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The threads for decoding can't be started.
     #[error("cannot start {threads} threads for decoding: {reason}; set a smaller `threads`")]
     Threads {

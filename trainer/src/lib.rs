@@ -21,6 +21,7 @@
 
 pub mod augment;
 pub mod backbone;
+mod device;
 mod error;
 pub mod events;
 mod explora;

@@ -1,4 +1,5 @@
-//! What a training would do: parameters, steps, and a rough estimate of its memory.
+//! What a training would do: parameters, steps, and a rough estimate of its memory: `benches/README.md` has it beside what was
+//! measured.
 
 use crate::{
     explora::{Layout, steps},
@@ -13,6 +14,10 @@ use std::collections::BTreeMap;
 
 /// Bytes of a float32.
 const FLOAT: u64 = 4;
+/// The program with libtorch, before it reads anything.
+const PROGRAM: u64 = 115 << 20;
+/// Copies of the backbone: as it was read, and libtorch's.
+const BACKBONES: u64 = 2;
 /// Copies of each trained parameter: itself, its gradient, two moments, the average and the best average.
 const COPIES: u64 = 6;
 /// Decoded batches in memory at once: two that wait, one that is read, one that is trained on.
@@ -95,12 +100,7 @@ impl Known<'_> {
 
     fn memory(&self, batch: usize) -> BTreeMap<String, u64> {
         let (train, spec) = (&self.config.train, self.spec);
-        let half = if train.precision == Precision::Bf16 {
-            2
-        } else {
-            0
-        };
-        let frozen = spec.parameter_count() as u64 * (FLOAT + half);
+        let weights = weights(spec, train.precision);
         let adapters = self.adapters.map_or(0, Adapters::parameter_count);
         let trained = (adapters + self.head_parameters()) as u64 * FLOAT * COPIES;
         let images = (self.train_images + self.select_images) as u64;
@@ -122,7 +122,8 @@ impl Known<'_> {
             }
         };
         [
-            ("weights", frozen),
+            ("program", PROGRAM),
+            ("weights", weights),
             ("trained parameters", trained),
             ("features", 2 * features),
             ("decoded images", BATCHES * batch as u64 * pixels),
@@ -156,7 +157,24 @@ impl Known<'_> {
             true => self.per_token() + blocks * vit.hidden as u64,
             false => blocks * self.per_token(),
         };
-        images as u64 * self.tokens() * inside * FLOAT
+        images as u64 * self.tokens() * inside * activation(self.config.train.precision)
+    }
+}
+
+/// All copies of the backbone.
+fn weights(spec: &BackboneSpec, precision: Precision) -> u64 {
+    let half = match precision {
+        Precision::Fp32 => 0,
+        Precision::Bf16 => FLOAT / 2,
+    };
+    spec.parameter_count() as u64 * (BACKBONES * FLOAT + half)
+}
+
+/// Bytes of what is kept for a gradient: with bfloat16, most of it is in that.
+fn activation(precision: Precision) -> u64 {
+    match precision {
+        Precision::Fp32 => FLOAT,
+        Precision::Bf16 => FLOAT / 2,
     }
 }
 
@@ -253,9 +271,11 @@ impl Pretraining<'_> {
             BackboneSpec::ConvNext(_) => 0,
         };
         let seen = 2 * tokens(size) + count * tokens(local);
-        let inside = micro as u64 * seen * blocks * per_token(self.spec) * FLOAT;
+        let precision = self.config.train.precision;
+        let inside = micro as u64 * seen * blocks * per_token(self.spec) * activation(precision);
         [
-            ("weights", self.spec.parameter_count() as u64 * FLOAT),
+            ("program", PROGRAM),
+            ("weights", weights(self.spec, precision)),
             (
                 "trained parameters",
                 self.layout.count() as u64 * FLOAT * PRETRAINING_COPIES,

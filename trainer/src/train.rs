@@ -10,6 +10,7 @@ use crate::{
     Error, Result,
     augment::Augmenter,
     backbone::{Backbone, Places},
+    device,
     events::{EpochRecord, Events},
     explora,
     features::{Batches, Extractor, FeatureCache, Image, ImageReader},
@@ -41,7 +42,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 /// Raised whenever the same inputs train another head than before: it is part of [`Checkpoint::inputs_digest`].
 const REVISION: u32 = 2;
@@ -213,7 +214,7 @@ impl<'a> Job<'a> {
         // Candidates that aren't there are refused before weights are read.
         config.backbone.spec()?;
         let weights = config.backbone.open()?;
-        let device = Device::Cpu;
+        let device = device::choose(config.train.device)?;
         let mut backbone = Backbone::new(&weights, device);
         if let (Precision::Bf16, Some(vit)) = (config.train.precision, backbone.vit_mut()) {
             vit.keep_half();

@@ -41,6 +41,9 @@ pub struct ExploraConfig {
     pub micro_batch_size: Option<usize>,
     /// AdamW's peak learning rate.
     pub learning_rate: f64,
+    /// What is in a block learns at this share of the rate of what is in the next one; class and mask token come before the
+    /// first block, the final norm and the projection heads after the last. 0.9 is DINOv2's; 1: all at the same rate.
+    pub layerwise_decay: f64,
     /// Epochs of linear warm-up before the cosine.
     pub warmup_epochs: f64,
     /// AdamW's weight decay (of matrices only) at the start; it follows half a cosine.
@@ -97,6 +100,7 @@ impl Default for ExploraConfig {
             batch_size: 64,
             micro_batch_size: None,
             learning_rate: 2.5e-4,
+            layerwise_decay: 0.9,
             warmup_epochs: 1.0,
             weight_decay: 0.04,
             weight_decay_end: 0.4,
@@ -354,6 +358,12 @@ impl ExploraConfig {
                 self.micro_batch_size.unwrap_or_default().to_string(),
             ),
             above("explora.learning_rate", self.learning_rate),
+            (
+                "explora.layerwise_decay",
+                positive(self.layerwise_decay) && self.layerwise_decay <= 1.0,
+                "a number > 0, at most 1",
+                self.layerwise_decay.to_string(),
+            ),
             within("explora.warmup_epochs", self.warmup_epochs),
             from_zero("explora.weight_decay", self.weight_decay),
             from_zero("explora.weight_decay_end", self.weight_decay_end),

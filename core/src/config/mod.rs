@@ -25,7 +25,7 @@ pub use schema::json_schema;
 pub use template::{Published, template};
 pub use training::{
     AugmentConfig, AugmentPolicy, Blur, ClassWeights, ColourJitter, PeftConfig, Precision,
-    RandomCrop, Sampling, Solarise, TargetModules,
+    RandomCrop, Sampling, Solarise, TargetModules, TrainDevice,
 };
 
 use crate::{
@@ -304,6 +304,11 @@ pub struct TrainConfig {
     pub micro_batch_size: Option<usize>,
     /// `fp32` or `bf16`, for phases that train through the backbone.
     pub precision: Precision,
+    /// `cpu`, `cuda` or `cuda:N`. There is no fallback: a device that isn't there is an error.
+    // Left out where it is the default, so that the digests of trainings from before this key stay as they are.
+    #[schemars(with = "String")]
+    #[serde(skip_serializing_if = "TrainDevice::is_cpu")]
+    pub device: TrainDevice,
     /// Seconds between saves of the state that an interrupted training continues from; 0 saves after every step.
     pub save_every_seconds: u64,
     /// A checkpoint's folder, whose weights the training starts from, with everything else anew; its head (and adapters)
@@ -348,6 +353,7 @@ impl Default for TrainConfig {
             sampling: Sampling::Natural,
             micro_batch_size: None,
             precision: Precision::Fp32,
+            device: TrainDevice::Cpu,
             save_every_seconds: 60,
             init_from: None,
             ema_decay: 0.999,

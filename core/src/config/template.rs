@@ -75,7 +75,10 @@ mod tests {
         let config = Config::from_document(document.clone(), "template", &[]).unwrap();
         assert_eq!(config.data.source.to_str(), Some("C:\\im: ages"));
         assert_eq!(config.backbone.path.to_str(), Some("weights # 1"));
-        let resolved: Value = serde_saphyr::from_str(&config.to_yaml()).unwrap();
+        let mut resolved: Value = serde_saphyr::from_str(&config.to_yaml()).unwrap();
+        // Left out where it is the default.
+        assert_eq!(resolved["train"]["device"], Value::Null);
+        resolved["train"]["device"] = "cpu".into();
         assert_eq!(
             document, resolved,
             "the template leaves out a key, or differs from a default"

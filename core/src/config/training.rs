@@ -41,6 +41,48 @@ pub enum Precision {
     Bf16,
 }
 
+/// Where a training computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TrainDevice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA device, counted from 0.
+    Cuda(usize),
+}
+
+impl TrainDevice {
+    pub(super) fn is_cpu(&self) -> bool {
+        *self == Self::Cpu
+    }
+}
+
+impl TryFrom<String> for TrainDevice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => return Ok(Self::Cuda(0)),
+            _ => {}
+        }
+        let number = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        number
+            .map(Self::Cuda)
+            .ok_or_else(|| format!("unknown device `{text}`, expected cpu, cuda or cuda:N"))
+    }
+}
+
+impl From<TrainDevice> for String {
+    fn from(device: TrainDevice) -> Self {
+        match device {
+            TrainDevice::Cpu => "cpu".to_owned(),
+            TrainDevice::Cuda(number) => format!("cuda:{number}"),
+        }
+    }
+}
+
 /// Low-rank adapters, for `phase: peft`. Names and meanings are those of Hugging Face PEFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

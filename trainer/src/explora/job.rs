@@ -7,7 +7,7 @@ use super::{
     views::Views,
 };
 use crate::{
-    Error, Result,
+    Error, Result, device,
     events::Events,
     features::{Image, ImageReader},
     fit::{Keeper, Origin, State},
@@ -18,7 +18,7 @@ use crate::{
 use rayon::prelude::*;
 use stage1_core::{
     artifact::{self, Digest, Hasher, Lock, atomic, json},
-    config::{Config, ExploraConfig, Precision},
+    config::{Config, ExploraConfig, Precision, TrainDevice},
     data::{self, NearOptions, OnBadImage},
     events::Plan,
     model::Weights,
@@ -27,10 +27,9 @@ use stage1_core::{
     split::{self, Split, SplitManifest, SplitSample, Unlabelled},
 };
 use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc, time::Duration};
-use tch::Device;
 
 /// Raised whenever the same inputs train another backbone than before.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Makes sure that the backbone that `config`'s head is to be trained on is there, and returns the configuration with it as
 /// its `backbone`, and how the rest begins.
@@ -245,7 +244,7 @@ impl<'a> Pretraining<'a> {
         let (config, explora) = (self.config, &self.config.explora);
         let (images, used) = self.images()?;
         let threads = self.take_threads(keeper, state.as_ref());
-        let device = Device::Cpu;
+        let device = device::choose(config.train.device)?;
         let size = self.reader.size();
         let objective = Objective::new(
             explora,
@@ -440,6 +439,8 @@ impl<'a> Pretraining<'a> {
             seed: u64,
             threads: Option<usize>,
             precision: Precision,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            device: Option<TrainDevice>,
             splits: Digest,
             preprocess: Digest,
             backbone: Digest,
@@ -457,6 +458,7 @@ impl<'a> Pretraining<'a> {
             seed: config.seed,
             threads: config.threads,
             precision: config.train.precision,
+            device: (config.train.device != TrainDevice::Cpu).then_some(config.train.device),
             splits: self.splits_digest,
             preprocess: config.preprocess.digest(),
             backbone: self.base_digest,

@@ -164,6 +164,28 @@ impl Layout {
         marks(adapters.chain(tensors).chain(mask).chain(heads))
     }
 
+    /// What the learning rate of each value is multiplied with, if each block learns at `decay` of the next one's rate:
+    /// the published training's rule, where the final norm and the heads come after the last block, and the tokens that
+    /// are put in before the first one.
+    pub(crate) fn rates(&self, decay: f64) -> Tensor {
+        let after = self.blocks + 1;
+        let rate = |place: usize| decay.powi((after - place) as i32);
+        let adapters = self.adapters.iter().flat_map(Adapters::counts);
+        let adapters = adapters.map(|(block, count)| (count, rate(block + 1)));
+        let tensors = self.trained.iter().map(|tensor| {
+            let place = match tensor.role {
+                Role::Block(block, _) => block + 1,
+                Role::NormWeight | Role::NormBias => after,
+                _ => 0,
+            };
+            (size(&tensor.shape), rate(place))
+        });
+        let mask = [(self.spec.hidden(), rate(0))];
+        let heads = self.heads.iter().flatten();
+        let heads = heads.map(|shape| (product(shape), 1.0));
+        fill(adapters.chain(tensors).chain(mask).chain(heads))
+    }
+
     /// Which values are not those of prototypes, 1 or 0.
     pub(crate) fn not_prototypes(&self) -> Tensor {
         let backbone = self.modules().map(|(_, count)| count).sum::<usize>() + self.spec.hidden();
@@ -311,8 +333,12 @@ fn product(shape: &[i64]) -> usize {
 
 /// So many ones or zeros each.
 fn marks(parts: impl Iterator<Item = (usize, bool)>) -> Tensor {
-    let part = |(count, one): (usize, bool)| {
-        let value = f64::from(u8::from(one));
+    fill(parts.map(|(count, one)| (count, f64::from(u8::from(one)))))
+}
+
+/// A value so many times each.
+fn fill(parts: impl Iterator<Item = (usize, f64)>) -> Tensor {
+    let part = |(count, value): (usize, f64)| {
         Tensor::full([count as i64], value, (Kind::Float, Device::Cpu))
     };
     Tensor::cat(&parts.map(part).collect::<Vec<_>>(), 0)

@@ -53,6 +53,8 @@ pub(crate) struct Run<'a> {
     course: Course<'a>,
     /// 1 for values of matrices.
     matrices: Tensor,
+    /// What the rate of each value is multiplied with.
+    rates: Tensor,
     /// 0 for values of prototypes.
     not_prototypes: Tensor,
     student: Tensor,
@@ -94,6 +96,9 @@ impl<'a> Run<'a> {
         let matrices = layout.matrices().to_device(initial.device());
         Self {
             optimiser: AdamW::new(&matrices * config.weight_decay, None),
+            rates: layout
+                .rates(config.layerwise_decay)
+                .to_device(initial.device()),
             not_prototypes: layout.not_prototypes().to_device(initial.device()),
             matrices,
             student: initial.copy().set_requires_grad(true),
@@ -207,8 +212,11 @@ impl<'a> Run<'a> {
         let norm = clip(&mut gradient, self.config.max_grad_norm);
         self.finite("gradient's norm", norm, epoch, step)?;
         let decay = &self.matrices * self.course.decay(at);
-        let scale = keeps_prototypes.then(|| self.not_prototypes.shallow_clone());
-        self.optimiser.set(decay, scale);
+        let scale = match keeps_prototypes {
+            true => &self.rates * &self.not_prototypes,
+            false => self.rates.shallow_clone(),
+        };
+        self.optimiser.set(decay, Some(scale));
         self.optimiser
             .step(&mut self.student, &gradient, self.course.rate(at));
         follow(&mut self.teacher, &self.student, self.course.momentum(at));

@@ -350,3 +350,41 @@ fn a_head_answers_with_cosines() {
     assert!(error(&same, &cosines) < 1e-5);
     assert!(loss::deviation(&cosines) > 0.0);
 }
+
+#[test]
+fn lower_blocks_learn_more_slowly() {
+    for name in BACKBONES {
+        let Fixture {
+            weights, layout, ..
+        } = Fixture::new(name, config());
+        // Of two blocks, the last one unfrozen.
+        let mut want = Vec::new();
+        for (name, count) in layout
+            .modules()
+            .filter(|(name, _)| name.starts_with("LoRA"))
+        {
+            assert!(name.contains("layer.0."), "{name}");
+            want.extend(vec![0.25; count]);
+        }
+        for tensor in weights.spec().tensors() {
+            let rate = match tensor.role {
+                role if !layout.trains(role) => continue,
+                Role::Block(0, _) => 0.25,
+                Role::Block(1, _) => 0.5,
+                Role::NormWeight | Role::NormBias => 1.0,
+                Role::ClsToken => 0.125,
+                other => panic!("{name}: {other:?} is trained"),
+            };
+            want.extend(vec![rate; tensor.shape.iter().product()]);
+        }
+        // The mask token.
+        want.extend(vec![0.125; weights.spec().hidden()]);
+        let rates = values(&layout.rates(0.5));
+        let (own, heads) = rates.split_at(want.len());
+        assert_eq!(own, want, "{name}");
+        assert!(heads.len() > 100, "{name}");
+        assert_eq!(heads, vec![1.0; heads.len()], "{name}");
+        let same = values(&layout.rates(1.0));
+        assert_eq!(same, vec![1.0; same.len()], "{name}");
+    }
+}

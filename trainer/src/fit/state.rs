@@ -74,6 +74,12 @@ struct Document<N> {
     notes: N,
 }
 
+/// The part of a [`Document`] that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// A training that can go on: tensors, and in `notes` everything else.
 pub struct State<N = Notes> {
     /// libtorch's threads when it was saved.
@@ -292,14 +298,15 @@ fn read<N: DeserializeOwned>(
     if metadata.get(CONTENT) != Some(&content_digest(notes, &tensors).to_string()) {
         return Err(invalid("its content isn't what was written".to_owned()));
     }
-    let document: Document<N> =
+    // First, since what else there is depends on it.
+    let Version { version } =
         serde_json::from_str(notes).map_err(|error| invalid(error.to_string()))?;
-    if document.version != VERSION {
+    if version != VERSION {
         return Err(invalid(format!(
-            "version {}, expected {VERSION}",
-            document.version
+            "another version of Stage1 wrote it (form {version}, this one reads {VERSION}); that one could go on with it"
         )));
     }
+    let document = serde_json::from_str(notes).map_err(|error| invalid(error.to_string()))?;
     Ok((document, tensors))
 }
 
@@ -316,4 +323,38 @@ fn content_digest(notes: &str, tensors: &BTreeMap<String, StoredTensor>) -> Dige
         hasher.field(name.as_bytes()).field(&bytes);
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_another_version_says_so_and_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("last.safetensors");
+        let of = Digest::of_bytes;
+        let origin = Origin {
+            inputs: of(b"inputs"),
+            backbone: of(b"backbone"),
+            splits: of(b"splits"),
+            preprocess: of(b"preprocess"),
+        };
+        // An older form had fewer notes, or others.
+        let notes = r#"{"version": 1, "epoch": 3}"#.to_owned();
+        let tensors =
+            BTreeMap::from([("parameters".to_owned(), StoredTensor::f32([1], vec![0.5]))]);
+        let content = content_digest(&notes, &tensors).to_string();
+        let metadata = BTreeMap::from([(NOTES.to_owned(), notes), (CONTENT.to_owned(), content)]);
+        tensors::save(&path, &tensors, &metadata).unwrap();
+        let keeper = Keeper::new(path, origin, 1, Duration::ZERO);
+        let message = keeper.load::<Notes>().err().unwrap().to_string();
+        for part in [
+            "last.safetensors",
+            "another version of Stage1 wrote it (form 1, this one reads 2)",
+            "--overwrite to start anew",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
 }

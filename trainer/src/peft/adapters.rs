@@ -124,6 +124,12 @@ impl Adapters {
         })
     }
 
+    /// The block and the number of parameters of each adapted layer, in the order of the buffer.
+    pub fn counts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let blocks = self.layers.iter().map(|adapted| adapted.layer.block);
+        blocks.zip(self.modules().map(|(_, count)| count))
+    }
+
     /// The number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.modules().map(|(_, count)| count).sum()

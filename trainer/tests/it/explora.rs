@@ -115,6 +115,45 @@ fn a_backbone_is_trained_kept_and_used() {
 }
 
 #[test]
+fn half_precision_stays_near_single() {
+    let trained = |more: &[&str]| {
+        let fixture = Fixture::new(Content::Digest);
+        fixture.train(&with(more));
+        let loss = |line: &Value| line["metrics"]["loss"].as_f64().unwrap();
+        let losses: Vec<_> = lines(&fixture, "run/metrics.explora.jsonl")
+            .iter()
+            .map(loss)
+            .collect();
+        let weights = Weights::open(&fixture.path("run/explora")).unwrap();
+        let roles = weights
+            .spec()
+            .tensors()
+            .into_iter()
+            .map(|tensor| tensor.role);
+        let values: Vec<f32> = roles.flat_map(|role| weights.get(role).to_vec()).collect();
+        (losses, values)
+    };
+    let largest = |a: &[f32], b: &[f32]| {
+        let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, f32::max)
+    };
+    let base = Weights::open(&backbones().join("dinov2")).unwrap();
+    let roles = base.spec().tensors().into_iter().map(|tensor| tensor.role);
+    let first: Vec<f32> = roles.flat_map(|role| base.get(role).to_vec()).collect();
+    let (losses, single) = trained(&[]);
+    let (rounded, half) = trained(&["train.precision=bf16"]);
+    let (moved, apart) = (largest(&single, &first), largest(&single, &half));
+    assert!(apart > 0.0, "bf16 changes the last bits");
+    assert!(
+        apart < moved,
+        "apart by {apart}, where training moved by {moved}"
+    );
+    for (single, half) in losses.iter().zip(&rounded) {
+        assert!((single - half).abs() < 0.02 * single, "{single} {half}");
+    }
+}
+
+#[test]
 fn unlabelled_images_are_used_unless_they_are_held_out() {
     let fixture = Fixture::new(Content::Digest);
     let folder = fixture.path("more/deep");

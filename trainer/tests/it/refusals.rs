@@ -56,6 +56,64 @@ fn another_trainings_checkpoint_is_not_replaced_unasked() {
 }
 
 #[test]
+fn a_full_disk_leaves_the_checkpoint_before_as_it_was() {
+    let fixture = Fixture::new(Content::Digest);
+    fixture.train(&[]);
+    let bytes = fixture.checkpoint_bytes();
+    let left = || {
+        fs::read_dir(fixture.path("run/checkpoints"))
+            .unwrap()
+            .count()
+    };
+    let before = left();
+    // No file may grow beyond 20 KiB, less than the reference images of a checkpoint; the signal that says so is ignored, as
+    // on a full disk. Features are in the cache by now.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 20; exec {} --config stage1.yaml --overwrite --set seed=9",
+        env!("CARGO_BIN_EXE_stage1-train")
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(fixture.path(""))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("reference.safetensors") && stderr.contains("File too large"),
+        "{stderr}"
+    );
+    assert_eq!(fixture.checkpoint_bytes(), bytes);
+    assert_eq!(left(), before, "nothing half-written is left");
+    fixture.train(&["--overwrite", "--set", "seed=9"]);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_with_what_is_missing() {
+    let fixture = Fixture::new(Content::Digest);
+    let refused = |device: &str| fixture.refusal(&["--set", &format!("train.device={device}")]);
+    // Another number than any machine has: with a CUDA build of libtorch, too, this can't be used.
+    let message = refused("cuda:99");
+    for part in [
+        "train.device: cuda:99 can't be used: ",
+        "libtorch",
+        "or set `train.device: cpu`",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let message = refused("gpu");
+    assert!(
+        message.contains("unknown device `gpu`, expected cpu, cuda or cuda:N"),
+        "{message}"
+    );
+    assert!(!fixture.path("run/checkpoints").exists() && !fixture.path("cache").exists());
+    // Asked for by its name, the default is no other training.
+    fixture.train(&[]);
+    let events = fixture.train(&["--set", "train.device=cpu"]);
+    assert_eq!(events.last().unwrap()["reused"], true);
+}
+
+#[test]
 fn a_changed_image_is_noticed() {
     let fixture = Fixture::new(Content::Digest);
     let (one, other) = (

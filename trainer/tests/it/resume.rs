@@ -124,8 +124,15 @@ fn with_kills(
 
 #[test]
 fn killed_at_random_points_it_ends_at_the_same_bytes() {
+    let selective = [
+        &GATE[..],
+        &["--set", "gate.loss=selective_net"],
+        &SLOWLY[2..6],
+    ]
+    .concat();
     for (name, arguments) in [
         ("baseline", &SLOWLY[..]),
+        ("gate", &selective[..]),
         ("peft", &PEFT[..]),
         ("explora", &EXPLORA[..]),
     ] {
@@ -164,6 +171,63 @@ fn killed_at_random_points_it_ends_at_the_same_bytes() {
             assert!(!path.exists(), "{name}: {state}");
         }
     }
+}
+
+/// With a gate: its own stages come after those of the classifier, whose last state is then what a training goes on from.
+const GATE: [&str; 10] = [
+    "--set",
+    "train.save_every_seconds=0",
+    "--set",
+    "phase=gate",
+    "--set",
+    "head.kind=mlp",
+    "--set",
+    "head.hidden=16",
+    "--set",
+    "gate.hidden=8",
+];
+
+#[test]
+fn killed_in_the_stages_of_a_gate_it_ends_at_the_same_bytes() {
+    let whole = Fixture::new(Content::Digest);
+    whole.train(&GATE);
+    let killed = Fixture::new(Content::Digest);
+    let moments = [
+        ("heads of folds", 0),
+        ("heads of folds", 3),
+        ("gate: epochs", 0),
+        ("gate: epochs", 7),
+    ];
+    for (stage, done) in moments {
+        let mut child = killed
+            .command(&GATE)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut events = lines
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let begun = events
+            .by_ref()
+            .any(|event| event["event"] == "stage" && event["name"] == stage);
+        assert!(begun, "{stage}");
+        let is_progress = |event: &Value| event["event"] == "progress";
+        assert_eq!(
+            events.filter(is_progress).take(done).count(),
+            done,
+            "{stage}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let has = |file: &str| killed.path(&format!("run/checkpoints/{file}")).exists();
+        assert!(
+            has("last.safetensors") && !has("best"),
+            "{stage}: killed too late"
+        );
+    }
+    killed.train(&GATE);
+    assert_eq!(killed.checkpoint_bytes(), whole.checkpoint_bytes());
 }
 
 /// Stops a training after some epochs by a kill; its state is on disk.
@@ -325,4 +389,10 @@ fn a_training_can_start_from_another_ones_weights() {
     }
     let message = second.refusal(&["--init-from", &start, "--set", "head.kind=mlp"]);
     assert!(message.contains("its head is"), "{message}");
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+    let backbone = format!("backbone.path={}", goldens.join("dinov3-vit-mlp").display());
+    let size = "preprocess.resize={exact: {height: 32, width: 32}}";
+    let other = ["--init-from", &start, "--set", &backbone, "--set", size];
+    let message = second.refusal(&other);
+    assert!(message.contains("its backbone is"), "{message}");
 }
