@@ -18,6 +18,7 @@ mod ab_test;
 mod bench;
 mod calibrate_logits;
 mod cli;
+mod devices;
 mod doctor;
 mod earlier_system;
 mod embed;
