@@ -217,6 +217,10 @@ pub(crate) struct ExportArgs {
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,
+    /// Also write a model repository for NVIDIA's Triton Inference Server into this folder: one model per variant, on TensorRT,
+    /// with dynamic batching; it answers with logits, without the policy
+    #[arg(long, value_name = "DIR", conflicts_with = "backbone")]
+    pub(crate) triton: Option<PathBuf>,
     /// The precision that the bundle is to have (fp32 it always has); those of `export.variants` if not given
     #[arg(long, value_enum, conflicts_with = "backbone")]
     pub(crate) precision: Option<Precision>,

@@ -33,5 +33,6 @@ mod predict;
 mod python;
 mod recovery;
 mod serve;
+mod triton;
 mod validate_logits;
 mod verbs;
