@@ -29,6 +29,10 @@
 //! It doesn't train, export or fit, and never falls back to another provider or threshold: a [`Ladder`] names the devices that
 //! may be tried, and [`Scorer::climb`] says what became of each.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod cancel;
 mod coverage;
 mod decoder;
