@@ -2,12 +2,12 @@
 
 use crate::records::Format;
 use clap::{Parser, Subcommand, ValueEnum};
-use serde::Serialize;
 use stage1_core::{
     config::{AnyBatch, BatchSize},
+    device::{self, Device, Ladder, ProviderOptions},
     preprocess::PixelFormat,
 };
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// From a folder of labelled images to a certified classifier.
 ///
@@ -217,6 +217,10 @@ pub(crate) struct ExportArgs {
     /// Where the embedding model goes
     #[arg(long, value_name = "FILE", requires = "backbone")]
     pub(crate) out: Option<PathBuf>,
+    /// Also write a model repository for NVIDIA's Triton Inference Server into this folder: one model per variant, on TensorRT,
+    /// with dynamic batching; it answers with logits, without the policy
+    #[arg(long, value_name = "DIR", conflicts_with = "backbone")]
+    pub(crate) triton: Option<PathBuf>,
     /// The precision that the bundle is to have (fp32 it always has); those of `export.variants` if not given
     #[arg(long, value_enum, conflicts_with = "backbone")]
     pub(crate) precision: Option<Precision>,
@@ -292,9 +296,10 @@ pub(crate) struct CalibrateArgs {
         conflicts_with = "logits"
     )]
     pub(crate) variant: String,
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t = Device::Cpu, conflicts_with = "logits")]
-    pub(crate) device: Device,
+    /// What the model runs on: cpu, cuda or tensorrt, or several in the order in which they are tried [default:
+    /// `deploy.device` of the configuration]
+    #[arg(long, value_name = "DEVICE,…", conflicts_with = "logits")]
+    pub(crate) device: Option<Ladder>,
     /// Certify on these logits (safetensors, npz or CSV) instead of a run's bundle; `--set calibrate.…` says what else is
     /// wanted: constraints, procedure, score, group_risk, …
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
@@ -464,9 +469,8 @@ pub(crate) enum OnBadImage {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SessionArgs {
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    pub(crate) device: Device,
+    #[command(flatten)]
+    pub(crate) devices: DeviceArgs,
     /// Threads of the session; one per core if not given
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -478,17 +482,26 @@ pub(crate) struct SessionArgs {
     pub(crate) max_pixels: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Device {
-    Cpu,
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeviceArgs {
+    /// What models run on: cpu, cuda or tensorrt, or several in the order in which they are tried, as tensorrt,cuda,cpu; what
+    /// became of each is told
+    #[arg(long, value_name = "DEVICE,…", default_value = "cpu")]
+    pub(crate) device: Ladder,
+    /// An option of ONNX Runtime's provider by its own name, e.g. cuda.gpu_mem_limit=4294967296 or
+    /// tensorrt.trt_fp16_enable=true; may be repeated
+    #[arg(long = "provider-option", value_name = "PROVIDER.NAME=VALUE")]
+    pub(crate) options: Vec<String>,
 }
 
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.pad("cpu"),
-        }
+impl DeviceArgs {
+    /// The providers' options, which must be ones that they have.
+    pub(crate) fn providers(&self) -> Result<ProviderOptions, device::Error> {
+        let mut providers = ProviderOptions::default();
+        self.options
+            .iter()
+            .try_for_each(|text| providers.set(text))?;
+        Ok(providers)
     }
 }
 
@@ -580,15 +593,17 @@ pub(crate) struct BenchArgs {
     /// The bundle's variants to measure [default: fp32, or the only one; with --p99-budget, all that are calibrated]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) variant: Vec<String>,
-    /// Where the model runs; several are compared
+    /// What the model runs on: cpu, cuda or tensorrt; several are compared
     #[arg(
         long,
-        value_enum,
         value_name = "DEVICE,…",
         value_delimiter = ',',
         default_value = "cpu"
     )]
     pub(crate) device: Vec<Device>,
+    /// An option of ONNX Runtime's provider by its own name, as `stage1 predict` takes it; may be repeated
+    #[arg(long = "provider-option", value_name = "PROVIDER.NAME=VALUE")]
+    pub(crate) provider_options: Vec<String>,
     /// Threads of the session [default: one per core; with --p99-budget, 1, 2, 4, … up to that]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub(crate) threads: Vec<usize>,
@@ -627,6 +642,8 @@ pub(crate) struct ServeArgs {
     /// The bundles' variant; fp32, or the only one, if not given
     #[arg(long, value_name = "NAME")]
     pub(crate) variant: Option<String>,
+    #[command(flatten)]
+    pub(crate) devices: DeviceArgs,
     /// Serve although a session isn't the one that was certified; every answer then says `certified: false`
     #[arg(long)]
     pub(crate) allow_uncertified: bool,

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod depth;
+pub mod device;
 pub mod events;
 mod folder;
 pub mod gate;

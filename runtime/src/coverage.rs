@@ -2,7 +2,7 @@
 
 use crate::GoldenCheck;
 use serde::Serialize;
-use stage1_core::certificate::Fingerprint;
+use stage1_core::{certificate::Fingerprint, device::Device};
 use std::fmt;
 
 /// A field in which the session isn't what was certified.
@@ -72,6 +72,19 @@ pub(crate) struct Golden {
     pub(crate) check: GoldenCheck,
     /// Images of which the policy decides otherwise than on the bundle's logits.
     pub(crate) changed_decisions: usize,
+}
+
+/// How many golden images must repeat before a session may answer.
+///
+/// A certificate's fingerprint determines what a CPU computes: the model's bytes, ONNX Runtime's version and the class of
+/// instruction set, with every node placed on the CPU. There, one image shows that this library computes at all what it
+/// did, which a damaged or patched library of the same version wouldn't. Anywhere else (another class, an accelerator, whose
+/// driver and kernels no field names) all of them must.
+pub(crate) fn golden_images(certified: &Fingerprint, here: &Fingerprint) -> usize {
+    match certified == here && here.provider == Device::Cpu.name() {
+        true => 1,
+        false => usize::MAX,
+    }
 }
 
 /// Whether the certificate of one session covers another.

@@ -1,6 +1,7 @@
-use crate::{Difference, InitError};
+use crate::{Difference, FailedRung, GoldenCheck, InitError};
 use stage1_core::{
     artifact, bundle,
+    device::{self, Device},
     preprocess::{self, NotLevels},
 };
 use std::path::PathBuf;
@@ -20,11 +21,48 @@ pub enum Error {
         /// Asked for.
         asked: PathBuf,
     },
-    /// A device that this version has no session for.
-    #[error("device `{got}`: this version runs on the CPU only; use `cpu`")]
-    Device {
-        /// As given.
-        got: String,
+    /// A device, or an option of its provider, that isn't one.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// ONNX Runtime has no such provider here, or the provider doesn't find its libraries or its GPU.
+    #[error("{device} can't be used: {reason}; {advice}")]
+    Provider {
+        /// Which.
+        device: Device,
+        /// What ONNX Runtime says.
+        reason: String,
+        /// What is missing, and what package has it.
+        advice: String,
+    },
+    /// TensorRT builds an engine for a range of shapes, which must be known.
+    #[error("TensorRT's shapes: {reason}")]
+    Profile {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Engines of TensorRT can't be kept, or those that were kept can't be trusted.
+    #[error("{}: TensorRT's engines: {reason}", dir.display())]
+    Engines {
+        /// Their folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The device computes something else than the bundle says.
+    #[error("{model}: on {device} it is off by {:.1e} on golden image {}, at most {:.1e} is allowed; nothing is certified on a device that computes something else", check.max_abs_error, check.worst_image, check.tolerance)]
+    Golden {
+        /// The model: its path.
+        model: String,
+        /// Which.
+        device: Device,
+        /// How far it is off.
+        check: GoldenCheck,
+    },
+    /// Several devices were allowed, and none of them works.
+    #[error("no device works:\n{}", rungs(failed))]
+    NoRung {
+        /// Each of them, in order.
+        failed: Vec<FailedRung>,
     },
     /// The bundle is damaged, incomplete or contradictory.
     #[error(transparent)]
@@ -56,7 +94,8 @@ pub enum Error {
     },
     /// Some nodes run elsewhere than was asked for.
     #[error(
-        "{model}: asked for {want}, but the nodes were placed on {got}; a session never changes its provider in silence"
+        "{model}: asked for {want}, but the nodes were placed on {got}{}; a session never changes its provider in silence",
+        strays(operators)
     )]
     Placement {
         /// The model: its path or digest.
@@ -65,6 +104,8 @@ pub enum Error {
         want: &'static str,
         /// Providers and their numbers of nodes.
         got: String,
+        /// The types of those nodes that are elsewhere.
+        operators: String,
     },
     /// The input doesn't fit the model.
     #[error("{model}: the input is {got}, the model takes {want}")]
@@ -139,6 +180,18 @@ fn lines(differences: &[Difference]) -> String {
         .map(|difference| format!("  {difference}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+fn strays(operators: &str) -> String {
+    match operators {
+        "" => String::new(),
+        _ => format!(", among them {operators}"),
+    }
+}
+
+fn rungs(failed: &[FailedRung]) -> String {
+    let told: Vec<_> = failed.iter().map(|rung| format!("  {rung}")).collect();
+    told.join("\n")
 }
 
 /// The result of opening a bundle or running a model.

@@ -1,5 +1,5 @@
 use crate::{
-    Error, Result,
+    Error, Result, native,
     search::{self, Attempt, Found, MIN_VERSION},
 };
 use ort::{environment::Environment, ep::ExecutionProvider, logging::LogLevel};
@@ -48,8 +48,8 @@ pub struct RuntimeInfo {
     pub origin: &'static str,
     /// Its version, e.g. `1.31.1`.
     pub version: String,
-    /// Providers of ours that are compiled into it. Whether their own libraries and devices are there is another
-    /// question: this program uses the CPU.
+    /// Providers of ours that are compiled into it. Whether their own libraries and devices are there shows when a session is
+    /// opened on them.
     pub compiled_providers: Vec<&'static str>,
 }
 
@@ -85,6 +85,7 @@ pub fn init(path: Option<&Path>) -> Result<RuntimeInfo> {
 
 pub(crate) fn loaded(path: Option<&Path>) -> Result<&'static Loaded> {
     let loaded = LOADED.get_or_init(|| {
+        native::reuse_freed_memory();
         let found = search::find(path).map_err(|tried| InitError::NotFound { tried })?;
         start(found)
     });

@@ -26,21 +26,32 @@
 //! - [`Embedder`] turns images into features with a backbone alone;
 //! - [`Predictor`] adds the bundle's policy, and refuses a session that its certificate doesn't cover.
 //!
-//! It doesn't train, export or fit, never falls back to another provider or threshold, and runs on the CPU only.
+//! It doesn't train, export or fit, and never falls back to another provider or threshold: a [`Ladder`] names the devices that
+//! may be tried, and [`Scorer::climb`] says what became of each.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod cancel;
 mod coverage;
 mod decoder;
 mod device;
 mod embedder;
+mod engines;
 mod error;
+mod gpu;
 mod init;
 mod input;
 mod isa;
+mod libraries;
 mod native;
 mod pixels;
 mod pool;
 mod predictor;
+mod profile;
+mod provider;
+mod rungs;
 mod scorer;
 mod search;
 mod session;
@@ -50,18 +61,20 @@ mod timings;
 pub use cancel::CancelToken;
 pub use coverage::{Difference, Standing, fingerprint_differences};
 pub use decoder::ImageError;
-pub use device::Device;
 pub use embedder::{Embedder, EmbedderOptions, ModelFacts};
 pub use error::{Error, Result};
 pub use init::{InitError, RuntimeInfo, init};
 pub use input::ImageInput;
 pub use isa::cpu_isa;
 pub use predictor::{Predictions, Predictor, PredictorOptions, Summary};
+pub use profile::ShapeProfile;
+pub use rungs::{Climb, FailedRung, climb};
 pub use scorer::{GoldenCheck, Row, ScoredRows, Scorer, ScorerOptions, Scores};
 pub use search::{Attempt, MIN_VERSION};
 pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo, Weights};
 pub use stage1_core::{
     bundle::{DecisionKind, Prediction},
+    device::{Device, Ladder, ProviderOptions},
     preprocess::RgbImage,
 };
 pub use timings::Timings;

@@ -1,14 +1,15 @@
 use crate::{
-    CancelToken, Device, Error, GoldenCheck, ImageError, ImageInput, Result, Row, ScoredRows,
-    Scorer, ScorerOptions, Scores, Standing, Timings,
+    CancelToken, Error, GoldenCheck, ImageError, ImageInput, Result, Row, ScoredRows, Scorer,
+    ScorerOptions, Scores, Standing, Timings, climb,
     coverage::{self, Golden},
-    scorer::{GoldenOutputs, Scored},
+    scorer::{GoldenOutputs, Scored, with_bundle},
     stream::Ordered,
 };
 use serde::Serialize;
 use stage1_core::{
     bundle::{Bundle, DecisionKind, Prediction},
     certificate::Certificate,
+    device::{Ladder, ProviderOptions},
     policy::{self, Outcome, Policy, Threshold},
     preprocess::Limits,
 };
@@ -19,8 +20,10 @@ use std::{borrow::Borrow, path::Path, sync::Arc, time::Instant};
 pub struct PredictorOptions {
     /// The variant; none means the only one.
     pub variant: Option<String>,
-    /// What it runs on.
-    pub device: Device,
+    /// What it may run on, in the order in which devices are tried.
+    pub devices: Ladder,
+    /// What the devices' providers are told, by their own options' names.
+    pub providers: ProviderOptions,
     /// Threads of decoding, and of all sessions together; 0 means one per core.
     pub threads: usize,
     /// Runs of the model at a time, each in a session of its own; at least 1. More of them answer many small requests
@@ -38,7 +41,8 @@ impl Default for PredictorOptions {
     fn default() -> Self {
         let ScorerOptions {
             variant,
-            device,
+            devices,
+            providers,
             threads,
             sessions,
             batch,
@@ -46,12 +50,28 @@ impl Default for PredictorOptions {
         } = ScorerOptions::default();
         Self {
             variant,
-            device,
+            devices,
+            providers,
             threads,
             sessions,
             batch,
             limits,
             allow_uncertified: false,
+        }
+    }
+}
+
+impl PredictorOptions {
+    /// Those of the model behind it.
+    fn scorer(&self) -> ScorerOptions {
+        ScorerOptions {
+            variant: self.variant.clone(),
+            devices: self.devices.clone(),
+            providers: self.providers.clone(),
+            threads: self.threads,
+            sessions: self.sessions,
+            batch: self.batch,
+            limits: self.limits,
         }
     }
 }
@@ -118,7 +138,9 @@ impl Predictor {
     /// [`Error::NoPolicy`] before the bundle was calibrated; [`Error::NotCovered`] with every difference; as
     /// [`Scorer::open`] and [`Scorer::check_golden`].
     pub fn open(dir: &Path, options: &PredictorOptions) -> Result<Self> {
-        Self::from_bundle(Bundle::open(dir)?, options)
+        with_bundle(dir, options.variant.as_deref(), |bundle| {
+            Self::from_bundle(bundle, options)
+        })
     }
 
     /// As [`Predictor::open`], of a bundle that is open already.
@@ -126,19 +148,21 @@ impl Predictor {
     /// # Errors
     /// As [`Predictor::open`].
     pub fn from_bundle(bundle: Bundle, options: &PredictorOptions) -> Result<Self> {
-        let scorer = Scorer::from_bundle(
-            bundle,
-            &ScorerOptions {
-                variant: options.variant.clone(),
-                device: options.device,
-                threads: options.threads,
-                sessions: options.sessions,
-                batch: options.batch,
-                limits: options.limits,
-            },
-        )?;
+        let of_model = options.scorer();
+        let open = |device| {
+            let scorer = Scorer::on_device(bundle.clone(), device, &of_model)?;
+            Self::of_scorer(scorer, options.allow_uncertified)
+        };
+        let (predictor, climb) = climb(&options.devices, open)?;
+        Ok(Self {
+            scorer: predictor.scorer.with_climb(climb),
+            judge: predictor.judge,
+        })
+    }
+
+    fn of_scorer(scorer: Scorer, allow_uncertified: bool) -> Result<Self> {
         let (policy, certificate) = policy_of(&scorer)?;
-        let standing = standing(&scorer, &policy, &certificate, options.allow_uncertified)?;
+        let standing = standing(&scorer, &policy, &certificate, allow_uncertified)?;
         let judge = Judge {
             labels: scorer.bundle().manifest().labels.clone(),
             policy,
@@ -318,8 +342,9 @@ fn standing(
 ) -> Result<Standing> {
     let certified = certificate.fingerprint.as_ref();
     let certified = certified.expect("an open bundle's certificates name their session");
-    let golden = Golden::of(scorer, policy)?;
-    match coverage::standing(certified, &scorer.fingerprint(), &golden) {
+    let here = scorer.fingerprint();
+    let golden = Golden::of(scorer, policy, coverage::golden_images(certified, &here))?;
+    match coverage::standing(certified, &here, &golden) {
         Standing::Uncertified { differences } if !allow_uncertified => Err(Error::NotCovered {
             dir: scorer.bundle().dir().to_owned(),
             variant: scorer.variant().to_owned(),
@@ -330,9 +355,9 @@ fn standing(
 }
 
 impl Golden {
-    fn of(scorer: &Scorer, policy: &Policy) -> Result<Self> {
+    fn of(scorer: &Scorer, policy: &Policy, images: usize) -> Result<Self> {
         let outcome = |row: policy::Row<'_>| policy.decide(row).map(|decision| decision.outcome);
-        let outputs = scorer.golden_outputs()?;
+        let outputs = scorer.golden_outputs(images)?;
         let changed = |outputs: &GoldenOutputs| {
             let changed = outputs
                 .rows()

@@ -1,15 +1,18 @@
 use crate::{
-    CancelToken, Device, Error, ImageError, ImageInput, OrtSession, Result, SessionOptions,
-    Timings, Weights,
+    CancelToken, Climb, Error, ImageError, ImageInput, OrtSession, Result, SessionOptions,
+    ShapeProfile, Timings, Weights, climb,
     decoder::{Chunk, Decoder, Slot},
+    init, native,
     pixels::{Pixel, Pixels},
     pool::Pool,
-    session::threads,
+    session::{ModelSource, threads},
     stream::{Ordered, Plan},
 };
 use stage1_core::{
-    bundle::{Bundle, FP32, Variant},
+    artifact::tensors::TensorFile,
+    bundle::{Bundle, BundleManifest, FP32, Variant},
     certificate::{BatchMode, Fingerprint},
+    device::{Device, Ladder, ProviderOptions},
     logits::Source,
     policy,
     preprocess::{Limits, PixelFormat},
@@ -21,6 +24,7 @@ use std::{
     num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,8 +33,10 @@ use std::{
 pub struct ScorerOptions {
     /// The variant; none means `fp32`, or the only one.
     pub variant: Option<String>,
-    /// What it runs on.
-    pub device: Device,
+    /// What it may run on, in the order in which devices are tried.
+    pub devices: Ladder,
+    /// What the devices' providers are told, by their own options' names.
+    pub providers: ProviderOptions,
     /// Threads of decoding, and of all sessions together; 0 means one per core.
     pub threads: usize,
     /// Runs of the model at a time, each in a session of its own; at least 1.
@@ -45,7 +51,8 @@ impl Default for ScorerOptions {
     fn default() -> Self {
         Self {
             variant: None,
-            device: Device::Cpu,
+            devices: Ladder::default(),
+            providers: ProviderOptions::default(),
             threads: 0,
             sessions: 1,
             batch: 8,
@@ -63,7 +70,8 @@ pub struct GoldenCheck {
     pub scale: f64,
     /// The largest |difference|.
     pub max_abs_error: f64,
-    /// The largest difference that passes: 1e-5 of the scale.
+    /// The largest difference that passes: 1e-5 of the scale on CPUs, and on accelerators what was allowed when the variant
+    /// was exported.
     pub tolerance: f64,
     /// The image with the largest difference.
     pub worst_image: usize,
@@ -167,6 +175,7 @@ pub struct ScoredRows {
 #[derive(Clone)]
 pub struct Scorer {
     model: Arc<Model>,
+    climb: Arc<Climb>,
 }
 
 /// What the clones of a scorer share.
@@ -183,6 +192,7 @@ struct Model {
 
 /// What is the same of all sessions, and known without waiting for one.
 struct Facts {
+    device: Device,
     fingerprint: Fingerprint,
     placement: BTreeMap<String, usize>,
     pixels: PixelFormat,
@@ -195,18 +205,57 @@ impl Scorer {
     /// [`Error::Bundle`]; [`Error::VariantNeeded`]; as [`OrtSession::from_bytes`]; [`Error::Model`] when model and
     /// `bundle.json` disagree.
     pub fn open(dir: &Path, options: &ScorerOptions) -> Result<Self> {
-        Self::from_bundle(Bundle::open(dir)?, options)
+        with_bundle(dir, options.variant.as_deref(), |bundle| {
+            Self::from_bundle(bundle, options)
+        })
     }
 
-    /// As [`Scorer::open`], of a bundle that is open already.
+    /// As [`Scorer::open`], of a bundle that is open already; of its models, only the one that is used is read.
     ///
     /// # Errors
     /// As [`Scorer::open`].
     pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
+        let open = |device| {
+            let scorer = Self::on_device(bundle.clone(), device, options)?;
+            scorer.prove()?;
+            Ok(scorer)
+        };
+        let (scorer, climb) = climb(&options.devices, open)?;
+        Ok(scorer.with_climb(climb))
+    }
+
+    /// Fails on an accelerator that computes something else than the bundle says: that its provider was registered, and has
+    /// the nodes, doesn't show what its kernels do.
+    fn prove(&self) -> Result<()> {
+        let device = self.model.facts.device;
+        if device == Device::Cpu {
+            return Ok(());
+        }
+        let check = self.check_golden()?;
+        if check.passed() {
+            return Ok(());
+        }
+        let model = &self.model.variant.model.path;
+        Err(Error::Golden {
+            model: self.model.bundle.dir().join(model).display().to_string(),
+            device,
+            check,
+        })
+    }
+
+    /// On one device, unproven.
+    pub(crate) fn on_device(
+        bundle: Bundle,
+        device: Device,
+        options: &ScorerOptions,
+    ) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
         let model = bundle.read(&variant.model)?;
-        Self::of_model(bundle, name, variant, &model, options)
+        let scorer = Self::of_model(bundle, name, variant, &model, device, options)?;
+        drop(model);
+        native::return_freed_memory();
+        Ok(scorer)
     }
 
     /// A scorer of a model that may become a variant of the bundle: same input, preprocessing and classes.
@@ -219,13 +268,13 @@ impl Scorer {
         model: &[u8],
         options: &ScorerOptions,
     ) -> Result<Self> {
-        Self::of_model(
-            bundle,
-            candidate.precision.clone(),
-            candidate,
-            model,
-            options,
-        )
+        let name = candidate.precision.clone();
+        let open = |device| {
+            let (bundle, candidate) = (bundle.clone(), candidate.clone());
+            Self::of_model(bundle, name.clone(), candidate, model, device, options)
+        };
+        let (scorer, climb) = climb(&options.devices, open)?;
+        Ok(scorer.with_climb(climb))
     }
 
     fn of_model(
@@ -233,18 +282,26 @@ impl Scorer {
         name: String,
         variant: Variant,
         model: &[u8],
+        device: Device,
         options: &ScorerOptions,
     ) -> Result<Self> {
         let path = bundle.dir().join(&variant.model.path).display().to_string();
-        let weights = weights(&bundle, &variant)?;
+        let source = ModelSource {
+            bytes: model,
+            digest: variant.model.digest,
+            weights: weights(&bundle, &variant)?,
+            name: &path,
+        };
         let sessions = options.sessions.max(1);
         let threads = threads(options.threads);
         let session_options = SessionOptions {
-            device: options.device,
+            device,
+            providers: options.providers.clone(),
+            profile: profile(bundle.manifest(), &variant, options.batch),
             intra_threads: (threads / sessions).max(1),
             ..SessionOptions::default()
         };
-        let open = |_| OrtSession::with_weights(model, weights.clone(), &path, &session_options);
+        let open = |_| OrtSession::of_source(&source, &session_options);
         let sessions: Vec<_> = (0..sessions).map(open).collect::<Result<_>>()?;
         let session = &sessions[0];
         Checks {
@@ -260,6 +317,7 @@ impl Scorer {
         };
         let manifest = bundle.manifest();
         let facts = Facts {
+            device,
             fingerprint: session.fingerprint(
                 &variant.precision,
                 variant.batch_mode,
@@ -286,7 +344,22 @@ impl Scorer {
         };
         Ok(Self {
             model: Arc::new(model),
+            climb: Arc::new(Climb {
+                device,
+                failed: Vec::new(),
+            }),
         })
+    }
+
+    /// Which of the devices runs it, and why those before it don't.
+    pub fn climb(&self) -> &Climb {
+        &self.climb
+    }
+
+    /// As [`Scorer::climb`], for whoever climbs with it.
+    pub(crate) fn with_climb(mut self, climb: Climb) -> Self {
+        self.climb = Arc::new(climb);
+        self
     }
 
     /// The bundle.
@@ -406,22 +479,25 @@ impl Scorer {
     /// # Errors
     /// [`Error::Artifact`] when they aren't of the model's shape, and as [`Scorer::logits`].
     pub fn check_golden(&self) -> Result<GoldenCheck> {
-        Ok(GoldenCheck::worst(&self.golden_outputs()?))
+        Ok(GoldenCheck::worst(&self.golden_outputs(usize::MAX)?))
     }
 
-    /// What every session computes of the golden inputs.
-    pub(crate) fn golden_outputs(&self) -> Result<Vec<GoldenOutputs>> {
+    /// What every session computes of the golden inputs, of the first `limit` of them.
+    pub(crate) fn golden_outputs(&self, limit: usize) -> Result<Vec<GoldenOutputs>> {
         let model = &*self.model;
         let golden = model.bundle.golden()?;
         let (shape, inputs) = golden.f32("pixel_values")?;
-        let images = shape.first().copied().unwrap_or(0);
-        let want = model.want(images)?;
+        let stored = shape.first().copied().unwrap_or(0);
+        let want = model.want(&golden, stored)?;
+        let tolerance = model.golden_tolerance()?;
+        let images = stored.min(limit);
+        let inputs = &inputs[..inputs.len() / stored.max(1) * images];
         // All of them at once, so that none is asked twice.
         let mut sessions: Vec<_> = (0..model.sessions.size())
             .map(|_| model.sessions.take())
             .collect();
         let outputs = sessions.iter_mut().map(|session| {
-            let got = model.scores(session, &inputs)?;
+            let got = model.scores(session, inputs)?;
             if got.len() != images || got.is_empty() {
                 let (height, width) = model.size();
                 return Err(model.checks(session).contradiction(
@@ -433,6 +509,7 @@ impl Scorer {
             Ok(GoldenOutputs {
                 got,
                 want: want.clone(),
+                tolerance,
             })
         });
         outputs.collect()
@@ -472,10 +549,12 @@ impl Scorer {
     }
 }
 
-/// What the model says of each golden input: as computed here, and as the bundle has it.
+/// What the model says of the golden inputs: of the first of them as computed here, of all as the bundle has it.
 pub(crate) struct GoldenOutputs {
     got: Vec<Scores>,
     want: Vec<Scores>,
+    /// Relative to their scale.
+    tolerance: f64,
 }
 
 impl GoldenOutputs {
@@ -487,8 +566,13 @@ impl GoldenOutputs {
         let gates =
             |scores: &[Scores]| -> Vec<_> { scores.iter().filter_map(|one| one.gate).collect() };
         let classes = self.want[0].logits.len();
-        let logits = compare(&logits(&self.got), &logits(&self.want), classes);
-        let gates = compare(&gates(&self.got), &gates(&self.want), 1);
+        let logits = compare(
+            &logits(&self.got),
+            &logits(&self.want),
+            classes,
+            self.tolerance,
+        );
+        let gates = compare(&gates(&self.got), &gates(&self.want), 1, self.tolerance);
         let exceeds =
             gates.max_abs_error * logits.tolerance > logits.max_abs_error * gates.tolerance;
         if exceeds { gates } else { logits }
@@ -503,15 +587,24 @@ impl GoldenOutputs {
 
 impl Model {
     /// What the bundle's golden inputs must give.
-    fn want(&self, images: usize) -> Result<Vec<Scores>> {
-        let logits = self.bundle.golden_logits(&self.variant, images)?;
-        let gates = self.bundle.golden_gates(images)?;
+    fn want(&self, golden: &TensorFile, images: usize) -> Result<Vec<Scores>> {
+        let logits = self.bundle.golden_logits(&self.variant, golden, images)?;
+        let gates = self.bundle.golden_gates(golden, images)?;
         let rows = logits.chunks_exact(self.classes()).enumerate();
         let rows = rows.map(|(i, logits)| Scores {
             logits: logits.to_vec(),
             gate: gates.as_ref().map(|gates| gates[i]),
         });
         Ok(rows.collect())
+    }
+
+    /// CPUs compute the same but for the order of sums. An accelerator has other kernels: it may differ as much as the variant
+    /// was allowed to differ from the trainer.
+    fn golden_tolerance(&self) -> Result<f64> {
+        match self.facts.device {
+            Device::Cpu => Ok(1e-5),
+            _ => Ok(self.bundle.parity(&self.name)?.tolerance),
+        }
     }
 
     fn classes(&self) -> usize {
@@ -786,6 +879,40 @@ fn weights(bundle: &Bundle, variant: &Variant) -> Result<Option<Weights>> {
     }))
 }
 
+/// Opens a bundle's model while ONNX Runtime is loaded beside it, and while the models that aren't used are verified.
+pub(crate) fn with_bundle<T>(
+    dir: &Path,
+    variant: Option<&str>,
+    open: impl FnOnce(Bundle) -> Result<T>,
+) -> Result<T> {
+    let bundle = Bundle::open_before_models(dir)?;
+    let used = choose(&bundle, variant)?;
+    let others = bundle.clone();
+    thread::scope(|scope| {
+        let verifying = scope.spawn(move || {
+            _ = init::loaded(None);
+            others.verify_models(|name| name != used)
+        });
+        let opened = open(bundle)?;
+        verifying.join().expect("verifying doesn't panic")?;
+        Ok(opened)
+    })
+}
+
+/// The shapes that images come in; none where the model fixes them itself.
+fn profile(manifest: &BundleManifest, variant: &Variant, batch: usize) -> Option<ShapeProfile> {
+    let input = &manifest.input;
+    if input.batch.is_some() {
+        return None;
+    }
+    let batch = match variant.batch_mode {
+        BatchMode::Any => batch.max(1),
+        BatchMode::Single => 1,
+    };
+    let [_, image @ ..] = input.pixels.shape(1, input.height, input.width);
+    Some(ShapeProfile::images(&input.name, batch, image))
+}
+
 fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {
     let known = || bundle.manifest().variants.keys();
     match (asked, known().len()) {
@@ -799,16 +926,16 @@ fn choose(bundle: &Bundle, asked: Option<&str>) -> Result<String> {
     }
 }
 
-/// NaN counts as infinitely far.
-fn compare(got: &[f32], want: &[f32], classes: usize) -> GoldenCheck {
+/// The first of the wanted values that are there, by the scale of all. NaN counts as infinitely far.
+fn compare(got: &[f32], want: &[f32], classes: usize, tolerance: f64) -> GoldenCheck {
     let scale = want
         .iter()
         .fold(0.0, |scale: f64, x| scale.max(f64::from(x.abs())));
     let mut check = GoldenCheck {
-        images: want.len() / classes,
+        images: got.len() / classes,
         scale,
         max_abs_error: 0.0,
-        tolerance: 1e-5 * scale,
+        tolerance: tolerance * scale,
         worst_image: 0,
     };
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
@@ -836,7 +963,7 @@ mod tests {
             ("not a number", [100.0, -50.0, 1.0, f32::NAN], false, 1),
         ];
         for (name, got, passes, worst) in cases {
-            let check = compare(&got, &want, 2);
+            let check = compare(&got, &want, 2, 1e-5);
             assert_eq!(
                 (check.passed(), check.worst_image),
                 (passes, worst),

@@ -1,22 +1,43 @@
-use crate::{Device, Error, Result, cpu_isa, init, native, pixels::Pixel};
+use crate::{
+    Error, Result, ShapeProfile, cpu_isa, device, init,
+    native::{self, Placed},
+    pixels::Pixel,
+    provider::{self, Provider},
+};
 use ort::{
-    ep,
     logging::LogLevel,
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{Outlet, TensorElementType, TensorRef, ValueType},
 };
 use stage1_core::{
     artifact::{self, Digest},
     certificate::{BatchMode, Fingerprint},
+    device::{Device, ProviderOptions},
     preprocess::{Normalisation, PixelFormat},
 };
-use std::{borrow::Cow, collections::BTreeMap, fs, num::NonZero, path::Path, sync::Arc, thread};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    num::NonZero,
+    path::Path,
+    sync::Arc,
+    thread,
+};
 
 /// How a session is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
     /// What it runs on.
     pub device: Device,
+    /// What the providers are told, by their own options' names.
+    pub providers: ProviderOptions,
+    /// The shapes that TensorRT builds an engine for, unless `trt_profile_min_shapes` and its like say so; other devices
+    /// take any.
+    pub profile: Option<ShapeProfile>,
     /// Threads within an operator; 0 means one per core.
     pub intra_threads: usize,
     /// Whether freed memory is kept for the next run: faster, and holds the peak.
@@ -27,6 +48,8 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             device: Device::Cpu,
+            providers: ProviderOptions::default(),
+            profile: None,
             intra_threads: 0,
             arena: true,
         }
@@ -49,6 +72,16 @@ pub struct Weights {
     pub name: String,
     /// The file's bytes.
     pub bytes: Arc<[u8]>,
+}
+
+/// A model in memory, for one session or several.
+pub(crate) struct ModelSource<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// That of `bytes`.
+    pub(crate) digest: Digest,
+    pub(crate) weights: Option<Weights>,
+    /// For messages.
+    pub(crate) name: &'a str,
 }
 
 /// An output that was computed.
@@ -80,6 +113,7 @@ pub struct NamedTensor {
 pub struct OrtSession {
     session: Session,
     device: Device,
+    profile: Option<ShapeProfile>,
     model: String,
     digest: Digest,
     input: TensorInfo,
@@ -111,7 +145,8 @@ impl OrtSession {
     /// Opens a model from its bytes, which are those that its digest is taken of. `name` is for messages.
     ///
     /// # Errors
-    /// [`Error::Init`] without ONNX Runtime; [`Error::Ort`] when it refuses the model; [`Error::Model`] when the model has
+    /// [`Error::Init`] without ONNX Runtime; [`Error::Provider`] when the device's provider, its libraries or its GPU are
+    /// missing; [`Error::Profile`] and [`Error::Engines`] for TensorRT; [`Error::Ort`] when ONNX Runtime refuses the model; [`Error::Model`] when the model has
     /// another kind of input; [`Error::Placement`] when a node runs elsewhere than on the device.
     pub fn from_bytes(bytes: &[u8], name: &str, options: &SessionOptions) -> Result<Self> {
         Self::with_weights(bytes, None, name, options)
@@ -127,6 +162,17 @@ impl OrtSession {
         name: &str,
         options: &SessionOptions,
     ) -> Result<Self> {
+        let source = ModelSource {
+            bytes,
+            digest: Digest::of_bytes(bytes),
+            weights,
+            name,
+        };
+        Self::of_source(&source, options)
+    }
+
+    pub(crate) fn of_source(source: &ModelSource<'_>, options: &SessionOptions) -> Result<Self> {
+        let name = source.name;
         let loaded = init::loaded(None)?;
         let failed = |action| {
             let model = name.to_owned();
@@ -136,21 +182,30 @@ impl OrtSession {
                 source,
             }
         };
-        let session = build(&loaded.environment, bytes, weights, options)
-            .map_err(failed("load the model"))?;
-        let placement = native::placement(&session).map_err(failed("tell where nodes run"))?;
-        check_placement(&placement, options.device, name)?;
+        let provider = Provider::of(source, options, &loaded.info.version)?;
+        let builder = builder(&loaded.environment, options).map_err(failed("set up a session"))?;
+        let builder = device::register(builder, options.device, &provider.options, options.arena)?;
+        let session = load(builder, source).map_err(failed("load the model"))?;
+        let placed = native::placement(&session).map_err(failed("tell where nodes run"))?;
+        check_placement(&placed, options.device, name)?;
+        if let Some(engines) = provider.engines {
+            engines.keep()?;
+        }
         let (input, pixels) = only_input(session.inputs(), name)?;
+        if options.device == Device::Tensorrt && provider.profile.is_none() {
+            provider::check_shapes(&input)?;
+        }
         Ok(Self {
             input,
             pixels,
             outputs: float_outputs(session.outputs()),
             session,
             device: options.device,
+            profile: provider.profile,
             model: name.to_owned(),
-            digest: Digest::of_bytes(bytes),
-            version: loaded.info.version.clone(),
-            placement,
+            digest: source.digest,
+            version: provider.version,
+            placement: count(&placed),
         })
     }
 
@@ -352,14 +407,20 @@ impl OrtSession {
         self.digest
     }
 
-    /// The execution provider as fingerprints name it: `cpu`.
+    /// The execution provider as fingerprints name it: `cpu`, `cuda` or `tensorrt`.
     pub fn provider(&self) -> &'static str {
-        self.device.provider()
+        self.device.name()
     }
 
-    /// Its version: `onnxruntime 1.31.1`.
+    /// What it runs on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Its version: `onnxruntime 1.31.1`; for accelerators also their names, their driver's version, and the provider's
+    /// options that may change results.
     pub fn provider_version(&self) -> String {
-        format!("onnxruntime {}", self.version)
+        self.version.clone()
     }
 
     /// How many graph nodes each provider executes, as ONNX Runtime reports it: proof, not intent.
@@ -407,6 +468,13 @@ impl OrtSession {
                 describe_pixels(&self.input, self.pixels),
             ));
         }
+        let profile = self.profile.as_ref();
+        if let Some(profile) = profile.filter(|profile| !profile.covers(&shape)) {
+            return Err(wrong(
+                format!("{shape:?}"),
+                format!("{profile}, which its engine was built for"),
+            ));
+        }
         let want: usize = shape.iter().product();
         if values.len() != want {
             return Err(wrong(
@@ -446,31 +514,24 @@ fn append(all: &mut [NamedTensor], more: Vec<NamedTensor>) {
     }
 }
 
-fn build(
+fn builder(
     environment: &ort::environment::Environment,
-    bytes: &[u8],
-    weights: Option<Weights>,
     options: &SessionOptions,
-) -> ort::Result<Session> {
-    let provider = match options.device {
-        // Registration is silent about failure unless it is told not to be.
-        Device::Cpu => ep::CPU::default()
-            .with_arena_allocator(options.arena)
-            .build()
-            .error_on_failure(),
-    };
-    let mut builder = Session::builder(environment)?
-        .with_execution_providers([provider])?
+) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads(options.intra_threads))?
         .with_inter_threads(1)?
         .with_deterministic_compute(true)?
         .with_log_level(LogLevel::Warning)?
-        .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
-    if let Some(weights) = weights {
-        builder = builder.with_external_initializer_file_in_memory(weights.name, weights.bytes)?;
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")?)
+}
+
+fn load(mut builder: SessionBuilder, source: &ModelSource<'_>) -> ort::Result<Session> {
+    if let Some(Weights { name, bytes }) = source.weights.clone() {
+        builder = builder.with_external_initializer_file_in_memory(name, bytes)?;
     }
-    builder.commit_from_memory(bytes)
+    builder.commit_from_memory(source.bytes)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -489,22 +550,37 @@ pub(crate) fn threads(wanted: usize) -> usize {
     }
 }
 
-fn check_placement(placement: &BTreeMap<String, usize>, device: Device, model: &str) -> Result<()> {
-    if placement
-        .keys()
-        .all(|provider| provider == device.ort_name())
-    {
+fn check_placement(placed: &[Placed], device: Device, model: &str) -> Result<()> {
+    let own = device::ort_name(device);
+    let is_stray = |node: &&Placed| !device::may_run(device, &node.provider, &node.operator);
+    let strays: BTreeSet<_> = placed
+        .iter()
+        .filter(is_stray)
+        .map(|node| &*node.operator)
+        .collect();
+    if strays.is_empty() && placed.iter().any(|node| node.provider == own) {
         return Ok(());
     }
-    let got: Vec<_> = placement
-        .iter()
+    let providers = count(placed).into_iter();
+    let providers: Vec<_> = providers
         .map(|(provider, nodes)| format!("{provider} ({nodes} nodes)"))
         .collect();
+    let strays: Vec<_> = strays.into_iter().collect();
     Err(Error::Placement {
         model: model.to_owned(),
-        want: device.ort_name(),
-        got: got.join(", "),
+        want: own,
+        got: providers.join(", "),
+        operators: strays.join(", "),
     })
+}
+
+/// Nodes by provider.
+fn count(placed: &[Placed]) -> BTreeMap<String, usize> {
+    let mut nodes = BTreeMap::new();
+    for node in placed {
+        *nodes.entry(node.provider.clone()).or_insert(0) += 1;
+    }
+    nodes
 }
 
 fn only_input(inputs: &[Outlet], model: &str) -> Result<(TensorInfo, PixelFormat)> {
@@ -569,7 +645,7 @@ fn name_of(format: PixelFormat) -> &'static str {
     }
 }
 
-fn describe(info: &TensorInfo) -> String {
+pub(crate) fn describe(info: &TensorInfo) -> String {
     let side = |d: &Option<usize>| d.map_or_else(|| "any".to_owned(), |d| d.to_string());
     let sides: Vec<_> = info.shape.iter().map(side).collect();
     format!("`{}` [{}]", info.name, sides.join(", "))

@@ -68,6 +68,8 @@ impl Engine {
             dir,
             &PredictorOptions {
                 variant: options.variant.clone(),
+                devices: options.devices.clone(),
+                providers: options.providers.clone(),
                 threads: options.batching.threads,
                 sessions: options.batching.instances,
                 batch: options.batching.max_batch,
@@ -76,7 +78,6 @@ impl Engine {
                     ..preprocess::Limits::default()
                 },
                 allow_uncertified: options.allow_uncertified,
-                ..PredictorOptions::default()
             },
         )?;
         Ok(Self {

@@ -1,4 +1,5 @@
 use crate::Error;
+use stage1_core::device::{Ladder, ProviderOptions};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A bundle and the name that clients call it by.
@@ -123,6 +124,10 @@ pub struct Options {
     pub bundles: Vec<BundleSource>,
     /// The variant of each bundle; none means `fp32`, or the only one.
     pub variant: Option<String>,
+    /// What models may run on, in the order in which devices are tried.
+    pub devices: Ladder,
+    /// What the devices' providers are told, by their own options' names.
+    pub providers: ProviderOptions,
     /// Serve bundles whose certificate doesn't cover this session; every answer then says so.
     pub allow_uncertified: bool,
     /// Where HTTP is served; port 0 lets the system choose.
@@ -151,6 +156,8 @@ impl Options {
         Self {
             bundles: vec![BundleSource { name, dir }],
             variant: None,
+            devices: Ladder::default(),
+            providers: ProviderOptions::default(),
             allow_uncertified: false,
             http: anywhere,
             grpc: Some(anywhere),

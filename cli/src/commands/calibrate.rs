@@ -1,6 +1,6 @@
 use super::{calibrate_logits, export::parity_failed};
 use crate::{
-    args::{CalibrateArgs, Device, StepArgs},
+    args::{CalibrateArgs, StepArgs},
     output::{Answer, Output},
     steps::{
         self, Run,
@@ -23,8 +23,6 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     if args.logits.is_some() {
         return calibrate_logits::run(args, output);
     }
-    // The only device of this version; the session is opened on it.
-    let Device::Cpu = args.device;
     let run = open(args, *output)?;
     let variants = variants(args);
     let together = !args.joint.is_empty();
@@ -145,10 +143,17 @@ fn precisions(variants: &[String]) -> anyhow::Result<Vec<VariantPrecision>> {
 }
 
 fn open(args: &CalibrateArgs, output: Output) -> anyhow::Result<Run> {
-    let Some(bundle) = &args.bundle else {
-        return Run::open(&args.step, output);
-    };
     let mut source = args.step.source.clone();
+    if let Some(devices) = &args.device {
+        source.overrides.push(format!("deploy.device=[{devices}]"));
+    }
+    let Some(bundle) = &args.bundle else {
+        let step = StepArgs {
+            source,
+            overwrite: args.step.overwrite,
+        };
+        return Run::open(&step, output);
+    };
     source.config = bundle
         .parent()
         .unwrap_or(Path::new("."))

@@ -200,10 +200,7 @@ fn lines(report: &Report, out: &mut String) -> std::fmt::Result {
                 info.library.display(),
                 info.origin
             )?;
-            writeln!(
-                out,
-                "              providers compiled in: {providers}; this version runs on the CPU"
-            )?;
+            writeln!(out, "              providers compiled in: {providers}")?;
         }
         OnnxRuntime::Missing { tried, problem } => {
             write_problem(out, "ONNX Runtime", problem)?;

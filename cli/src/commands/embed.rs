@@ -18,9 +18,9 @@ use stage1_core::{
     preprocess::{Limits, PreprocessSpec},
     progress::Progress,
 };
-use stage1_exporter::{Exported, Form};
-use stage1_runtime::{Embedder, EmbedderOptions, OrtSession, SessionOptions, Weights};
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use stage1_exporter::Form;
+use stage1_runtime::{Embedder, EmbedderOptions, OrtSession, SessionOptions, Weights, climb};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// The side of the images that a backbone gets where nothing else is said.
 const SIDE: usize = 224;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &EmbedArgs, output: &Output) -> anyhow::Result<Answer> {
     FeatureFile::check(&args.out, args.overwrite)?;
     session::check(&args.session)?;
     let images = Inputs::new(&args.paths, args.root.as_deref())?.collect()?;
-    let model = open(args)?;
+    let model = open(args, *output)?;
     let (spec, origin) = (model.spec.clone(), model.origin);
     let options = EmbedderOptions {
         threads: args.session.threads.unwrap_or(0),
@@ -65,15 +65,18 @@ struct Model {
     origin: Option<Digest>,
 }
 
-fn open(args: &EmbedArgs) -> anyhow::Result<Model> {
+fn open(args: &EmbedArgs, output: Output) -> anyhow::Result<Model> {
     let options = SessionOptions {
+        providers: args.session.devices.providers()?,
         intra_threads: args.session.threads.unwrap_or(0),
         ..SessionOptions::default()
     };
     let Some(path) = &args.model else {
-        return open_backbone(args, &options);
+        return open_backbone(args, &options, output);
     };
-    let session = OrtSession::open(path, &options)?;
+    let session = on_device(args, &options, output, |options| {
+        OrtSession::open(path, options)
+    })?;
     let [_, _, Some(height), Some(width)] = session.input().shape[..] else {
         bail!(
             "{}: its input is {:?}, expected a fixed size; export the model with `stage1 export --backbone`",
@@ -89,7 +92,11 @@ fn open(args: &EmbedArgs) -> anyhow::Result<Model> {
 }
 
 /// The backbone as the exporter writes it, in memory.
-fn open_backbone(args: &EmbedArgs, options: &SessionOptions) -> anyhow::Result<Model> {
+fn open_backbone(
+    args: &EmbedArgs,
+    options: &SessionOptions,
+    output: Output,
+) -> anyhow::Result<Model> {
     let path = args
         .backbone
         .as_deref()
@@ -110,29 +117,36 @@ fn open_backbone(args: &EmbedArgs, options: &SessionOptions) -> anyhow::Result<M
     let exported = stage1_exporter::export_embedding_as(&weights, height, width, &Form::default())?;
     let origin = Some(weights.digest());
     drop(weights);
+    let name = path.display().to_string();
+    let outside = exported.data.map(|data| Weights {
+        name: data.name,
+        bytes: data.bytes.into(),
+    });
     Ok(Model {
-        session: open_exported(exported, path, options)?,
+        session: on_device(args, options, output, |options| {
+            OrtSession::with_weights(&exported.model, outside.clone(), &name, options)
+        })?,
         spec,
         origin,
     })
 }
 
-fn open_exported(
-    exported: Exported,
-    path: &Path,
+/// Opens the session on the first device on which it opens.
+fn on_device(
+    args: &EmbedArgs,
     options: &SessionOptions,
+    output: Output,
+    open: impl Fn(&SessionOptions) -> stage1_runtime::Result<OrtSession>,
 ) -> anyhow::Result<OrtSession> {
-    let outside = exported.data.map(|data| Weights {
-        name: data.name,
-        bytes: data.bytes.into(),
-    });
-    let name = path.display().to_string();
-    Ok(OrtSession::with_weights(
-        &exported.model,
-        outside,
-        &name,
-        options,
-    )?)
+    let ladder = &args.session.devices.device;
+    let (session, climb) = climb(ladder, |device| {
+        open(&SessionOptions {
+            device,
+            ..options.clone()
+        })
+    })?;
+    session::tell(ladder, &climb, output);
+    Ok(session)
 }
 
 fn spec(pipeline: Pipeline, (height, width): (usize, usize)) -> anyhow::Result<PreprocessSpec> {

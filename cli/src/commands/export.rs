@@ -5,6 +5,7 @@ use crate::{
     steps::{
         self, Run,
         export::{Outcome, input},
+        triton,
         variants::describe,
     },
 };
@@ -75,7 +76,13 @@ fn classifier(args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
         Some(Precision::Int8) => vec![VariantPrecision::Int8],
     };
     match steps::export::ensure_with(&run, &splits, &checkpoint, &precisions)? {
-        Outcome::Exported(bundle) => exported(&bundle, args, output),
+        Outcome::Exported(bundle) => {
+            let repository = args.triton.as_deref().map(|dir| {
+                let name = run_name(&run);
+                triton::write(&bundle, &name, dir, args.step.overwrite)
+            });
+            exported(&bundle, repository.transpose()?.as_deref(), args, output)
+        }
         Outcome::ParityFailed { variant, parity } => parity_failed(variant, &parity, output),
     }
 }
@@ -86,7 +93,22 @@ fn name_of(choice: impl ValueEnum) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn exported(bundle: &Bundle, args: &ExportArgs, output: &Output) -> anyhow::Result<Answer> {
+/// The name of the run's folder, as Triton's models may be called.
+fn run_name(run: &Run) -> String {
+    let name = run.config.run_dir.file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.chars()
+        .map(|c| if is_plain(c) { c } else { '_' })
+        .collect()
+}
+
+fn exported(
+    bundle: &Bundle,
+    triton: Option<&[String]>,
+    args: &ExportArgs,
+    output: &Output,
+) -> anyhow::Result<Answer> {
     let mut lines = vec![format!("bundle {}", bundle.dir().display())];
     let mut variants = BTreeMap::new();
     for name in bundle.manifest().variants.keys() {
@@ -99,7 +121,15 @@ fn exported(bundle: &Bundle, args: &ExportArgs, output: &Output) -> anyhow::Resu
         "digest": bundle.digest(),
         "parity": bundle.parity(FP32)?,
         "variants": variants,
+        "triton": args.triton.as_ref().map(|dir| json!({"repository": dir, "models": triton})),
     });
+    if let (Some(dir), Some(models)) = (&args.triton, triton) {
+        lines.push(format!(
+            "Triton model repository {}: {} (logits alone: the policy isn't part of it)",
+            dir.display(),
+            models.join(", ")
+        ));
+    }
     let found = args.inspect.as_ref().map(|_| inspect::bundle(bundle));
     let (document, text) = inspect::append(found.transpose()?, document, lines.join("\n"));
     output.answer(&document, &text)?;

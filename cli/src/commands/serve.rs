@@ -67,6 +67,8 @@ fn options(args: &ServeArgs) -> anyhow::Result<Options> {
             .map(|text| source(text))
             .collect::<anyhow::Result<_>>()?,
         variant: args.variant.clone(),
+        devices: args.devices.device.clone(),
+        providers: args.devices.providers()?,
         allow_uncertified: args.allow_uncertified,
         http: args.http,
         grpc: args.grpc.0,

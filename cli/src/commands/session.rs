@@ -1,12 +1,9 @@
 //! Opens a bundle as the command line says.
 
-use crate::{
-    args::{Device, SessionArgs},
-    output::Output,
-};
+use crate::{args::SessionArgs, output::Output};
 use anyhow::bail;
 use stage1_core::preprocess::Limits;
-use stage1_runtime::{Predictor, PredictorOptions, Standing};
+use stage1_runtime::{Climb, Ladder, Predictor, PredictorOptions, Standing};
 use std::path::Path;
 
 /// A slip of the finger must not start a hundred thousand threads.
@@ -36,9 +33,8 @@ pub(crate) fn open(
     check(args)?;
     let options = PredictorOptions {
         variant: variant.map(str::to_owned),
-        device: match args.device {
-            Device::Cpu => stage1_runtime::Device::Cpu,
-        },
+        devices: args.devices.device.clone(),
+        providers: args.devices.providers()?,
         threads: args.threads.unwrap_or(0),
         sessions: 1,
         batch: args.batch,
@@ -49,6 +45,7 @@ pub(crate) fn open(
         },
     };
     let predictor = Predictor::open(bundle, &options)?;
+    tell(&args.devices.device, predictor.scorer().climb(), output);
     if let Standing::Uncertified { differences } = predictor.standing() {
         let told: Vec<_> = differences.iter().map(ToString::to_string).collect();
         output.warn(&format!(
@@ -57,4 +54,20 @@ pub(crate) fn open(
         ));
     }
     Ok(predictor)
+}
+
+/// Says which device of several runs; those that failed before it were told as they failed. With `--json` as a document on a
+/// line of its own, so that programs needn't read prose.
+pub(crate) fn tell(asked: &Ladder, climb: &Climb, output: Output) {
+    if asked.devices().len() == 1 {
+        return;
+    }
+    if output.is_json() {
+        output.note(&serde_json::json!({ "device": climb }).to_string());
+    } else {
+        output.note(&format!(
+            "device {}, the first of {asked} that works",
+            climb.device
+        ));
+    }
 }

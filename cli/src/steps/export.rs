@@ -8,13 +8,13 @@ use stage1_core::{
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{
-        BlockChoice, CalibrateConfig, Config, DepthConfig, ExportConfig, ValidateConfig,
-        VariantPrecision,
+        BlockChoice, CalibrateConfig, Config, DeployConfig, DepthConfig, ExportConfig,
+        ValidateConfig, VariantPrecision,
     },
     preprocess::{Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
-use stage1_runtime::{Device, NamedTensor, OrtSession, SessionOptions, Weights};
+use stage1_runtime::{NamedTensor, OrtSession, SessionOptions, Weights};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -105,6 +105,7 @@ fn config_digest(config: &Config) -> Digest {
     config.train.cache_dir = None;
     config.train.save_every_seconds = 0;
     config.train.init_from = config.train.init_from.map(|_| PathBuf::new());
+    config.deploy = DeployConfig::default();
     config.calibrate = CalibrateConfig::default();
     config.validate = ValidateConfig::default();
     // What further precisions are made, and how, is on record with each of them.
@@ -312,7 +313,6 @@ fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
 
 pub(crate) fn session_options(run: &Run) -> SessionOptions {
     SessionOptions {
-        device: Device::Cpu,
         intra_threads: run.config.thread_count(),
         ..SessionOptions::default()
     }

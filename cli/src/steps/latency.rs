@@ -60,6 +60,8 @@ pub(crate) fn ensure(
     }
     let options = PredictorOptions {
         variant: Some(variant.to_owned()),
+        devices: run.config.deploy.device.clone(),
+        providers: run.config.deploy.providers(),
         threads,
         limits: super::limits(&run.config),
         ..PredictorOptions::default()

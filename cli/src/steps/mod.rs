@@ -11,6 +11,7 @@ pub(crate) mod scoring;
 pub(crate) mod selection;
 pub(crate) mod split;
 pub(crate) mod train;
+pub(crate) mod triton;
 pub(crate) mod validate;
 pub(crate) mod variants;
 

@@ -295,6 +295,15 @@ impl Report {
         )?)
     }
 
+    /// The device of the certificate, which is the one that was measured.
+    fn device(&self) -> String {
+        let fingerprint = match &self.calibration {
+            Calibration::Certified(certificate) => certificate.fingerprint.as_ref(),
+            Calibration::NotCertified(_) => None,
+        };
+        fingerprint.map_or("CPU".to_owned(), |of| of.provider.to_uppercase())
+    }
+
     /// A table for people.
     pub(crate) fn text(&self) -> String {
         let mut rows = Vec::new();
@@ -348,8 +357,10 @@ impl Report {
         }
         if let Some(latency) = &self.latency {
             let note = format!(
-                "p50, from file to decision; p99 {:.1} ms; CPU, {} threads",
-                latency.p99_ms, latency.threads
+                "p50, from file to decision; p99 {:.1} ms; {}, {} threads",
+                latency.p99_ms,
+                self.device(),
+                latency.threads
             );
             rows.push((
                 "latency of one image",

@@ -1,6 +1,7 @@
 //! Logits of a split through the deployed session, kept in the run directory.
 
 use super::{Run, split::Splits};
+use crate::commands::session;
 use anyhow::{Context, anyhow, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use stage1_core::{
     preprocess::DecodeError,
     split::{Split, SplitSample},
 };
-use stage1_runtime::{Device, ImageError, Scorer, ScorerOptions};
+use stage1_runtime::{ImageError, Scorer, ScorerOptions};
 use std::path::{Path, PathBuf};
 
 /// What the logits beside it were made from: they are used again only for the very same.
@@ -40,10 +41,9 @@ impl Document for Stamp {
     }
 }
 
-/// How the run's models are deployed.
+/// How the run's models are compared with one another: on the CPU, wherever they are deployed.
 pub(crate) fn options(run: &Run) -> ScorerOptions {
     ScorerOptions {
-        device: Device::Cpu,
         threads: run.config.thread_count(),
         limits: super::limits(&run.config),
         ..ScorerOptions::default()
@@ -52,11 +52,34 @@ pub(crate) fn options(run: &Run) -> ScorerOptions {
 
 /// Opens a variant of the run's bundle as it will be deployed.
 pub(crate) fn open_session(run: &Run, variant: &str) -> anyhow::Result<Scorer> {
+    let deploy = &run.config.deploy;
+    let scorer = open(
+        run,
+        ScorerOptions {
+            variant: Some(variant.to_owned()),
+            devices: deploy.device.clone(),
+            providers: deploy.providers(),
+            ..options(run)
+        },
+    )?;
+    session::tell(&deploy.device, scorer.climb(), run.output);
+    Ok(scorer)
+}
+
+/// Opens a variant as further ones are compared with it.
+pub(crate) fn open_to_compare(run: &Run, variant: &str) -> anyhow::Result<Scorer> {
+    let variant = Some(variant.to_owned());
+    open(
+        run,
+        ScorerOptions {
+            variant,
+            ..options(run)
+        },
+    )
+}
+
+fn open(run: &Run, options: ScorerOptions) -> anyhow::Result<Scorer> {
     let dir = run.config.bundle_dir();
-    let options = ScorerOptions {
-        variant: Some(variant.to_owned()),
-        ..options(run)
-    };
     Scorer::open(&dir, &options)
         .with_context(|| format!("cannot open the bundle {}", dir.display()))
 }

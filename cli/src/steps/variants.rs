@@ -276,7 +276,7 @@ fn batch_mode(parity: &Parity) -> BatchMode {
 
 /// On val_select, from image bytes, both models in the sessions that are deployed.
 fn flips(run: &Run, splits: &Splits, candidate: &Scorer) -> anyhow::Result<FlipRate> {
-    let float32 = scoring::open_session(run, FP32)?;
+    let float32 = scoring::open_to_compare(run, FP32)?;
     let want = scoring::logits(run, splits, &float32, Split::ValSelect)?;
     let got = scoring::logits(run, splits, candidate, Split::ValSelect)?;
     ensure!(

@@ -4,6 +4,7 @@ use crate::{
     cli::Cli,
     embed::{BACKBONES, SIDE, goldens, pictures},
     fixture::Fixture,
+    pipeline::Project,
 };
 use stage1_core::artifact::tensors::{self, Tensor};
 use std::{collections::BTreeMap, env, fs, path::Path, process::Command};
@@ -67,6 +68,24 @@ fn arrow_reads_our_records() {
     let output = Command::new(&python)
         .arg(&script)
         .args(["a.parquet", "a.jsonl"].map(|name| cli.path(name)))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
+#[test]
+#[ignore = "reads Triton's configuration with NVIDIA's protobuf types in Python: cargo xtask test --python"]
+fn nvidias_own_types_read_a_model_repository() {
+    let python = env::var("STAGE1_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let project = Project::new();
+    let exported = project.stage1("export", "flowers", &["--triton", "repository"]);
+    assert_eq!(exported.code, 0, "{exported}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/check_triton.py");
+    let config = project.cli.path("repository/flowers_fp32/config.pbtxt");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(config)
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -367,8 +367,28 @@ fn predict_and_bench_name_what_they_lack() {
                 &["--threads is 0"],
             ),
             (
-                &["images", "--bundle", "none", "--device", "cuda"],
-                &["cuda"],
+                &["images", "--bundle", "none", "--device", "rocm"],
+                &["rocm", "tensorrt,cuda,cpu"],
+            ),
+            (
+                &[
+                    "images",
+                    "--bundle",
+                    "none",
+                    "--provider-option",
+                    "cuda.use_tf23=1",
+                ],
+                &["use_tf23", "did you mean `use_tf32`?"],
+            ),
+            (
+                &[
+                    "images",
+                    "--bundle",
+                    "none",
+                    "--provider-option",
+                    "tensorrt.trt_extra_plugin_lib_paths=/tmp/a.so",
+                ],
+                &["trt_extra_plugin_lib_paths", "native code"],
             ),
             (&["--bundle", "none"], &["PATH"]),
         ];

@@ -7,6 +7,8 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     str::FromStr,
+    sync::mpsc,
+    thread,
 };
 
 /// A SHA-256, shown and stored as 64 lower-case hexadecimal digits.
@@ -32,7 +34,8 @@ impl Digest {
         let read = || -> io::Result<Self> {
             let mut file = fs::File::open(path)?;
             let mut hasher = Hasher::new();
-            let mut block = vec![0; 1 << 20];
+            // Small: most files are, and fresh memory costs more than reading them.
+            let mut block = vec![0; 1 << 16];
             loop {
                 match file.read(&mut block)? {
                     0 => return Ok(hasher.finish()),
@@ -64,6 +67,23 @@ impl Digest {
         u64::from_be_bytes(self.0[..8].try_into().expect("a digest has 32 bytes"))
     }
 
+    /// Reads the file at `path`, which must have this digest: the bytes that are returned are those that were verified.
+    /// Reading and hashing overlap, on two threads.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`], or [`Error::Io`].
+    pub fn read_file(self, path: &Path) -> Result<Vec<u8>> {
+        let (bytes, got) = read_hashing(path).map_err(|source| Error::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        match got == self {
+            true => Ok(bytes),
+            false => Err(self.mismatch(path, got)),
+        }
+    }
+
     /// Fails unless the file at `path` has this digest.
     ///
     /// # Errors
@@ -73,12 +93,42 @@ impl Digest {
         if got == self {
             return Ok(());
         }
-        Err(Error::DigestMismatch {
+        Err(self.mismatch(path, got))
+    }
+
+    fn mismatch(self, path: &Path, got: Self) -> Error {
+        Error::DigestMismatch {
             path: path.to_owned(),
             want: self,
             got,
-        })
+        }
     }
+}
+
+/// Hashes each block of a file while the next one is read.
+fn read_hashing(path: &Path) -> io::Result<(Vec<u8>, Digest)> {
+    let mut file = fs::File::open(path)?;
+    let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let (read, blocks) = mpsc::channel::<&[u8]>();
+    let digest = thread::scope(|scope| {
+        let hashing = scope.spawn(move || {
+            let mut hasher = Hasher::new();
+            blocks.iter().for_each(|block| hasher.0.update(block));
+            hasher.finish()
+        });
+        let blocks = bytes.chunks_mut(1 << 20);
+        let outcome = blocks.map(|block| {
+            file.read_exact(block)?;
+            _ = read.send(block);
+            Ok(())
+        });
+        let outcome: io::Result<()> = outcome.collect();
+        drop(read);
+        let digest = hashing.join().expect("hashing doesn't panic");
+        outcome.map(|()| digest)
+    })?;
+    Ok((bytes, digest))
 }
 
 /// A SHA-256 in the making; also an [`io::Write`].

@@ -5,11 +5,11 @@ use crate::{
     policy::{Policy, Score},
 };
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
-/// A bundle whose every listed file was verified.
+/// A bundle whose every listed file was verified; after [`Bundle::open_before_models`], all but its models.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     dir: PathBuf,
@@ -24,6 +24,18 @@ impl Bundle {
     /// # Errors
     /// [`Error`], naming the file or the field, what was expected and what was found.
     pub fn open(dir: &Path) -> Result<Self> {
+        let bundle = Self::open_before_models(dir)?;
+        bundle.verify_models(|_| true)?;
+        Ok(bundle)
+    }
+
+    /// As [`Bundle::open`], but for the models and their weights: these are most of a bundle, and [`Bundle::read`] verifies
+    /// the bytes that it hands out. Whoever opens a bundle so reads a model once, and calls [`Bundle::verify_models`] on
+    /// those that it doesn't read.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn open_before_models(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         if !path.exists() {
             return Err(Error::NotABundle {
@@ -36,13 +48,37 @@ impl Bundle {
             manifest,
             digest,
         };
-        for file in bundle.manifest.files() {
-            file.digest.verify_file(&bundle.resolve(file)?)?;
+        let models: Vec<_> = bundle.models(|_| true).collect();
+        let files = bundle.manifest.files().into_iter();
+        for file in files.filter(|file| !models.contains(file)) {
+            bundle.verify(file)?;
         }
         for name in bundle.manifest.variants.keys() {
             bundle.check_variant(name)?;
         }
         Ok(bundle)
+    }
+
+    /// Verifies the models, and the weights that lie outside of them, of the variants that `wanted` names.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when a file isn't what `bundle.json` says; [`Error::Escapes`].
+    pub fn verify_models(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        self.models(wanted).try_for_each(|file| self.verify(file))
+    }
+
+    fn models(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &FileRef> {
+        let variants = self.manifest.variants.iter();
+        let variants = variants.filter(move |(name, _)| wanted(name));
+        variants.flat_map(|(_, variant)| {
+            [Some(&variant.model), variant.data.as_ref()]
+                .into_iter()
+                .flatten()
+        })
+    }
+
+    fn verify(&self, file: &FileRef) -> Result<()> {
+        Ok(file.digest.verify_file(&self.resolve(file)?)?)
     }
 
     /// The folder.
@@ -129,24 +165,33 @@ impl Bundle {
         })
     }
 
-    /// Logits `[n, classes]` of the golden inputs, as this variant computes them.
+    /// Logits `[n, classes]` of the golden inputs, as this variant computes them; `golden` are those of [`Bundle::golden`].
     ///
     /// # Errors
     /// As [`Bundle::policy`], or the tensor has another shape.
-    pub fn golden_logits(&self, variant: &Variant, n: usize) -> Result<Vec<f32>> {
-        let file = variant.golden.as_ref().unwrap_or(&self.manifest.golden);
-        let tensors = TensorFile::open_verified(&self.resolve(file)?, file.digest)?;
-        Ok(tensors.f32_of_shape("logits", &[n, self.manifest.labels.len()])?)
+    pub fn golden_logits(
+        &self,
+        variant: &Variant,
+        golden: &TensorFile,
+        n: usize,
+    ) -> Result<Vec<f32>> {
+        let shape = [n, self.manifest.labels.len()];
+        let logits = match &variant.golden {
+            Some(own) => self.tensors(own)?.f32_of_shape("logits", &shape),
+            None => golden.f32_of_shape("logits", &shape),
+        };
+        Ok(logits?)
     }
 
     /// Gates `[n]` of the golden inputs, if the model has one.
     ///
     /// # Errors
-    /// As [`Bundle::golden_logits`].
-    pub fn golden_gates(&self, n: usize) -> Result<Option<Vec<f32>>> {
-        let golden = self.manifest.gate.as_ref().map(|_| self.golden());
-        let gates = golden.map(|golden| golden?.f32_of_shape("gate", &[n]).map_err(Error::from));
-        gates.transpose()
+    /// The tensor is missing, or has another shape.
+    pub fn golden_gates(&self, golden: &TensorFile, n: usize) -> Result<Option<Vec<f32>>> {
+        let gates = self.manifest.gate.as_ref();
+        Ok(gates
+            .map(|_| golden.f32_of_shape("gate", &[n]))
+            .transpose()?)
     }
 
     /// The golden inputs and outputs.
@@ -154,7 +199,10 @@ impl Bundle {
     /// # Errors
     /// [`Error::Artifact`] when the file changed since the bundle was opened.
     pub fn golden(&self) -> Result<TensorFile> {
-        let file = &self.manifest.golden;
+        self.tensors(&self.manifest.golden)
+    }
+
+    fn tensors(&self, file: &FileRef) -> Result<TensorFile> {
         Ok(TensorFile::open_verified(
             &self.resolve(file)?,
             file.digest,
@@ -166,17 +214,7 @@ impl Bundle {
     /// # Errors
     /// [`Error::Artifact`] when they changed since the bundle was opened.
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>> {
-        let path = self.resolve(file)?;
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
-        let got = Digest::of_bytes(&bytes);
-        if got == file.digest {
-            return Ok(bytes);
-        }
-        Err(Error::Artifact(artifact::Error::DigestMismatch {
-            path,
-            want: file.digest,
-            got,
-        }))
+        Ok(file.digest.read_file(&self.resolve(file)?)?)
     }
 
     fn document<T: json::Document>(&self, file: Option<&FileRef>) -> Result<Option<T>> {

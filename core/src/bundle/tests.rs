@@ -221,8 +221,9 @@ fn a_further_variant_leaves_the_others_as_they_are() {
     );
     assert_eq!(both.policy(FP32).unwrap(), Some(policy));
     let (fp32, int8) = (files(FP32), files("int8"));
-    assert_eq!(both.golden_logits(&fp32, 1).unwrap(), [1.0, -2.0]);
-    assert_eq!(both.golden_logits(&int8, 1).unwrap(), [1.5, -2.5]);
+    let golden = both.golden().unwrap();
+    assert_eq!(both.golden_logits(&fp32, &golden, 1).unwrap(), [1.0, -2.0]);
+    assert_eq!(both.golden_logits(&int8, &golden, 1).unwrap(), [1.5, -2.5]);
     assert_eq!(both.recipe(FP32).unwrap(), None);
     assert_eq!(both.recipe("int8").unwrap().unwrap().weight_bits, Some(7));
     assert_eq!(int8.policy, None);

@@ -3,7 +3,7 @@ use super::{
     GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling,
     ScoreChoice, Target, VERSION, VariantPrecision, schema,
 };
-use crate::certificate::Procedure;
+use crate::{certificate::Procedure, device};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -53,6 +53,10 @@ impl Config {
     }
 
     fn validate(&self, origin: &str) -> Result<()> {
+        self.deploy
+            .providers()
+            .check()
+            .map_err(|error| provider_option(error, origin))?;
         let train = &self.train;
         let share = |x: f64| x > 0.0 && x < 1.0;
         let from_zero = |x: f64| x.is_finite() && x >= 0.0;
@@ -683,6 +687,28 @@ impl Config {
     }
 }
 
+/// A provider's option as the key that it is here.
+fn provider_option(error: device::Error, origin: &str) -> Error {
+    let origin = origin.to_owned();
+    let key = |device, name: String| format!("deploy.{device}.{name}");
+    match error {
+        device::Error::UnknownOption {
+            device,
+            name,
+            nearest,
+        } => Error::UnknownKey {
+            origin,
+            key: key(device, name),
+            nearest: nearest.map(|nearest| key(device, nearest)),
+        },
+        error => Error::Type {
+            origin,
+            key: "deploy".to_owned(),
+            reason: error.to_string(),
+        },
+    }
+}
+
 /// `a.b=1` as `{a: {b: 1}}`.
 fn parse_override(text: &str) -> Result<Value> {
     let malformed = || Error::Override {
@@ -820,6 +846,21 @@ backbone: {path: weights}
                 "--set: unknown key `train.epohcs`; did you mean `train.epochs`?",
             ),
             ("", &["train.epochs"], "expected `key=value`"),
+            (
+                "deploy: {cuda: {use_tf23: true}}",
+                &[],
+                "unknown key `deploy.cuda.use_tf23`; did you mean `deploy.cuda.use_tf32`?",
+            ),
+            (
+                "",
+                &["deploy.tensorrt.trt_cuda_graph_enable=true"],
+                "at `deploy`: tensorrt's option `trt_cuda_graph_enable` can't be used here",
+            ),
+            (
+                "deploy: {device: [cuda, cuda]}",
+                &[],
+                "device `cuda` is given twice",
+            ),
             (
                 "train: {epochs: many}",
                 &[],

@@ -32,6 +32,7 @@ use crate::{
     artifact::Digest,
     certificate::{Attempts, Constraint, GroupRisk, Guarantee, Procedure},
     data::DataOptions,
+    device::{Ladder, OptionValue, ProviderOptions},
     model::{self, Adapter, BackboneSpec, Blocks, Features, HeadKind, RopePeriods, Weights},
     preprocess::{PixelFormat, PreprocessSpec},
     split::SplitOptions,
@@ -39,6 +40,7 @@ use crate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     num::NonZero,
     path::{Path, PathBuf},
 };
@@ -103,6 +105,9 @@ pub struct Config {
     /// The checks on the exported model.
     #[serde(default)]
     pub export: ExportConfig,
+    /// Where the models run, and so what certificates are about.
+    #[serde(default)]
+    pub deploy: DeployConfig,
     /// The guarantee that is asked for.
     #[serde(default)]
     pub calibrate: CalibrateConfig,
@@ -779,6 +784,29 @@ pub enum CalibratorChoice {
     VennAbers,
 }
 
+/// Where the models run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeployConfig {
+    /// The devices that are tried, in order: `cpu`, `cuda`, `tensorrt`. The first on which a model opens is used, and what
+    /// became of those before it is told.
+    pub device: Ladder,
+    /// Options of ONNX Runtime's CUDA execution provider, by their own names.
+    pub cuda: BTreeMap<String, OptionValue>,
+    /// Options of ONNX Runtime's TensorRT execution provider, by their own names.
+    pub tensorrt: BTreeMap<String, OptionValue>,
+}
+
+impl DeployConfig {
+    /// The options of all providers.
+    pub fn providers(&self) -> ProviderOptions {
+        ProviderOptions {
+            cuda: self.cuda.clone(),
+            tensorrt: self.tensorrt.clone(),
+        }
+    }
+}
+
 /// The verdict on val_test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -945,9 +973,10 @@ impl Config {
         self.threads.unwrap_or_else(all)
     }
 
-    /// The digest of what decides results: everything but where files lie.
+    /// The digest of what decides results: everything but where files lie and finished models run.
     pub fn digest(&self) -> Digest {
         let mut same = self.clone();
+        same.deploy = DeployConfig::default();
         same.run_dir = PathBuf::new();
         same.data.source = PathBuf::new();
         same.data.options.root = None;

@@ -7,6 +7,7 @@
 #[path = "../../../goldens/suite.rs"]
 mod goldens;
 
+mod artifact;
 mod data;
 mod goldens_suite;
 mod images;

@@ -1,12 +1,19 @@
 use crate::fixture::{self, Fixture};
-use stage1_core::{artifact::Digest, bundle, certificate::BatchMode};
+use stage1_core::{
+    artifact::{
+        Digest,
+        tensors::{Tensor, save},
+    },
+    bundle,
+    certificate::BatchMode,
+};
 use stage1_runtime::{
     CancelToken, DecisionKind, Error, Prediction, Predictor, PredictorOptions, Row, Scorer,
     ScorerOptions, Standing,
 };
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -311,57 +318,59 @@ fn another_kind_of_cpu_is_covered_when_the_goldens_repeat_on_it() {
     assert!(records[0].certified && predictor.standing().is_certified());
 }
 
-#[test]
-fn golden_outputs_that_do_not_repeat_are_refused() {
-    let fixture = Fixture::calibrated();
-    let dir = fixture.bundle();
-    // A bundle that is consistent in itself, but whose golden outputs are another session's.
-    let golden = bundle::Bundle::open(&dir).unwrap().golden().unwrap();
+/// Makes the bundle consistent in itself, but with golden logits of another session: one value of each image in `images` is
+/// off.
+fn falsify_golden(dir: &Path, images: &[usize]) {
+    let golden = bundle::Bundle::open(dir).unwrap().golden().unwrap();
     let (shape, inputs) = golden.f32("pixel_values").unwrap();
     let (logits_shape, mut logits) = golden.f32("logits").unwrap();
-    logits[4] += 1e-3;
-    use stage1_core::artifact::tensors::{Tensor, save};
+    for image in images {
+        logits[image * logits_shape[1]] += 1e-3;
+    }
     let tensors = [
         ("logits".to_owned(), Tensor::f32(logits_shape, logits)),
         ("pixel_values".to_owned(), Tensor::f32(shape, inputs)),
     ];
-    let old = Digest::of_file(&dir.join("golden.safetensors")).unwrap();
-    let new = save(
-        &dir.join("golden.safetensors"),
-        &tensors.into(),
-        &Default::default(),
-    )
-    .unwrap();
+    let path = dir.join("golden.safetensors");
+    let old = Digest::of_file(&path).unwrap();
+    let new = save(&path, &tensors.into(), &Default::default()).unwrap();
     let record = fs::read_to_string(dir.join("bundle.json")).unwrap();
-    fs::write(
-        dir.join("bundle.json"),
-        record.replace(&old.to_string(), &new.to_string()),
-    )
-    .unwrap();
-    let error = open(&fixture).err().unwrap().to_string();
-    assert!(
-        error.contains("golden outputs") && error.contains("image 1"),
-        "{error}"
-    );
-    assert!(
-        !open_uncertified(&fixture)
-            .unwrap()
-            .standing()
-            .is_certified()
-    );
+    let record = record.replace(&old.to_string(), &new.to_string());
+    fs::write(dir.join("bundle.json"), record).unwrap();
 }
 
 #[test]
-fn a_flipped_byte_is_refused() {
+fn golden_outputs_that_do_not_repeat_are_refused() {
     let fixture = Fixture::calibrated();
-    let model = fixture.bundle().join("variants/fp32/model.onnx");
-    let mut bytes = fs::read(&model).unwrap();
-    let at = bytes.len() / 2;
-    bytes[at] ^= 1;
-    fs::write(&model, bytes).unwrap();
-    let error = open_uncertified(&fixture).err().unwrap().to_string();
+    falsify_golden(&fixture.bundle(), &[0]);
+    let error = open(&fixture).err().unwrap().to_string();
     assert!(
-        error.contains("model.onnx") && error.contains("digest mismatch"),
+        error.contains("golden outputs") && error.contains("image 0"),
+        "{error}"
+    );
+    let predictor = open_uncertified(&fixture).unwrap();
+    assert!(!predictor.standing().is_certified());
+}
+
+/// On the CPU that was certified the first golden image speaks for all; on another class of it they all count.
+#[test]
+fn a_later_golden_image_counts_on_another_kind_of_cpu() {
+    let same = Fixture::calibrated();
+    falsify_golden(&same.bundle(), &[1]);
+    let predictor = open(&same).unwrap();
+    assert!(predictor.standing().is_certified());
+    let all = predictor.scorer().check_golden().unwrap();
+    assert!(!all.passed() && all.worst_image == 1, "{all:?}");
+
+    let other = Fixture::uncalibrated(BatchMode::Any);
+    let scorer = Scorer::open(&other.bundle(), &ScorerOptions::default()).unwrap();
+    let mut fingerprint = scorer.fingerprint();
+    fingerprint.cpu_isa = "vax".to_owned();
+    other.attach(fingerprint);
+    falsify_golden(&other.bundle(), &[1]);
+    let error = open(&other).err().unwrap().to_string();
+    assert!(
+        error.contains("golden outputs") && error.contains("image 1"),
         "{error}"
     );
 }

@@ -141,7 +141,11 @@ fn predict(bench: &Bench<'_>, point: &Point, path: &Path) -> anyhow::Result<Chil
             "--batch",
             &batch.to_string(),
         ])
-        .args(["--max-pixels", &bench.args.max_pixels.to_string()])
+        .args(["--max-pixels", &bench.args.max_pixels.to_string()]);
+    for option in &bench.args.provider_options {
+        command.args(["--provider-option", option]);
+    }
+    command
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,12 +1,15 @@
 //! Which configurations are measured.
 
 use crate::{
-    args::{BenchArgs, Device, SessionArgs},
+    args::{BenchArgs, DeviceArgs, SessionArgs},
     commands::session,
 };
 use anyhow::bail;
 use serde::Serialize;
-use stage1_core::bundle::{Bundle, FP32};
+use stage1_core::{
+    bundle::{Bundle, FP32},
+    device::Device,
+};
 use std::{fmt, num::NonZero, thread};
 
 /// Batches that are measured where nothing else is said: a camera's, and a folder's.
@@ -58,9 +61,8 @@ pub(super) struct Grid<'a> {
 impl<'a> Grid<'a> {
     /// Fails for numbers that mean nothing.
     pub(super) fn new(args: &'a BenchArgs) -> anyhow::Result<Self> {
-        let check = |threads, batch| {
-            session::check(&session_args(Device::Cpu, threads, batch, args.max_pixels))
-        };
+        let check =
+            |threads, batch| session::check(&session_args(args, Device::Cpu, threads, batch));
         args.batch
             .iter()
             .try_for_each(|batch| check(None, *batch))?;
@@ -142,15 +144,18 @@ impl<'a> Grid<'a> {
 }
 
 pub(super) fn session_args(
+    args: &BenchArgs,
     device: Device,
     threads: Option<usize>,
     batch: usize,
-    max_pixels: u64,
 ) -> SessionArgs {
     SessionArgs {
-        device,
+        devices: DeviceArgs {
+            device: device.into(),
+            options: args.provider_options.clone(),
+        },
         threads,
         batch,
-        max_pixels,
+        max_pixels: args.max_pixels,
     }
 }

@@ -110,12 +110,7 @@ struct Request {
 impl Bench<'_> {
     pub(super) fn measure(&self, point: &Point) -> anyhow::Result<Figures> {
         let args = self.args;
-        let session = session_args(
-            point.device,
-            Some(point.threads),
-            point.batch,
-            args.max_pixels,
-        );
+        let session = session_args(args, point.device, Some(point.threads), point.batch);
         // Before this process takes memory and warms the caches that it shares with them.
         let cold_start_ms = child::cold_start(self, point)?;
         let memory_mib = child::memory(self, point)?;

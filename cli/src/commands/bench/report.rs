@@ -288,8 +288,8 @@ fn write_table(configurations: &[Measured], out: &mut String) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Device;
     use crate::commands::bench::measure::Latency;
+    use stage1_core::device::Device;
 
     fn measured(batch: usize, p99: f64, images_per_second: f64) -> Measured {
         let times = |ms: f64| Percentiles::of(vec![Duration::from_secs_f64(ms / 1e3)]);
