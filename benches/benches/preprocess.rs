@@ -4,7 +4,7 @@ use std::{hint::black_box, io::Cursor};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, Rgb, RgbImage};
-use stage1_core::preprocess::{Limits, PixelFormat, PreprocessSpec, Preprocessor, decode};
+use stage1_core::preprocess::{Decode, Limits, PixelFormat, PreprocessSpec, Preprocessor, decode};
 
 /// A camera-sized picture with smooth and busy parts, so that it compresses about as a photograph does.
 fn picture() -> RgbImage {
@@ -38,6 +38,32 @@ fn decoding(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(format!("{format:?}"), |b| {
             b.iter(|| decode(black_box(&bytes), Limits::default()));
+        });
+    }
+    group.finish();
+}
+
+/// A camera's JPEG for a model at 224 pixels: all of it, and what `decode: scaled` needs.
+fn decoding_parts(c: &mut Criterion) {
+    let picture = image::imageops::resize(&picture(), 1920, 1080, image::imageops::Triangle);
+    let mut jpeg = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut jpeg, ImageFormat::Jpeg)
+        .expect("the picture can be encoded");
+    let mut group = c.benchmark_group("decode 1920x1080 for 224");
+    for (name, decode) in [("full", Decode::Full), ("scaled", Decode::Scaled)] {
+        let spec = PreprocessSpec {
+            decode,
+            ..PreprocessSpec::dinov3(224, 224)
+        };
+        let mut preprocessor = Preprocessor::new(spec).expect("the presets are valid");
+        group.bench_function(name, |b| {
+            b.iter(|| preprocessor.decode(black_box(jpeg.get_ref()), Limits::default()));
+        });
+        let decoded = preprocessor.decode(jpeg.get_ref(), Limits::default());
+        let decoded = decoded.expect("a sound JPEG");
+        group.bench_function(format!("{name}, then resize"), |b| {
+            b.iter(|| preprocessor.run(black_box(&decoded)));
         });
     }
     group.finish();
@@ -79,5 +105,5 @@ fn everything(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, resizing, everything);
+criterion_group!(benches, decoding, decoding_parts, resizing, everything);
 criterion_main!(benches);

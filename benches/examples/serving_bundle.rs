@@ -4,14 +4,12 @@
 //! classes, and a policy that answers about everything; `DIR/images` has JPEGs of 1920 x 1080. It certifies nothing but the speed.
 
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
-use stage1_benches::{
-    bundle::{self, SIDE},
-    weights::random,
-};
-use stage1_core::model::preset;
+use stage1_benches::{bundle, weights::random};
+use stage1_core::{model::preset, preprocess::PreprocessSpec};
 use stage1_exporter::{Form, export_embedding_as};
 use std::{env, error::Error, fs, path::Path};
 
+const SIDE: usize = 224;
 const CLASSES: usize = 384;
 const IMAGES: usize = 16;
 const OUTPUT: &str = "features";
@@ -26,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let weights = random(&preset("dinov3-vits16").ok_or("no such preset")?);
     let model = export_embedding_as(&weights, SIDE, SIDE, &Form::default())?.model;
     let labels = (0..CLASSES).map(|class| format!("class {class}")).collect();
-    bundle::create(&dir.join("bundle"), &model, OUTPUT, labels)
+    let preprocess = PreprocessSpec::dinov3(SIDE as u32, SIDE as u32);
+    bundle::create(&dir.join("bundle"), &model, OUTPUT, labels, preprocess)
 }
 
 /// Waves, edges and noise: its JPEG has about the bytes of a photograph's.

@@ -17,21 +17,25 @@ use std::{collections::BTreeMap, error::Error, path::Path};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// The side of the images, in pixels.
-pub const SIDE: usize = 224;
 const GOLDENS: usize = 2;
 
-/// Makes a bundle of a float32 model `[N, 3, 224, 224]`, with a policy that answers about everything.
+/// Makes a bundle of a float32 model that takes what `preprocess` makes, with a policy that answers about everything.
 ///
 /// # Errors
 /// When the model can't be run, or the folder not be written.
-pub fn create(dir: &Path, model: &[u8], output: &str, labels: Vec<String>) -> Result<()> {
-    let preprocess = PreprocessSpec::dinov3(SIDE as u32, SIDE as u32);
+pub fn create(
+    dir: &Path,
+    model: &[u8],
+    output: &str,
+    labels: Vec<String>,
+    preprocess: PreprocessSpec,
+) -> Result<()> {
+    let (height, width) = preprocess.output_size();
     let new = NewBundle {
         input: InputSpec {
             name: "pixel_values".to_owned(),
-            height: SIDE,
-            width: SIDE,
+            height,
+            width,
             batch: None,
             pixels: PixelFormat::Float32,
         },
@@ -44,8 +48,8 @@ pub fn create(dir: &Path, model: &[u8], output: &str, labels: Vec<String>) -> Re
         model,
         data: None,
         parity: &parity(),
-        golden_inputs: &golden_inputs(),
-        golden_logits: &golden_logits(model, output)?,
+        golden_inputs: &golden_inputs((height, width)),
+        golden_logits: &golden_logits(model, output, (height, width))?,
         golden_gates: None,
         licences: BTreeMap::new(),
         metrics: BTreeMap::new(),
@@ -69,6 +73,7 @@ pub fn create(dir: &Path, model: &[u8], output: &str, labels: Vec<String>) -> Re
 pub fn add_int8(dir: &Path, model: &[u8], output: &str) -> Result<()> {
     const INT8: &str = "int8";
     let fp32 = bundle::Bundle::open(dir)?;
+    let input = &fp32.manifest().input;
     let recipe = Recipe {
         schema_version: Recipe::SCHEMA_VERSION,
         source_digest: fp32.variant(FP32)?.model.digest,
@@ -88,7 +93,7 @@ pub fn add_int8(dir: &Path, model: &[u8], output: &str) -> Result<()> {
         model,
         parity: &parity(),
         recipe: &recipe,
-        golden_logits: &golden_logits(model, output)?,
+        golden_logits: &golden_logits(model, output, (input.height, input.width))?,
     };
     bundle::add_variant(dir, &new)?;
     attach_policy(dir, INT8)
@@ -106,16 +111,16 @@ fn attach_policy(dir: &Path, variant: &str) -> Result<()> {
     Ok(())
 }
 
-fn golden_inputs() -> Vec<f32> {
-    (0..GOLDENS * 3 * SIDE * SIDE)
+fn golden_inputs((height, width): (usize, usize)) -> Vec<f32> {
+    (0..GOLDENS * 3 * height * width)
         .map(|i| (i as f32 * 0.1).sin())
         .collect()
 }
 
-fn golden_logits(model: &[u8], output: &str) -> Result<Vec<f32>> {
+fn golden_logits(model: &[u8], output: &str, size: (usize, usize)) -> Result<Vec<f32>> {
     let mut session = OrtSession::from_bytes(model, "model", &SessionOptions::default())?;
-    let shape = [GOLDENS, 3, SIDE, SIDE];
-    let mut outputs = session.run_named(&golden_inputs(), shape, &[output])?;
+    let shape = [GOLDENS, 3, size.0, size.1];
+    let mut outputs = session.run_named(&golden_inputs(size), shape, &[output])?;
     Ok(outputs.remove(0).values)
 }
 

@@ -6,8 +6,7 @@ use crate::{
 };
 use rayon::{ThreadPool, prelude::*};
 use stage1_core::preprocess::{
-    self, DecodeError, Limits, PixelFormat, PreprocessSpec, Preprocessor, RgbImage, decode,
-    decode_file,
+    self, DecodeError, Limits, PixelFormat, PreprocessSpec, Preprocessor, RgbImage,
 };
 use std::{
     borrow::Cow,
@@ -186,8 +185,8 @@ impl Decoder {
 
     fn decode<'a>(&self, input: &'a ImageInput<'_>) -> Result<Cow<'a, RgbImage>, ImageError> {
         Ok(match input {
-            ImageInput::Path(path) => Cow::Owned(decode_file(path, self.limits)?),
-            ImageInput::Bytes(bytes) => Cow::Owned(decode(bytes, self.limits)?),
+            ImageInput::Path(path) => Cow::Owned(self.fresh.decode_file(path, self.limits)?),
+            ImageInput::Bytes(bytes) => Cow::Owned(self.fresh.decode(bytes, self.limits)?),
             ImageInput::Pixels(image) => Cow::Borrowed(image),
         })
     }

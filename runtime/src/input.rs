@@ -12,7 +12,7 @@ pub enum ImageInput<'a> {
     Path(Cow<'a, Path>),
     /// The bytes of a file.
     Bytes(Cow<'a, [u8]>),
-    /// Decoded already: upright, 8-bit RGB.
+    /// Decoded already, whatever the bundle says about decoding: upright, 8-bit RGB.
     Pixels(Cow<'a, RgbImage>),
 }
 

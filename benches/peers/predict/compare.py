@@ -4,11 +4,11 @@
 
 Needs the packages of requirements.txt, and cargo unless --stage1 and --examples name what is built. WORK gets a DINOv3 ViT-S/16
 with random weights, torch's exports of it (TorchScript and dynamo, one shape each), our bundles of the same weights (fp32, int8,
-and the head on block 6 of 12), and images; it is used again. --rounds 0 makes these alone.
+and the head on block 6 of 12, each with `preprocess.decode` full and scaled), and images; it is used again. --rounds 0 makes these alone.
 
 Each round runs every subject once, in processes of their own, in an order drawn anew. What is printed is the median over the rounds
 of our figure as a share of the peer's in the same round, with a bootstrap interval (95 %, over rounds). The peer is run in
-several ways (peer.py), with either of torch's exports, and the best of its figures in a round counts.
+several ways (peer.py), with either of torch's exports (for throughput, the faster), and the best of its figures in a round counts.
 """
 
 import argparse
@@ -33,11 +33,14 @@ WIDTH, HEIGHT = 1920, 1080
 EXPORTS = ("torchscript", "dynamo")
 # What is compared: title, our subject, the goal, and whether less is better.
 GOALS = {
-    "latency": [("median latency, fp32", "fp32", 0.80, True)],
+    "latency": [("median latency, fp32", "fp32", 0.80, True), ("the same, decode: scaled", "fp32-scaled", 0.80, True)],
     "throughput": [
         ("throughput, fp32", "fp32", 1.3, False),
+        ("the same, decode: scaled", "fp32-scaled", 1.3, False),
         ("throughput, int8", "int8", 1.7, False),
+        ("the same, decode: scaled", "int8-scaled", 1.7, False),
         ("throughput, head on block 6 of 12", "half", 2.3, False),
+        ("the same, decode: scaled", "half-scaled", 2.3, False),
     ],
     "cold": [("cold start, fp32", "fp32", 0.80, True)],
     "memory": [("steady memory, fp32", "fp32", 0.85, True), ("steady memory, int8", "int8", 0.50, True)],
@@ -54,7 +57,7 @@ def make(work, args):
     if not (work / "made.json").exists():
         example = [] if args.examples is None else ["--example", args.examples / "export"]
         run([sys.executable, HERE.parent / "export/compare.py", "--folder", work, "--rounds", 0, "--batches", 1, 8, *example])
-    if not (work / "half/bundle.json").exists():
+    if not (work / "half-scaled/bundle.json").exists():
         cargo = ["cargo", "run", "--quiet", "--release", "--package", "stage1-benches", "--example", "predict_bundles", "--"]
         library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime.so.{onnxruntime.__version__}"
         own = cargo if args.examples is None else [args.examples / "predict_bundles"]
@@ -88,8 +91,9 @@ class Subjects:
         self.args = args
 
     def bundle(self, subject):
-        folder = "half" if subject == "half" else "bundle"
-        variant = "int8" if subject == "int8" else "fp32"
+        form, *scaled = subject.split("-")
+        folder = "-".join(["half" if form == "half" else "bundle", *scaled])
+        variant = "int8" if form == "int8" else "fp32"
         return ["--bundle", self.args.work / folder, "--variant", variant, "--threads", self.args.threads]
 
     def bench(self, subject, *more):
@@ -105,8 +109,8 @@ class Subjects:
 
     def latency(self):
         n, threads, images = self.args.images, self.args.threads, self.args.work / "images"
-        own = lambda: self.bench("fp32", "--batch", 1, "--iterations", n, "--warmup", 5)["latency_ms"]
-        subjects = {"fp32": lambda: own()["end_to_end"]["p50"]}
+        own = lambda subject: self.bench(subject, "--batch", 1, "--iterations", n, "--warmup", 5)["latency_ms"]
+        subjects = {subject: lambda subject=subject: own(subject)["end_to_end"]["p50"] for subject in ("fp32", "fp32-scaled")}
         for export in EXPORTS:
             subjects[f"peer, {export}"] = lambda export=export: self.peer("loop", self.model(export, 1), threads, images, n)["total"]
         return subjects
@@ -115,12 +119,11 @@ class Subjects:
         n, threads, images = self.args.images, self.args.threads, self.args.work / "images"
         own = lambda subject: self.bench(subject, "--batch", self.args.batch, "--iterations", 1, "--warmup", 1)
         rate = lambda subject: own(subject)["throughput"]["images_per_second"]
-        subjects = {subject: lambda subject=subject: rate(subject) for subject in ("fp32", "int8", "half")}
-        for export in EXPORTS:
-            for way, size in (("loop", 1), ("workers", 1), ("batches", 8)):
-                words = (way, self.model(export, size), threads, images, 2 * n)
-                key = f"peer, {way}, {export}"
-                subjects[key] = lambda words=words: self.rate(self.peer(*words))
+        names = [form + decode for form in ("fp32", "int8", "half") for decode in ("", "-scaled")]
+        subjects = {subject: lambda subject=subject: rate(subject) for subject in names}
+        for way, size in (("loop", 1), ("workers", 1), ("batches", 8)):
+            words = (way, self.model(EXPORTS[0], size), threads, images, 2 * n)
+            subjects[f"peer, {way}"] = lambda words=words: self.rate(self.peer(*words))
         return subjects
 
     @staticmethod

@@ -15,7 +15,7 @@ use stage1_core::{
     config::{Target, VariantPrecision},
     data::OnBadImage,
     policy::argmax,
-    preprocess::{Normalisation, Preprocessor, decode_file},
+    preprocess::{Normalisation, Preprocessor},
     split::Split,
 };
 use stage1_exporter::{
@@ -183,7 +183,8 @@ fn training_images(
         if names.len() == wanted {
             break;
         }
-        match decode_file(&splits.root.join(&sample.path), super::limits(&run.config)) {
+        let path = splits.root.join(&sample.path);
+        match preprocessor.decode_file(&path, super::limits(&run.config)) {
             Ok(image) => {
                 pixels.extend(preprocessor.run(&image)?);
                 names.push(sample.path.clone());

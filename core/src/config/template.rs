@@ -47,7 +47,8 @@ const DINOV3: &str = "  resize:
       width: 224
   filter: bilinear          # or bicubic
   arithmetic: float32       # or pillow, as Pillow resizes; or uint8, as torchvision resizes uint8 tensors
-  crop: null                # or {height: 224, width: 224, rounding: floor}";
+  crop: null                # or {height: 224, width: 224, rounding: floor}
+  # decode: scaled          # of a JPEG that is much larger, only a half, a quarter or an eighth: faster, and other pixels";
 
 const DINOV2: &str = "  resize:
     short_side:             # or exact: {height: 224, width: 224}, without a crop
@@ -57,7 +58,8 @@ const DINOV2: &str = "  resize:
   crop:
     height: 224             # multiples of the backbone's patch: 14 (DINOv2), 16 (DINOv3), 32 (its ConvNeXt)
     width: 224
-    rounding: floor         # of half a pixel of margin, as Hugging Face; or half_even, as torchvision";
+    rounding: floor         # of half a pixel of margin, as Hugging Face; or half_even, as torchvision
+  # decode: scaled          # of a JPEG that is much larger, only a half, a quarter or an eighth: faster, and other pixels";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-use super::{DecodeError, source::Source};
+use super::{DecodeError, Resize, source::Source};
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,15 @@ impl Default for Limits {
 /// # Errors
 /// A [`DecodeError`] that says what is wrong; hostile input neither panics nor allocates beyond `limits`.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+    decode_for(bytes, limits, None)
+}
+
+/// As [`decode`]; of a JPEG, if it is to be resized so, as little as that takes.
+pub(super) fn decode_for(
+    bytes: &[u8],
+    limits: Limits,
+    resize: Option<Resize>,
+) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
@@ -52,7 +61,7 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
             limit: limits.max_bytes,
         });
     }
-    Source::new(bytes, limits)?.decode()
+    Source::new(bytes, limits)?.decode(resize)
 }
 
 /// [`decode`]s a file; every error names it.
@@ -60,8 +69,17 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
 /// # Errors
 /// As [`decode`], in a [`DecodeError::InFile`].
 pub fn decode_file(path: &Path, limits: Limits) -> Result<RgbImage, DecodeError> {
+    decode_file_for(path, limits, None)
+}
+
+/// As [`decode_for`], of a file.
+pub(super) fn decode_file_for(
+    path: &Path,
+    limits: Limits,
+    resize: Option<Resize>,
+) -> Result<RgbImage, DecodeError> {
     read_at_most(path, limits.max_bytes)
-        .and_then(|bytes| decode(&bytes, limits))
+        .and_then(|bytes| decode_for(&bytes, limits, resize))
         .map_err(|source| DecodeError::InFile {
             path: path.to_owned(),
             source: Box::new(source),

@@ -2,19 +2,20 @@
 //! grey without an error, and a model would be trained on, or asked about, a picture that nobody took.
 
 mod markers;
+mod scaled;
 
 use super::{
-    DecodeError, orientation,
+    DecodeError, Resize, orientation,
     source::{Source, Stored},
 };
-use image::{DynamicImage, GrayImage, RgbImage};
+use image::{DynamicImage, GrayImage, RgbImage, metadata::Orientation};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 /// The most bytes per pixel that decoding takes: the picture, and the coefficients of a progressive file's components.
 const BYTES_PER_PIXEL: u64 = 3 + 4 * 2;
 
-pub(super) fn decode(source: &Source<'_>) -> Result<Stored, DecodeError> {
+pub(super) fn decode(source: &Source<'_>, resize: Option<Resize>) -> Result<Stored, DecodeError> {
     if !markers::reach_the_end(source.bytes) {
         return Err(source.truncated());
     }
@@ -27,6 +28,13 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Stored, DecodeError> {
         height,
         u64::from(width) * u64::from(height) * BYTES_PER_PIXEL,
     )?;
+    if let Some(resize) = resize {
+        let turn = stated(&decoder);
+        let image = scaled::decode(source, &bytes, (width, height), turn, resize)?;
+        if let Some(image) = image {
+            return Ok((image, turn));
+        }
+    }
     let is_grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let colours = if is_grey {
         ColorSpace::Luma
@@ -41,9 +49,13 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Stored, DecodeError> {
         RgbImage::from_raw(width, height, samples).map(DynamicImage::from)
     };
     let image = image.ok_or_else(|| source.corrupt("its samples don't fill its frame"))?;
+    Ok((image, stated(&decoder)))
+}
+
+fn stated(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> Orientation {
     let exif = decoder.exif().map(Vec::as_slice);
     let xmp = decoder.xmp().map(Vec::as_slice);
-    Ok((image, orientation::stated(exif, xmp)))
+    orientation::stated(exif, xmp)
 }
 
 fn options() -> DecoderOptions {

@@ -1,6 +1,7 @@
 //! From the bytes of an image file to a model's input: one implementation for training and inference.
 //!
-//! 1. [`decode`] turns a file's bytes into upright 8-bit RGB, within [`Limits`];
+//! 1. [`decode`] turns a file's bytes into upright 8-bit RGB, within [`Limits`]; [`Preprocessor::decode`] so much of it as a
+//!    spec wants;
 //! 2. [`Preprocessor`] resizes, crops and normalises it as a [`PreprocessSpec`] says.
 //!
 //! ```
@@ -38,6 +39,6 @@ pub use normalise::Normalisation;
 pub use pixels::{NotLevels, PixelFormat};
 pub use processor::Preprocessor;
 pub use spec::{
-    Arithmetic, CentreCrop, CropRounding, Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec,
-    Resize,
+    Arithmetic, CentreCrop, CropRounding, Decode, Filter, IMAGENET_MEAN, IMAGENET_STD,
+    PreprocessSpec, Resize,
 };

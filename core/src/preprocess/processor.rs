@@ -1,10 +1,12 @@
 use super::{
-    Arithmetic, Error, PixelFormat, PreprocessSpec,
+    Arithmetic, DecodeError, Error, Limits, PixelFormat, PreprocessSpec, Resize,
+    decode::{decode_file_for, decode_for},
     normalise::{Normalisation, Window, write_planes},
     resize::Scratch,
-    spec::Size,
+    spec::{Decode, Size},
 };
 use image::RgbImage;
+use std::path::Path;
 
 /// The most pixels of a picture between the passes of a resize, against pictures of one pixel by millions.
 const MAX_INTERMEDIATE: u64 = 1 << 26;
@@ -32,6 +34,30 @@ impl Preprocessor {
     /// What it carries out.
     pub fn spec(&self) -> &PreprocessSpec {
         &self.spec
+    }
+
+    /// Decodes the bytes of an image file as [`super::decode`] does, and of a JPEG as much as the spec wants.
+    ///
+    /// # Errors
+    /// As [`super::decode`].
+    pub fn decode(&self, bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+        decode_for(bytes, limits, self.least())
+    }
+
+    /// As [`Preprocessor::decode`], of a file; every error names it.
+    ///
+    /// # Errors
+    /// As [`super::decode_file`].
+    pub fn decode_file(&self, path: &Path, limits: Limits) -> Result<RgbImage, DecodeError> {
+        decode_file_for(path, limits, self.least())
+    }
+
+    /// What a picture must be large enough for, where not all of it is decoded.
+    fn least(&self) -> Option<Resize> {
+        match self.spec.decode {
+            Decode::Full => None,
+            Decode::Scaled => Some(self.spec.resize),
+        }
     }
 
     /// The number of values per picture, `3 * height * width`.

@@ -1,4 +1,4 @@
-use super::{DecodeError, Limits, jpeg, orientation, rgb};
+use super::{DecodeError, Limits, Resize, jpeg, orientation, rgb};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 use std::{
@@ -11,7 +11,7 @@ use std::{
 pub(super) struct Source<'a> {
     pub(super) bytes: &'a [u8],
     format: ImageFormat,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// A picture as it is stored, and how to turn it upright.
@@ -31,14 +31,14 @@ impl<'a> Source<'a> {
 
     /// A panic of a decoder is a bug of its library (tiff 0.11 has one for tiled planar files), but must not end a run over
     /// a million files.
-    pub(super) fn decode(&self) -> Result<RgbImage, DecodeError> {
-        catch_unwind(AssertUnwindSafe(|| self.decode_unguarded()))
+    pub(super) fn decode(&self, resize: Option<Resize>) -> Result<RgbImage, DecodeError> {
+        catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(resize)))
             .unwrap_or_else(|_| Err(self.corrupt("the decoder panicked")))
     }
 
-    fn decode_unguarded(&self) -> Result<RgbImage, DecodeError> {
+    fn decode_unguarded(&self, resize: Option<Resize>) -> Result<RgbImage, DecodeError> {
         let (mut image, orientation) = match self.format {
-            ImageFormat::Jpeg => jpeg::decode(self)?,
+            ImageFormat::Jpeg => jpeg::decode(self, resize)?,
             _ => self.decode_other()?,
         };
         image.apply_orientation(orientation);

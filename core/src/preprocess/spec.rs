@@ -20,6 +20,9 @@ pub(super) type Size = (u32, u32);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreprocessSpec {
+    /// What is decoded of a JPEG. Where it is all, specs are as they were before there was a choice, and so are their digests.
+    #[serde(default, skip_serializing_if = "Decode::is_full")]
+    pub decode: Decode,
     /// The size that the picture is brought to.
     pub resize: Resize,
     /// The filter of the resize, always widened to the scale when shrinking ("antialias").
@@ -33,6 +36,26 @@ pub struct PreprocessSpec {
     pub mean: [f32; 3],
     /// Divides each channel after the mean was subtracted.
     pub std: [f32; 3],
+}
+
+/// What is decoded of a JPEG that is much larger than its [`Resize`] asks for. Other formats are decoded whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Decode {
+    /// All of it.
+    #[default]
+    Full,
+    /// A half, a quarter or an eighth of its width and height, by inverse transforms of as many coefficients: the smallest
+    /// that is at least twice as wide and high as what it is resized to. Faster, and other pixels: for training as for
+    /// deployment.
+    Scaled,
+}
+
+impl Decode {
+    /// Whether it is [`Decode::Full`].
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
 }
 
 /// The size that a picture is brought to, in pixels.
@@ -118,6 +141,7 @@ impl PreprocessSpec {
     /// Hugging Face's DINOv3 processor: exact size, bilinear, floats, ImageNet's mean and deviation.
     pub fn dinov3(height: u32, width: u32) -> Self {
         Self {
+            decode: Decode::Full,
             resize: Resize::Exact { height, width },
             filter: Filter::Bilinear,
             arithmetic: Arithmetic::Float32,
@@ -131,6 +155,7 @@ impl PreprocessSpec {
     /// levels, centre crop, ImageNet's mean and deviation.
     pub fn dinov2(short_side: u32, height: u32, width: u32) -> Self {
         Self {
+            decode: Decode::Full,
             resize: Resize::ShortSide { size: short_side },
             filter: Filter::Bicubic,
             arithmetic: Arithmetic::Uint8,
@@ -355,7 +380,8 @@ mod tests {
     fn the_digest_follows_every_field() {
         let base = PreprocessSpec::dinov2(256, 224, 224);
         assert_eq!(base.digest(), base.clone().digest());
-        let changes: [Change; 7] = [
+        let changes: [Change; 8] = [
+            |s| s.decode = Decode::Scaled,
             |s| s.resize = Resize::ShortSide { size: 255 },
             |s| s.filter = Filter::Bilinear,
             |s| s.arithmetic = Arithmetic::Float32,
@@ -369,6 +395,22 @@ mod tests {
             change(&mut other);
             assert_ne!(other.digest(), base.digest(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn specs_from_before_there_was_scaled_decoding_keep_their_digest() {
+        let json = serde_json::to_string(&PreprocessSpec::dinov3(224, 224)).unwrap();
+        assert!(!json.contains("decode"), "{json}");
+        let scaled = PreprocessSpec {
+            decode: Decode::Scaled,
+            ..PreprocessSpec::dinov3(224, 224)
+        };
+        let json = serde_json::to_string(&scaled).unwrap();
+        assert!(json.starts_with(r#"{"decode":"scaled","#), "{json}");
+        assert_eq!(
+            serde_json::from_str::<PreprocessSpec>(&json).unwrap(),
+            scaled
+        );
     }
 
     #[test]

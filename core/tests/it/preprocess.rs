@@ -4,4 +4,5 @@ mod formats;
 mod goldens;
 mod hostile;
 mod pillow;
+mod scaled;
 mod sizes;

@@ -2,9 +2,13 @@ use crate::{
     fixture::{Fixture, SIDE},
     onnx::{Input, channel_means},
 };
-use stage1_core::{certificate::BatchMode, preprocess::PreprocessSpec};
+use image::{Rgb, RgbImage, codecs::jpeg::JpegEncoder};
+use stage1_core::{
+    certificate::BatchMode,
+    preprocess::{Decode, Limits, PreprocessSpec, Preprocessor},
+};
 use stage1_runtime::{Embedder, EmbedderOptions, Error, OrtSession, SessionOptions};
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 
 /// The mean of each channel.
 fn session() -> OrtSession {
@@ -56,6 +60,46 @@ fn features_come_in_the_order_of_the_paths_and_bad_images_keep_their_place() {
         scanned.unwrap();
         assert_eq!(seen, paths);
     }
+}
+
+/// Of black and white pixels: decoded whole, their colours are clipped.
+#[test]
+fn a_jpeg_is_decoded_as_the_spec_says() {
+    let noise = RgbImage::from_fn(128, 128, |x, y| {
+        let bit = (x * 2_654_435_761 % 97 + y * 40_503 % 89) % 2;
+        Rgb([255 * bit as u8; 3])
+    });
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, 60)
+        .encode_image(&noise)
+        .unwrap();
+    let fixture = Fixture::uncalibrated(BatchMode::Any);
+    let path = fixture.file("noise.jpg", &jpeg);
+    let features = |decode: Decode| {
+        let spec = PreprocessSpec {
+            decode,
+            ..spec(SIDE)
+        };
+        let mut preprocessor = Preprocessor::new(spec.clone()).unwrap();
+        let image = preprocessor.decode(&jpeg, Limits::default()).unwrap();
+        let pixels = preprocessor.run(&image).unwrap();
+        let planes = pixels.chunks_exact(SIDE * SIDE);
+        let want: Vec<f32> = planes
+            .map(|plane| plane.iter().sum::<f32>() / plane.len() as f32)
+            .collect();
+        let embedder = Embedder::new(session(), spec, &EmbedderOptions::default()).unwrap();
+        let mut got = Vec::new();
+        let take = |_: &Path, features: Result<&[f32], _>| {
+            got = features.unwrap().to_vec();
+            ControlFlow::Continue(())
+        };
+        embedder.scan([&path], take).unwrap();
+        let near = got.iter().zip(&want).all(|(g, w)| (g - w).abs() < 1e-5);
+        assert!(near, "{decode:?}: {got:?} for {want:?}");
+        got
+    };
+    let (full, scaled) = (features(Decode::Full), features(Decode::Scaled));
+    assert!((full[0] - scaled[0]).abs() > 1e-4, "{full:?} {scaled:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use stage1_core::{
     config::Phase,
     ledger::LedgerState,
     policy::{Calibrator, Policy, Score, Threshold},
-    preprocess::{Arithmetic, Filter, PixelFormat, PreprocessSpec, Resize},
+    preprocess::{Arithmetic, Decode, Filter, PixelFormat, PreprocessSpec, Resize},
 };
 use stage1_runtime::{OrtSession, Scorer, ScorerOptions, SessionOptions};
 use std::{
@@ -145,6 +145,7 @@ fn create(dir: &Path, pixels: PixelFormat, batch_mode: BatchMode) {
 fn preprocess() -> PreprocessSpec {
     let side = SIDE as u32;
     PreprocessSpec {
+        decode: Decode::Full,
         resize: Resize::Exact {
             height: side,
             width: side,

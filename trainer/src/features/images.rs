@@ -4,7 +4,7 @@ use crate::{Error, Result, augment::Augmenter, random::Draw};
 use rayon::prelude::*;
 use stage1_core::{
     artifact::Digest,
-    preprocess::{self, Limits, PreprocessSpec, Preprocessor, RgbImage},
+    preprocess::{Limits, PreprocessSpec, Preprocessor, RgbImage},
 };
 use std::{fs, path::PathBuf};
 
@@ -94,9 +94,45 @@ impl ImageReader {
             let (path, want) = (path(), image.digest);
             return Err(Error::ImageChanged { path, want, got });
         }
-        preprocess::decode(&bytes, self.limits).map_err(|source| Error::DecodeImage {
+        let decoded = self.preprocessor.decode(&bytes, self.limits);
+        decoded.map_err(|source| Error::DecodeImage {
             path: path(),
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, codecs::jpeg::JpegEncoder};
+    use stage1_core::preprocess::Decode;
+
+    #[test]
+    fn a_jpeg_is_decoded_as_the_spec_says() {
+        let picture = RgbImage::from_fn(96, 64, |x, y| Rgb([x as u8, y as u8, (x * y) as u8]));
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, 80)
+            .encode_image(&picture)
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image {
+            path: dir.path().join("a.jpg"),
+            digest: Digest::of_bytes(&jpeg),
+        };
+        fs::write(&image.path, &jpeg).unwrap();
+        let read = |decode: Decode| {
+            let spec = PreprocessSpec {
+                decode,
+                ..PreprocessSpec::dinov3(14, 14)
+            };
+            let reader = ImageReader::new(&spec, Limits::default()).unwrap();
+            let mut preprocessor = Preprocessor::new(spec).unwrap();
+            let decoded = preprocessor.decode(&jpeg, Limits::default()).unwrap();
+            let got = reader.read(std::slice::from_ref(&image)).remove(0).unwrap();
+            assert_eq!(got, preprocessor.run(&decoded).unwrap(), "{decode:?}");
+            got
+        };
+        assert_ne!(read(Decode::Full), read(Decode::Scaled));
     }
 }

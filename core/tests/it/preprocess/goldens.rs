@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use stage1_core::preprocess::{
-    Arithmetic, CentreCrop, CropRounding, Filter, IMAGENET_MEAN, IMAGENET_STD, Limits,
+    Arithmetic, CentreCrop, CropRounding, Decode, Filter, IMAGENET_MEAN, IMAGENET_STD, Limits,
     PreprocessSpec, Preprocessor, Resize, RgbImage, decode_file,
 };
 
@@ -221,6 +221,7 @@ fn spec(
         Normalise::ImageNet => (IMAGENET_MEAN, IMAGENET_STD),
     };
     PreprocessSpec {
+        decode: Decode::Full,
         resize,
         filter,
         arithmetic,
