@@ -9,8 +9,9 @@ use std::path::Path;
 /// A slip of the finger must not start a hundred thousand threads.
 const MAX_THREADS: usize = stage1_core::config::MAX_THREADS;
 
-/// Fails for numbers of threads and images that mean nothing.
+/// Fails for numbers of threads and images that mean nothing, and for options that no provider has.
 pub(crate) fn check(args: &SessionArgs) -> anyhow::Result<()> {
+    args.devices.providers()?;
     if args.threads > Some(MAX_THREADS) {
         bail!("--threads is above {MAX_THREADS}; more than one per core makes nothing faster");
     }

@@ -63,6 +63,7 @@ impl<'a> Grid<'a> {
     pub(super) fn new(args: &'a BenchArgs) -> anyhow::Result<Self> {
         let check =
             |threads, batch| session::check(&session_args(args, Device::Cpu, threads, batch));
+        check(None, 1)?;
         args.batch
             .iter()
             .try_for_each(|batch| check(None, *batch))?;
