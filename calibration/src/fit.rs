@@ -132,8 +132,9 @@ pub struct Circumstances {
     pub calib_ledger: LedgerState,
     /// What was measured; none for logits that came without their origin.
     pub fingerprint: Option<Fingerprint>,
-    /// Certificates of variants that were made on this val_calib, with this one; those that were tested together count as one.
-    pub variants: u64,
+    /// δ of the other certificates that were made on this val_calib and hold with a confidence; those that were tested
+    /// together count as one.
+    pub beside: Vec<f64>,
     /// The variants that were tested together at this threshold, this one among them; none of one tested alone.
     pub jointly: Vec<String>,
     /// How often the variant differs from float32; none of float32 itself.
@@ -146,10 +147,15 @@ impl Circumstances {
         Self {
             calib_ledger,
             fingerprint,
-            variants: 1,
+            beside: Vec::new(),
             jointly: Vec::new(),
             flips: None,
         }
+    }
+
+    /// Certificates with a confidence on this val_calib, with this one.
+    pub(crate) fn variants(&self) -> u64 {
+        1 + self.beside.len() as u64
     }
 }
 
@@ -169,7 +175,7 @@ pub fn certificate(
         attempts: plan.attempts,
         level: Some(plan.level),
         procedure: Some(plan.procedure),
-        variants: circumstances.variants,
+        variants: circumstances.variants(),
         jointly: circumstances.jointly.clone(),
         calib: certified.calib,
         risk: certified.risk,
@@ -209,7 +215,7 @@ fn statement(plan: &Plan, circumstances: &Circumstances) -> String {
         promises.join(", "),
         attempts(plan),
         together_with(&circumstances.jointly),
-        several(plan, circumstances.variants),
+        several(plan, &circumstances.beside),
         if plan.constraints.iter().any(is_of_class) {
             "other classes, "
         } else {
@@ -251,14 +257,16 @@ fn together_with(jointly: &[String]) -> String {
     )
 }
 
-fn several(plan: &Plan, variants: u64) -> String {
-    if variants < 2 {
+fn several(plan: &Plan, beside: &[f64]) -> String {
+    if beside.is_empty() {
         return String::new();
     }
+    let spent = plan.delta + beside.iter().sum::<f64>();
     format!(
-        " With {variants} certificates of variants on this val_calib, all of them hold together with confidence at least {}; \
+        " With {} certificates of variants on this val_calib, all of them hold together with confidence at least {}; \
          choosing one by its speed costs nothing, by its certified coverage it does.",
-        percent((1.0 - variants as f64 * plan.delta).max(0.0))
+        beside.len() + 1,
+        percent((1.0 - spent).max(0.0))
     )
 }
 

@@ -273,7 +273,11 @@ pub(crate) fn keep(set: &LogitSet, seed: u64) -> Vec<usize> {
         None => sorted_by_digest(set.n(), key),
         Some(units) => {
             let keys = (0..set.n()).into_par_iter().map(|i| (key(i), units[i], i));
-            let mut kept = smallest_of_each_unit(keys.collect());
+            let mut keys: Vec<Key> = keys.collect();
+            if set.ids.is_empty() {
+                tell_equal_rows_apart(&mut keys);
+            }
+            let mut kept = smallest_of_each_unit(keys);
             kept.par_sort_unstable();
             kept.into_iter().map(|(_, _, i)| i).collect()
         }
@@ -297,6 +301,24 @@ fn sorted_by_digest(n: usize, key: impl Fn(usize) -> Digest + Sync) -> Vec<usize
 }
 
 type Key = (Digest, u64, usize);
+
+/// Gives rows of equal bytes keys of their own: were they one, a unit's row would be drawn among what is different in it,
+/// and not among its rows. The unit is part of the key, so that units of equal rows draw independently.
+fn tell_equal_rows_apart(keys: &mut [Key]) {
+    keys.par_sort_unstable_by_key(|(row, unit, i)| (*unit, *row, *i));
+    let (mut last, mut count) = (None, 0_u64);
+    for (row, unit, _) in keys {
+        let this = Some((*unit, *row));
+        count = if last == this { count + 1 } else { 0 };
+        last = this;
+        let mut hasher = Hasher::new();
+        hasher
+            .field(&row.0)
+            .field(&unit.to_be_bytes())
+            .field(&count.to_be_bytes());
+        *row = hasher.finish();
+    }
+}
 
 fn smallest_of_each_unit(keys: Vec<Key>) -> Vec<Key> {
     let mut best: BTreeMap<u64, Key> = BTreeMap::new();

@@ -144,8 +144,8 @@ pub struct Certificate {
     /// How several thresholds were tested; none of a promise in expectation, which tests none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure: Option<Procedure>,
-    /// Certificates of variants that were made on this val_calib, with this one: all V of them hold together with
-    /// confidence 1 − V·δ. Those that were tested together count as one.
+    /// Certificates of variants that were made on this val_calib, with this one: all of them hold together with
+    /// confidence 1 − Σδ. Those that were tested together count as one, promises in expectation don't count.
     pub variants: u64,
     /// The variants that were tested together at this threshold, this one among them: all hold together with confidence
     /// 1 − δ, and `run` has for each threshold the one that did worst. None of one that was tested alone.

@@ -48,7 +48,7 @@ pub(crate) fn ensure(
             calib,
         });
     }
-    if let Some(outcome) = all_known(run, bundle, &mut members)? {
+    if let Some(outcome) = all_known(run, bundle, &members)? {
         run.reused("calibrate");
         return Ok(outcome);
     }
@@ -88,19 +88,14 @@ pub(crate) fn check(config: &Config, variants: &[String]) -> anyhow::Result<()> 
 }
 
 /// All got what they have together, under these settings, from these sessions.
-fn all_known(
-    run: &Run,
-    bundle: &Bundle,
-    members: &mut [Member],
-) -> anyhow::Result<Option<Outcome>> {
-    let mut last = None;
-    for member in members {
-        last = known(run, bundle, &member.variant, &mut member.record)?;
-        if last.is_none() {
-            return Ok(None);
-        }
-    }
-    Ok(last)
+fn all_known(run: &Run, bundle: &Bundle, members: &[Member]) -> anyhow::Result<Option<Outcome>> {
+    // All are asked: a policy of any of them is replaced only if that was said.
+    let each = members
+        .iter()
+        .map(|member| known(run, bundle, &member.variant, &member.record))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let all: Option<Vec<Outcome>> = each.into_iter().collect();
+    Ok(all.and_then(|mut all| all.pop()))
 }
 
 /// fp32's logits of val_calib, which the others' flips are counted against.

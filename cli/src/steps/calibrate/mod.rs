@@ -28,7 +28,7 @@ use stage1_core::{
     split::Split,
 };
 use stage1_runtime::Scorer;
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// The bundle with its policy, or why there is none.
 pub(crate) enum Outcome {
@@ -42,7 +42,7 @@ pub(crate) enum Outcome {
 }
 
 /// What the last calibration in this run directory was made from.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     schema_version: u32,
@@ -123,7 +123,7 @@ pub(crate) fn ensure(
 ) -> anyhow::Result<Outcome> {
     let scorer = scoring::open_session(run, variant)?;
     let mut record = record(run, splits, &bundle, &scorer);
-    if let Some(outcome) = known(run, &bundle, variant, &mut record)? {
+    if let Some(outcome) = known(run, &bundle, variant, &record)? {
         run.reused("calibrate");
         return Ok(outcome);
     }
@@ -223,26 +223,27 @@ fn record_path(config: &Config, variant: &str) -> PathBuf {
     config.variant_file("calibration", variant)
 }
 
-/// The result of an earlier calibration of the same session under the same settings. What a variant got together with
-/// others is as good for itself.
+/// The result of an earlier calibration of the same session under the same settings. A certificate that a variant got
+/// together with others is as good for itself; that it got none together says nothing of it alone.
 fn known(
     run: &Run,
     bundle: &Bundle,
     variant: &str,
-    want: &mut Record,
+    want: &Record,
 ) -> anyhow::Result<Option<Outcome>> {
     let Ok((record, _)) = json::load::<Record>(&record_path(&run.config, variant)) else {
         return Ok(None);
     };
-    want.certified = record.certified;
-    if want.jointly.is_empty() {
-        want.jointly.clone_from(&record.jointly);
+    let mut same = want.clone();
+    same.certified = record.certified;
+    if want.jointly.is_empty() && record.certified {
+        same.jointly.clone_from(&record.jointly);
     }
     let has_policy = bundle.certificate(variant)?.is_some();
     let refusal = json::load(&refusal_path(&run.config, variant))
         .ok()
         .map(|(refusal, _)| refusal);
-    match (record == *want, record.certified, refusal) {
+    match (record == same, record.certified, refusal) {
         (true, true, _) if has_policy => Ok(Some(Outcome::Certified(Box::new(bundle.clone())))),
         (true, false, Some(refusal)) if !has_policy => {
             Ok(Some(Outcome::NotCertified(Box::new(refusal))))
@@ -253,7 +254,7 @@ fn known(
             "{} holds a policy of {variant} that was certified under other settings{}; keep it by setting another run_dir, or replace it \
              with --overwrite (a further attempt on the same val_calib, which the certificate will say)",
             bundle.dir().display(),
-            match want.jointly == record.jointly {
+            match same.jointly == record.jointly {
                 true => "",
                 false => ", or not together with these variants",
             }
@@ -324,7 +325,7 @@ fn attach(
     let dir = run.config.bundle_dir();
     let Attachment { policy, proof, .. } = attachment;
     let mut circumstances = Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
-    circumstances.variants = certificates_with(&Bundle::open(&dir)?, variant, &record.jointly)?;
+    circumstances.beside = deltas_beside(&Bundle::open(&dir)?, variant, &record.jointly)?;
     circumstances.jointly.clone_from(&record.jointly);
     circumstances.flips = attachment.flips;
     let certificate = certificate(plan, &policy, &proof, circumstances)?;
@@ -347,14 +348,18 @@ fn refuse(run: &Run, variant: &str, refusal: AnyRefusal) -> anyhow::Result<Outco
     Ok(Outcome::NotCertified(Box::new(refusal)))
 }
 
-/// How many certificates there are once this variant has one: those made in one attempt count as one.
-fn certificates_with(bundle: &Bundle, variant: &str, jointly: &[String]) -> anyhow::Result<u64> {
+/// δ of each other attempt whose certificate, of a variant that isn't certified now, holds with a confidence.
+fn deltas_beside(bundle: &Bundle, variant: &str, jointly: &[String]) -> anyhow::Result<Vec<f64>> {
     let is_other = |name: &&String| *name != variant && !jointly.contains(*name);
-    let mut attempts = BTreeSet::new();
+    let mut deltas = BTreeMap::new();
     for name in bundle.manifest().variants.keys().filter(is_other) {
-        attempts.extend(bundle.certificate(name)?.map(|other| other.attempt));
+        if let Some(other) = bundle.certificate(name)?
+            && let Some(delta) = other.delta
+        {
+            deltas.insert((other.attempt, other.plan_digest), delta);
+        }
     }
-    Ok(1 + attempts.len() as u64)
+    Ok(deltas.into_values().collect())
 }
 
 /// Plans on val_select, and puts the plan and the attempt on record before a label of val_calib is looked at. An attempt
@@ -431,6 +436,14 @@ fn check_promised(ledger: &Ledger, settings: &CalibrateConfig) -> anyhow::Result
             bail!(
                 "calibrate.attempts: attempt {number} on this val_calib was `spending` (level {level} of delta {delta}), and \
                  its certificate says that all attempts hold together; keep `spending`"
+            )
+        }
+        Some((number, _, delta))
+            if settings.attempts == Attempts::Spending && settings.delta > delta * (1.0 + 1e-9) =>
+        {
+            bail!(
+                "calibrate.delta: attempt {number} on this val_calib was `spending` with delta {delta}, and its certificate \
+                 says that all attempts together hold with confidence 1 - {delta}; a larger delta would spend more than that"
             )
         }
         _ => Ok(()),
