@@ -16,9 +16,9 @@
 //! - *Several promises.* [`Constraint`](stage1_core::certificate::Constraint)s hold all together at δ, or nothing is
 //!   certified: the largest p-value among them counts.
 //! - *Several sessions.* A certificate belongs to the session that made the logits. Another precision or provider gets its
-//!   own ([`certify::certify_variant`]), or all get one together ([`certify::certify_jointly`], [`certify::certify_each`]). Several
-//!   certificates on one
-//!   val_calib hold together with confidence 1 − Σδ; picking one of V by its certified coverage needs δ/V.
+//!   own ([`certify::certify_variant`]), or all get one together ([`certify::certify_jointly`], [`certify::certify_each`]).
+//!   Several certificates on one val_calib hold together with confidence 1 − Σδ; picking one of V by its certified
+//!   coverage needs δ/V.
 //! - *Shift.* A certificate is about images drawn like those of val_calib, and doesn't notice when others come. [`monitor`]
 //!   can raise an alarm then, which withdraws no certificate and makes no new one.
 //!

@@ -563,6 +563,40 @@ mod tests {
         assert_eq!(row_key(&without, 5, "order", 7), of_bytes.finish());
     }
 
+    /// Nine of ten rows of a unit are the same wrong one: it is drawn nine times in ten, with ids and without.
+    #[test]
+    fn a_unit_of_equal_rows_draws_among_its_rows() {
+        let units = 2000_u64;
+        let n = 10 * units as usize;
+        let mut rows = LogitSet {
+            classes: 2,
+            logits: (0..n)
+                .flat_map(|i| [f32::from(u8::from(i % 10 == 0)), 0.5])
+                .collect(),
+            labels: vec![0; n],
+            units: Some((0..n as u64).map(|i| i / 10).collect()),
+            ..LogitSet::default()
+        };
+        let right = |rows: &LogitSet| {
+            let kept = keep(rows, 7);
+            kept.iter().filter(|i| rows.row(**i)[0] > 0.5).count()
+        };
+        // 200 are expected, with a standard deviation of 13.
+        assert!((140..260).contains(&right(&rows)), "{}", right(&rows));
+        // The order of the file changes nothing.
+        let backward: Vec<usize> = (0..n).rev().collect();
+        let turned = rows.subset(&backward);
+        let contents = |set: &LogitSet| -> Vec<Vec<f32>> {
+            keep(set, 7)
+                .into_iter()
+                .map(|i| set.row(i).to_vec())
+                .collect()
+        };
+        assert_eq!(contents(&turned), contents(&rows));
+        rows.ids = (0..n).map(|i| i.to_string()).collect();
+        assert!((140..260).contains(&right(&rows)), "{}", right(&rows));
+    }
+
     #[test]
     fn one_row_of_each_unit_is_kept_and_both_numbers_are_told() {
         let rows =

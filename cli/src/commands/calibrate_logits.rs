@@ -12,7 +12,9 @@ use anyhow::{Context, bail, ensure};
 use division::Division;
 use record::Record;
 use stage1_calibration::{
+    calibrate::check_choice,
     fit::Circumstances,
+    plan::check_score,
     promise::{self, Fit, certificate},
     rows::{CalibRows, SelectRows, shape},
 };
@@ -49,6 +51,8 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .iter()
         .map(|path| division.through(path, *output))
         .collect::<anyhow::Result<_>>()?;
+    check_choice(settings.calibrator, division.calib.classes).context("calibrate.calibrator")?;
+    check_score(settings.score, division.calib.classes).context("calibrate.score")?;
     let select = SelectRows::new(&division.select, args.seed)?;
     let shape = shape(&division.calib);
     let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
@@ -71,12 +75,12 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         } => {
             let digest = Digest::of_bytes(&json::to_bytes(&policy));
             record.conclude(attempt, Some(digest))?;
-            let certificate = certificate(
-                &plan,
-                &policy,
-                &proof,
-                Circumstances::new(record.state(), None),
-            )?;
+            let mut circumstances = Circumstances::new(record.state(), None);
+            if !args.joint.is_empty() {
+                let files = std::iter::once(logits).chain(args.joint.iter().map(PathBuf::as_path));
+                circumstances.jointly = files.map(|file| file.display().to_string()).collect();
+            }
+            let certificate = certificate(&plan, &policy, &proof, circumstances)?;
             json::save(&policy, &out.join(POLICY))?;
             json::save(&certificate, &out.join(CERTIFICATE))?;
             Finding::Certified {

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let test = test_rows(logits, *output)?;
     let rows = TestRows::new(&test, args.seed)?;
     let path = args.out.as_ref().unwrap_or(&folder).join(VALIDATION);
-    let digest = subject.on(&test);
+    let digest = subject.on(&test, args.seed);
     let before = before(&path, digest, gamma, args.step.overwrite)?;
     subject.check(&test)?;
     let mut ledger = Ledger::open(logits, ledger_digest(), Kind::Test)?;
@@ -140,13 +140,14 @@ impl Subject {
         Ok(())
     }
 
-    /// Other rows, like another policy, are another opening.
-    fn on(&self, test: &LogitSet) -> Digest {
+    /// Other rows, like another policy, are another opening; so is another seed, which keeps other rows of the units.
+    fn on(&self, test: &LogitSet, seed: u64) -> Digest {
         let mut hasher = Hasher::new();
         hasher
             .field(b"validate")
             .field(&json::to_bytes(&self.certificate))
-            .field(contents_of(test).as_bytes());
+            .field(contents_of(test).as_bytes())
+            .field(&seed.to_be_bytes());
         hasher.finish()
     }
 }
@@ -171,7 +172,7 @@ fn before(
         // Of another policy, or of other rows: their ledger may be another one.
         _ if overwrite => Ok(None),
         _ => bail!(
-            "{} exists, with a verdict on other rows, another policy or at another level; choose another folder with --out, \
+            "{} exists, with a verdict on other rows, another policy, by another seed or at another level; choose another folder with --out, \
              or replace it with --overwrite",
             path.display()
         ),

@@ -490,6 +490,8 @@ fn sessions_are_certified_together() {
     let coverage = |outcome: &Outcome| outcome.json()["certificate"]["coverage"].as_f64().unwrap();
     assert!(coverage(&joint) < coverage(&alone), "{joint}");
     assert_eq!(joint.json()["certificate"]["attempt"], 2, "{joint}");
+    let files = serde_json::json!(["one.csv", "two.csv"]);
+    assert_eq!(joint.json()["certificate"]["jointly"], files, "{joint}");
     cli.write("less.csv", csv(&other[..900], ""));
     cli.refuses(
         &[

@@ -77,6 +77,36 @@ fn variants_get_one_threshold_in_one_attempt() {
     let alone = project.stage1("calibrate", "run", &other);
     assert_eq!(alone.code, 2, "{alone}");
     assert!(alone.stderr.contains("--overwrite"), "{alone}");
+    // Its certificate says nothing of company, and counts the one that the other variant still has.
+    let alone = calibrate(&project, &[&other[..], &["--overwrite"]].concat());
+    assert_eq!(alone.code, 0, "{alone}");
+    let certificate = alone.json();
+    assert_eq!(certificate["attempt"], 2, "{certificate}");
+    assert_eq!(certificate["variants"], 2, "{certificate}");
+    assert!(certificate["jointly"].is_null(), "{certificate}");
+    assert!(!alone.stdout.contains("tested together"), "{certificate}");
+}
+
+/// That variants got nothing together says nothing of one alone: it is tested.
+#[test]
+fn a_joint_refusal_is_not_a_single_one() {
+    let project = Project::new();
+    let strict = ["--set", "calibrate.alpha=0.001"];
+    let joint = calibrate(&project, &[&["--joint", "fp32,fp16"][..], &strict].concat());
+    assert_eq!(joint.code, 1, "{joint}");
+    assert!(
+        !project
+            .cli
+            .path("run/bundle/variants/fp16/policy.json")
+            .exists()
+    );
+    let again = calibrate(&project, &[&["--joint", "fp32,fp16"][..], &strict].concat());
+    assert!(again.stderr.contains("calibrate: up to date"), "{again}");
+    let alone = calibrate(&project, &strict);
+    assert_eq!(alone.code, 1, "{alone}");
+    assert!(!alone.stderr.contains("calibrate: up to date"), "{alone}");
+    let attempts = ledger(&project).unwrap();
+    assert_eq!(attempts.matches("\"plan_digest\"").count(), 2, "{attempts}");
 }
 
 /// A variant that was certified alone isn't taken into company without a further attempt; nor are wrong lists.

@@ -442,6 +442,15 @@ fn attempts_that_were_paid_for_bind_the_later_ones() {
     let refused = project.stage1("calibrate", "a", &["--overwrite"]);
     assert_eq!(refused.code, 2, "{refused}");
     assert!(refused.stderr.contains("keep `spending`"), "{refused}");
+    // Nor may a later one spend more than the first promised for all.
+    let more = ["calibrate.attempts=spending", "calibrate.delta=0.9"].map(|key| ["--set", key]);
+    let more = [&more.concat()[..], &["--overwrite"]].concat();
+    let refused = project.stage1("calibrate", "a", &more);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(
+        refused.stderr.contains("calibrate.delta: attempt"),
+        "{refused}"
+    );
 }
 
 #[test]
