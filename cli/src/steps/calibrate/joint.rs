@@ -19,7 +19,15 @@ use stage1_core::{
     logits::LogitSet,
     split::Split,
 };
+use stage1_runtime::Scorer;
 use std::collections::BTreeSet;
+
+/// A variant as it is deployed.
+struct Session {
+    variant: String,
+    scorer: Scorer,
+    record: Record,
+}
 
 /// A variant, and its session's logits of val_calib.
 struct Member {
@@ -36,21 +44,30 @@ pub(crate) fn ensure(
     bundle: &Bundle,
     variants: &[String],
 ) -> anyhow::Result<Outcome> {
-    let mut members = Vec::new();
+    let mut sessions = Vec::new();
     for variant in variants {
         let scorer = scoring::open_session(run, variant)?;
         let mut record = record(run, splits, bundle, &scorer);
         record.jointly = variants.to_vec();
-        let calib = scoring::logits(run, splits, &scorer, Split::ValCalib)?;
-        members.push(Member {
+        sessions.push(Session {
             variant: variant.clone(),
+            scorer,
             record,
-            calib,
         });
     }
-    if let Some(outcome) = all_known(run, bundle, &members)? {
+    if let Some(outcome) = all_known(run, bundle, &sessions)? {
         run.reused("calibrate");
         return Ok(outcome);
+    }
+    let select = scoring::logits(run, splits, &sessions[0].scorer, Split::ValSelect)?;
+    let origin = Origin::Select(select);
+    let mut members = Vec::new();
+    for session in sessions {
+        members.push(Member {
+            calib: scoring::logits(run, splits, &session.scorer, Split::ValCalib)?,
+            variant: session.variant,
+            record: session.record,
+        });
     }
     let reference = float32(run, splits, &members)?;
     for member in members.iter().filter(|member| member.variant != FP32) {
@@ -60,7 +77,7 @@ pub(crate) fn ensure(
             return Ok(withheld);
         }
     }
-    let outcome = attempt(run, splits, &members, &reference)?;
+    let outcome = attempt(run, splits, &members, &origin, &reference)?;
     for Member {
         variant, record, ..
     } in &mut members
@@ -88,11 +105,11 @@ pub(crate) fn check(config: &Config, variants: &[String]) -> anyhow::Result<()> 
 }
 
 /// All got what they have together, under these settings, from these sessions.
-fn all_known(run: &Run, bundle: &Bundle, members: &[Member]) -> anyhow::Result<Option<Outcome>> {
+fn all_known(run: &Run, bundle: &Bundle, sessions: &[Session]) -> anyhow::Result<Option<Outcome>> {
     // All are asked: a policy of any of them is replaced only if that was said.
-    let each = members
+    let each = sessions
         .iter()
-        .map(|member| known(run, bundle, &member.variant, &member.record))
+        .map(|session| known(run, bundle, &session.variant, &session.record))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let all: Option<Vec<Outcome>> = each.into_iter().collect();
     Ok(all.and_then(|mut all| all.pop()))
@@ -115,6 +132,7 @@ fn attempt(
     run: &Run,
     splits: &Splits,
     members: &[Member],
+    origin: &Origin,
     reference: &LogitSet,
 ) -> anyhow::Result<Outcome> {
     let (config, first) = (&run.config, &members[0]);
@@ -126,15 +144,13 @@ fn attempt(
             ledger.check(&earlier.calib_ledger);
         }
     }
-    let select = scoring::open_session(run, &first.variant)?;
-    let origin = Origin::Select(scoring::logits(run, splits, &select, Split::ValSelect)?);
     let variants: Vec<&str> = members.iter().map(|member| &*member.variant).collect();
     let plan = begin(
         run,
         splits,
         &variants,
         &mut ledger,
-        &origin,
+        origin,
         &first.calib,
         &first.record,
     )?;
