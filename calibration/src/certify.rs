@@ -328,6 +328,7 @@ impl<'a> Tests<'a> {
             delta: plan.delta,
             attempt: plan.attempt,
             attempts: plan.attempts,
+            jointly: Vec::new(),
             level: plan.level,
             calib: self.calib,
             best_threshold: self.threshold(best.candidate),

@@ -1,3 +1,4 @@
+use stage1_core::artifact::json::brief;
 use stage1_core::config::{CalibratorChoice, ScoreChoice};
 
 /// What can be wrong with a request to fit or to certify. Data that is merely degenerate isn't an error: see
@@ -79,7 +80,8 @@ pub enum Error {
     },
     /// A fitted score that doesn't go with two classes.
     #[error(
-        "score {choice:?} is for three classes or more: of two classes it would be a function of the margin; use binary_margin"
+        "score {} is for three classes or more: of two classes it would be a function of the margin; use binary_margin",
+        brief(choice)
     )]
     FittedScore {
         /// The choice.
@@ -87,7 +89,9 @@ pub enum Error {
     },
     /// A score that can't be fitted.
     #[error(
-        "score {choice:?} can't be fitted on val_select ({fallback:?}); use max_probability, margin or energy"
+        "score {} can't be fitted on val_select ({}); use max_probability, margin or energy",
+        brief(choice),
+        brief(fallback)
     )]
     NoScore {
         /// The calibrator whose probability was to be the score.
@@ -120,7 +124,8 @@ pub enum Error {
     },
     /// A calibrator that doesn't go with the number of classes.
     #[error(
-        "calibrator {choice:?} does not go with {classes} classes: platt, affine, beta, quadratic, isotonic and venn_abers take two, vector, svs and sms take more; or use temperature, ts_mix or auto"
+        "calibrator {} does not go with {classes} classes: platt, affine, beta, quadratic, isotonic and venn_abers take two, vector, svs and sms take more; or use temperature, ts_mix or auto",
+        brief(choice)
     )]
     Calibrator {
         /// The choice.

@@ -15,10 +15,6 @@ use stage1_core::policy::{Policy, Threshold};
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum PolicyFit {
     /// A policy, and the evidence for it.
     Certified {
@@ -139,6 +135,8 @@ pub struct Circumstances {
     pub jointly: Vec<String>,
     /// How often the variant differs from float32; none of float32 itself.
     pub flips: Option<FlipBounds>,
+    /// Digests of the rows that selected and certified, where there are no splits.
+    pub used_rows: Vec<Digest>,
 }
 
 impl Circumstances {
@@ -150,6 +148,7 @@ impl Circumstances {
             beside: Vec::new(),
             jointly: Vec::new(),
             flips: None,
+            used_rows: Vec::new(),
         }
     }
 
@@ -193,6 +192,7 @@ pub fn certificate(
         splits_digest: plan.splits_digest,
         statement: statement(plan, &circumstances),
         assumptions: assumptions(plan, certified, &circumstances),
+        used_rows: circumstances.used_rows,
         calib_ledger: circumstances.calib_ledger,
         fingerprint: circumstances.fingerprint,
         flips: circumstances.flips,

@@ -71,10 +71,6 @@ pub enum Proof {
 
 /// What comes of a calibration.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists per calibration"
-)]
 pub enum Fit {
     /// A policy, and the evidence for it.
     Certified {
@@ -301,6 +297,7 @@ fn of_answers(
         splits_digest: plan.splits_digest,
         statement: statement(plan, circumstances.variants()),
         assumptions,
+        used_rows: circumstances.used_rows,
         calib_ledger: circumstances.calib_ledger,
         fingerprint: circumstances.fingerprint,
         flips: circumstances.flips,

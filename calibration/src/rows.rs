@@ -192,13 +192,14 @@ impl Sample {
         self.kept.labelled()
     }
 
-    /// Under `rule`; the rule of one row per unit is `rows` where that is all rows.
+    /// Under `rule`; the rule of one row per unit is `rows` where that is all rows, and `rows` that of one row per unit
+    /// where it isn't.
     pub(crate) fn size(&self, rule: UnitRule) -> SampleSize {
         SampleSize {
-            rule: if self.grouped.is_some() {
-                rule
-            } else {
-                UnitRule::Rows
+            rule: match (&self.grouped, rule) {
+                (None, _) => UnitRule::Rows,
+                (Some(_), UnitRule::Rows) => UnitRule::OnePerUnit,
+                (Some(_), rule) => rule,
             },
             rows: self.shape.rows,
             units: self.shape.units,

@@ -319,12 +319,12 @@ pub(crate) struct CalibrateArgs {
     /// With --logits: where policy.json and certificate.json go; `<file>-policy` beside the file if not given
     #[arg(long, value_name = "DIR", requires = "logits")]
     pub(crate) out: Option<PathBuf>,
-    /// With --logits: largest error rate among answered rows
-    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.05)]
-    pub(crate) alpha: f64,
-    /// With --logits: probability that the certificate is wrong
-    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.1)]
-    pub(crate) delta: f64,
+    /// With --logits: largest error rate among answered rows, 0.05 if not given; as `--set calibrate.alpha=RATE`
+    #[arg(long, requires = "logits", value_name = "RATE")]
+    pub(crate) alpha: Option<f64>,
+    /// With --logits: probability that the certificate is wrong, 0.1 if not given; as `--set calibrate.delta=RATE`
+    #[arg(long, requires = "logits", value_name = "RATE")]
+    pub(crate) delta: Option<f64>,
     /// With --logits: seed of row order and division
     #[arg(long, requires = "logits", default_value_t = 42)]
     pub(crate) seed: u64,
@@ -355,9 +355,9 @@ pub(crate) struct ValidateArgs {
     /// With --logits: where validation.json goes; the policy's folder if not given
     #[arg(long, value_name = "DIR", requires = "logits")]
     pub(crate) out: Option<PathBuf>,
-    /// With --logits: level of each side of the verdict
-    #[arg(long, requires = "logits", value_name = "RATE", default_value_t = 0.05)]
-    pub(crate) gamma: f64,
+    /// With --logits: level of each side of the verdict, 0.05 if not given; as `--set validate.gamma=RATE`
+    #[arg(long, requires = "logits", value_name = "RATE")]
+    pub(crate) gamma: Option<f64>,
     /// With --logits: seed of row order
     #[arg(long, requires = "logits", default_value_t = 42)]
     pub(crate) seed: u64,

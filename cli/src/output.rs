@@ -39,6 +39,14 @@ pub(crate) fn p_equals(p: f64) -> String {
     }
 }
 
+/// A level: `0.05`, `1e-30` and not thirty zeros.
+pub(crate) fn level(level: f64) -> String {
+    match level < 1e-4 {
+        true => format!("{level:e}"),
+        false => level.to_string(),
+    }
+}
+
 /// What a program gets that asked for JSON. Nobody may be listening any more; there is no one left to tell.
 pub(crate) fn json_error(text: &str) {
     let document = serde_json::json!({ "error": text });

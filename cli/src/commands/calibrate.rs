@@ -47,10 +47,12 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     answer(&run, &variants, &outcome, output)
 }
 
-/// Those that are certified together, or the one.
+/// Those that are certified together, or the one. Their order says nothing: fp32, on whose logits plans are made elsewhere,
+/// is the first if it is among them.
 fn variants(args: &CalibrateArgs) -> Vec<String> {
     let joint = args.joint.iter();
-    let joint: Vec<String> = joint.map(|name| name.display().to_string()).collect();
+    let mut joint: Vec<String> = joint.map(|name| name.display().to_string()).collect();
+    joint.sort_by_key(|name| (name != FP32, name.clone()));
     match joint.is_empty() {
         true => vec![args.variant.clone()],
         false => joint,
@@ -83,7 +85,13 @@ fn answer(
             Ok(Answer::Yes)
         }
         Outcome::NotCertified(refusal) => {
-            output.answer(refusal, &text()?)?;
+            match variants {
+                [_] => output.answer(refusal, &text()?)?,
+                together => {
+                    let each: BTreeMap<_, _> = together.iter().map(|v| (v, refusal)).collect();
+                    output.answer(&json!({ "jointly": each }), &text()?)?;
+                }
+            }
             Ok(Answer::No)
         }
         Outcome::Withheld { variant, flips } => {

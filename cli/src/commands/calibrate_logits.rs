@@ -20,11 +20,12 @@ use stage1_calibration::{
 };
 use stage1_core::{
     artifact::{Digest, json},
-    certificate::{AnyPlan, Guarantee},
+    certificate::{AnyPlan, AnyRefusal, Certificate, Guarantee},
     config::{CalibrateConfig, Config, VERSION},
     logits::LogitSet,
 };
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -36,15 +37,18 @@ const CERTIFICATE: &str = "certificate.json";
 const NOT_CERTIFIED: &str = "not-certified.json";
 
 /// Writes `plan.json` and, if a threshold was certified, `policy.json` and `certificate.json`, else
-/// `not-certified.json`, into `--out` (`<file>-policy` beside the file if not given).
+/// `not-certified.json`, into `--out` (`<file>-policy` beside the file if not given). Each further session of `--joint` has
+/// its policy and certificate in a folder of its name there.
 ///
 /// The order is that of a run: the plan is made from the selecting rows alone, recorded in the ledger beside the file
-/// and written, before the certifying rows are looked at.
+/// and written, before the certifying rows are looked at. What an earlier calibration left goes when there is something in
+/// its place.
 pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answer> {
     let logits = args.logits.as_deref().context("--logits names no file")?;
     let out = args.out.clone().unwrap_or_else(|| beside(logits));
     check_free(&out, args.step.overwrite)?;
     let settings = settings(args)?;
+    let names = names(logits, &args.joint)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
     let sessions: Vec<LogitSet> = args
         .joint
@@ -53,49 +57,122 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .collect::<anyhow::Result<_>>()?;
     check_choice(settings.calibrator, division.calib.classes).context("calibrate.calibrator")?;
     check_score(settings.score, division.calib.classes).context("calibrate.score")?;
+    division.tell_of_equal_rows(*output);
     let select = SelectRows::new(&division.select, args.seed)?;
     let shape = shape(&division.calib);
     let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
     let mut record = Record::open(logits, &division, &sessions, *output)?;
+    if args.out.is_none()
+        && let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE))
+    {
+        record.check(&earlier);
+    }
     let attempt = record.begin(shape, &settings, &plan)?;
     let plan = plan(attempt)?;
-    clear(&out)?;
     json::save(&plan, &out.join(PLAN))?;
-    let calib = CalibRows::new(&division.calib, args.seed)?;
-    let others: Vec<CalibRows> = sessions
-        .iter()
+    let rows = std::iter::once(&division.calib).chain(&sessions);
+    let rows: Vec<CalibRows> = rows
         .map(|set| CalibRows::new(set, args.seed))
         .collect::<Result<_, _>>()?;
-    let all: Vec<&CalibRows> = std::iter::once(&calib).chain(&others).collect();
-    let finding = match promise::fit(&plan, None, &all, settings.calibrator)? {
-        Fit::Certified {
-            policy,
-            proof,
-            selection,
-        } => {
-            let digest = Digest::of_bytes(&json::to_bytes(&policy));
-            record.conclude(attempt, Some(digest))?;
-            let mut circumstances = Circumstances::new(record.state(), None);
-            if !args.joint.is_empty() {
-                let files = std::iter::once(logits).chain(args.joint.iter().map(PathBuf::as_path));
-                circumstances.jointly = files.map(|file| file.display().to_string()).collect();
+    let fits = match &rows[..] {
+        [calib] => vec![promise::fit(&plan, None, &[calib], settings.calibrator)?],
+        several => promise::fit_each(
+            &plan,
+            &several.iter().collect::<Vec<_>>(),
+            settings.calibrator,
+        )?,
+    };
+    let mut findings = Vec::new();
+    for (fit, set) in fits
+        .into_iter()
+        .zip(std::iter::once(&division.calib).chain(&sessions))
+    {
+        findings.push(match fit {
+            Fit::Certified {
+                policy,
+                proof,
+                selection,
+            } => {
+                if findings.is_empty() {
+                    let digest = Digest::of_bytes(&json::to_bytes(&policy));
+                    record.conclude(attempt, Some(digest))?;
+                }
+                let mut circumstances = Circumstances::new(record.state(), None);
+                circumstances.jointly.clone_from(&names);
+                circumstances.used_rows = division.used_rows(set);
+                Finding::Certified {
+                    certificate: certificate(&plan, &policy, &proof, circumstances)?,
+                    policy,
+                    calibrator_selection: selection,
+                }
             }
-            let certificate = certificate(&plan, &policy, &proof, circumstances)?;
-            json::save(&policy, &out.join(POLICY))?;
-            json::save(&certificate, &out.join(CERTIFICATE))?;
+            Fit::NotCertified(mut refusal) => {
+                record.conclude(attempt, None)?;
+                if let AnyRefusal::Pac(refusal) = &mut refusal {
+                    refusal.jointly.clone_from(&names);
+                }
+                Finding::NotCertified(refusal)
+            }
+        });
+    }
+    save(&out, &args.joint, &findings)?;
+    let also = findings.split_off(1).into_iter();
+    let also = args.joint.iter().cloned().zip(also).collect();
+    let first = findings.remove(0);
+    answer(&out, &plan, &division, first, also, *output)
+}
+
+/// Replaces what an earlier calibration left.
+fn save(out: &Path, others: &[PathBuf], findings: &[Finding]) -> anyhow::Result<()> {
+    clear(out)?;
+    let folders =
+        std::iter::once(out.to_owned()).chain(others.iter().map(|path| out.join(stem(path))));
+    for (folder, finding) in folders.zip(findings) {
+        match finding {
             Finding::Certified {
                 policy,
                 certificate,
-                calibrator_selection: selection,
+                ..
+            } => {
+                json::save(policy, &folder.join(POLICY))?;
+                json::save(certificate, &folder.join(CERTIFICATE))?;
+            }
+            // All sessions have the same answer.
+            Finding::NotCertified(refusal) => {
+                json::save(refusal, &out.join(NOT_CERTIFIED))?;
+                break;
             }
         }
-        Fit::NotCertified(not_certified) => {
-            record.conclude(attempt, None)?;
-            json::save(&not_certified, &out.join(NOT_CERTIFIED))?;
-            Finding::NotCertified(not_certified)
-        }
-    };
-    answer(&out, &plan, &division, finding, *output)
+    }
+    Ok(())
+}
+
+/// What the sessions are called in certificates; nothing of one alone.
+fn names(logits: &Path, joint: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    if joint.is_empty() {
+        return Ok(Vec::new());
+    }
+    let files = || std::iter::once(logits).chain(joint.iter().map(PathBuf::as_path));
+    let real: BTreeSet<_> = files()
+        .filter_map(|file| file.canonicalize().ok())
+        .collect();
+    ensure!(
+        real.len() == files().count(),
+        "--joint: a file is named twice, or isn't there; each session has its own file"
+    );
+    let stems: BTreeSet<_> = files().map(stem).collect();
+    ensure!(
+        stems.len() == files().count(),
+        "--joint: two of the files have the same name; each session's policy is kept in a folder called as its file"
+    );
+    Ok(files().map(|file| file.display().to_string()).collect())
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn answer(
@@ -103,10 +180,11 @@ fn answer(
     plan: &AnyPlan,
     division: &Division,
     finding: Finding,
+    also: Vec<(PathBuf, Finding)>,
     output: Output,
 ) -> anyhow::Result<Answer> {
     let is_certified = matches!(finding, Finding::Certified { .. });
-    let summary = Summary::new(out, plan, division, finding)?;
+    let summary = Summary::new(out, plan, division, finding, also)?;
     output.answer(&summary, &summary.text())?;
     Ok(if is_certified {
         Answer::Yes
@@ -126,16 +204,14 @@ fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
             "--set {other}: with --logits only keys of `calibrate` mean something, e.g. `calibrate.score=margin`"
         );
     }
+    let flags = [
+        ("--alpha", "calibrate.alpha", args.alpha),
+        ("--delta", "calibrate.delta", args.delta),
+    ];
+    let overrides = with_flags(overrides, &flags)?;
     let nothing =
         serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
-    let mut settings = Config::from_document(nothing, "--logits", overrides)?.calibrate;
-    let is_set = |key: &str| overrides.iter().any(|text| text.starts_with(key));
-    if !is_set("calibrate.alpha=") {
-        settings.alpha = args.alpha;
-    }
-    if !is_set("calibrate.delta=") {
-        settings.delta = args.delta;
-    }
+    let settings = Config::from_document(nothing, "--logits", &overrides)?.calibrate;
     if let Some((key, expected, got)) = settings.contradiction() {
         bail!("at `{key}`: expected {expected}, got {got}");
     }
@@ -146,9 +222,28 @@ fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
     Ok(settings)
 }
 
+/// Flags that stand for a key, which `--set` may not name, too: one of the two values would be ignored.
+pub(crate) fn with_flags(
+    overrides: &[String],
+    flags: &[(&str, &str, Option<f64>)],
+) -> anyhow::Result<Vec<String>> {
+    let mut all = overrides.to_vec();
+    for (flag, key, value) in flags {
+        let Some(value) = value else { continue };
+        let is_set = overrides
+            .iter()
+            .any(|text| text.starts_with(&format!("{key}=")));
+        ensure!(
+            !is_set,
+            "{flag} and --set {key}=… say the same thing: give one of them"
+        );
+        all.push(format!("{key}={value}"));
+    }
+    Ok(all)
+}
+
 fn beside(logits: &Path) -> PathBuf {
-    let stem = logits.file_stem().unwrap_or_default().to_string_lossy();
-    logits.with_file_name(format!("{stem}-policy"))
+    logits.with_file_name(format!("{}-policy", stem(logits)))
 }
 
 /// Before the ledger records anything.
@@ -168,10 +263,18 @@ fn check_free(out: &Path, overwrite: bool) -> anyhow::Result<()> {
 }
 
 /// An older policy must not stay beside the news that nothing could be certified. The certificate goes first: a policy
-/// without one is worth nothing.
+/// without one is worth nothing. Folders of other sessions that were certified together go as a whole with theirs.
 fn clear(out: &Path) -> anyhow::Result<()> {
-    for name in [CERTIFICATE, POLICY, NOT_CERTIFIED, PLAN] {
-        let path = out.join(name);
+    let mut folders = vec![out.to_owned()];
+    for entry in fs::read_dir(out).into_iter().flatten().flatten() {
+        if entry.path().join(CERTIFICATE).is_file() {
+            folders.push(entry.path());
+        }
+    }
+    for path in folders
+        .iter()
+        .flat_map(|folder| [CERTIFICATE, POLICY, NOT_CERTIFIED].map(|name| folder.join(name)))
+    {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", path.display()));

@@ -129,7 +129,9 @@ fn observe(monitor: &mut Monitor, rows: &[Row], mut labels: Labels, counts: &mut
             None => counts.labelled_deferred += 1,
             Some(_) if !row.certified => counts.labelled_uncertified += 1,
             Some(answer) => {
-                monitor.observe_answer(row.labelled_unit(), *answer != truth);
+                let counted = monitor.observe_answer(row.labelled_unit(), *answer != truth);
+                counts.labelled_again +=
+                    u64::from(!counted && row.is_new && monitor.risk.is_some());
             }
         }
     }

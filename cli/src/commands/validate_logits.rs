@@ -1,6 +1,9 @@
 //! `stage1 validate --logits`: judge a certified policy on logits that somebody else's model made.
 
-use super::calibrate_logits::division::{contents_of, read, rows_of};
+use super::calibrate_logits::{
+    division::{contents_of, read, rows_of},
+    with_flags,
+};
 use crate::{
     args::ValidateArgs,
     output::{Answer, Output},
@@ -14,7 +17,7 @@ use stage1_calibration::{
 };
 use stage1_core::{
     artifact::{Digest, Hasher, json},
-    certificate::Certificate,
+    certificate::{Certificate, UnitRule},
     config::{Config, VERSION},
     ledger::{Kind, Ledger},
     logits::LogitSet,
@@ -133,6 +136,18 @@ impl Subject {
             test.classes,
             self.policy.classes
         );
+        let is_grouped = self.certificate.calib.rule != UnitRule::Rows;
+        ensure!(
+            !is_grouped || test.units.is_some(),
+            "the certificate is about groups of rows ({} groups with {} rows certified), and val_test has no `group` column: rows of \
+             a group aren't independent, so that a verdict on single rows would claim too much",
+            self.certificate.calib.units,
+            self.certificate.calib.rows
+        );
+        ensure!(
+            !self.certificate.used_rows.contains(&contents_of(test)),
+            "these are the rows that the policy was chosen or certified on: they say nothing new; val_test must be other rows"
+        );
         ensure!(
             self.policy.score != Score::Gate || test.gate.is_some(),
             "the policy compares the output of a learned gate, and val_test has no `gate`"
@@ -213,12 +228,9 @@ fn check_apart(set: &LogitSet, splits: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `--gamma`, or what `--set validate.gamma` says.
+/// `--gamma`, or what `--set validate.gamma` says; checked before the ledger records anything.
 fn gamma(args: &ValidateArgs) -> anyhow::Result<f64> {
     let overrides = &args.step.source.overrides;
-    if overrides.is_empty() {
-        return checked(args.gamma);
-    }
     if let Some(other) = overrides.iter().find(|text| !text.starts_with("validate.")) {
         bail!(
             "--set {other}: with --logits only keys of `validate` mean something, e.g. `validate.gamma=0.01`"
@@ -226,18 +238,7 @@ fn gamma(args: &ValidateArgs) -> anyhow::Result<f64> {
     }
     let nothing =
         serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
-    checked(
-        Config::from_document(nothing, "--logits", overrides)?
-            .validate
-            .gamma,
-    )
-}
-
-/// Before the ledger records anything.
-fn checked(gamma: f64) -> anyhow::Result<f64> {
-    ensure!(
-        gamma > 0.0 && gamma < 1.0,
-        "gamma is {gamma}: a level between 0 and 1 is needed, e.g. `--gamma 0.05`"
-    );
-    Ok(gamma)
+    let overrides = with_flags(overrides, &[("--gamma", "validate.gamma", args.gamma)])?;
+    let config = Config::from_document(nothing, "--logits", &overrides)?;
+    Ok(config.validate.gamma)
 }

@@ -22,8 +22,9 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use stage1_core::{
-    artifact::{Lock, atomic},
+    artifact::{Digest, Lock, atomic},
     config::Config,
+    ledger::{self, Kind, Ledger},
     preprocess::Limits,
 };
 use std::{
@@ -94,6 +95,22 @@ impl Run {
     /// Tells that a step's result is there already.
     pub(crate) fn reused(&self, step: &str) {
         self.output.note(&format!("{step}: up to date"));
+    }
+}
+
+/// The ledger of a run's splits, which all run directories of the same splits share.
+pub(crate) fn ledger_of(config: &Config, splits: Digest, kind: Kind) -> ledger::Result<Ledger> {
+    Ledger::open_of_run(&config.splits_path(), &config.data.source, splits, kind)
+}
+
+/// After an append: warns if other run directories can't know of it.
+pub(crate) fn tell_if_private(ledger: &Ledger, output: Output) {
+    if ledger.is_private() {
+        output.warn(&format!(
+            "{} is the only record of this use of the data: neither the data's folder nor the one above the run directory can \
+             be written to, so another run directory would count from one again",
+            ledger.path().display()
+        ));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     latency::Latency,
-    scoring,
+    ledger_of, scoring,
     selection::{self, CalibratorRecord},
 };
 use crate::output::p_equals;
@@ -26,7 +26,7 @@ use stage1_core::{
     config::Config,
     depth::DepthChoice,
     gate::GateDecision,
-    ledger::{Kind, Ledger, LedgerState},
+    ledger::{Kind, LedgerState},
     split::{Split, SplitManifest},
 };
 use std::{
@@ -131,7 +131,7 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
     let left_out = left_out(config, splits_digest, &bundle, variant);
     let certified = matches!(calibration, Calibration::Certified(_));
     let ledger = |kind, recorded: Option<&LedgerState>| -> anyhow::Result<LedgerState> {
-        let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits_digest, kind)?;
+        let mut ledger = ledger_of(config, splits_digest, kind)?;
         recorded.into_iter().for_each(|state| ledger.check(state));
         Ok(ledger.state())
     };
@@ -671,12 +671,19 @@ fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
             thousands(refusal.best.answered)
         ),
         format!(
-            "wrong among answered{}; {}",
+            "wrong among answered{}; {}{}",
             match refusal.calib.rule {
                 UnitRule::Betting => " (images: not a guarantee, ignores groups)",
                 _ => "",
             },
-            p_equals(refusal.best.p_value)
+            p_equals(refusal.best.p_value),
+            match refusal.jointly.is_empty() {
+                true => String::new(),
+                false => format!(
+                    "; of the variant that did worst, tested together: {}",
+                    refusal.jointly.join(", ")
+                ),
+            }
         ),
     ));
     if refusal.reason == NotCertifiedReason::ThresholdNotRejected {

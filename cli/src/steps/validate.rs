@@ -1,6 +1,6 @@
 //! Judges the certified policy on val_test, once.
 
-use super::{Run, scoring, split::Splits};
+use super::{Run, ledger_of, scoring, split::Splits, tell_if_private};
 use anyhow::{Context, ensure};
 use stage1_calibration::{
     promise::{Judgement, judge},
@@ -54,13 +54,14 @@ pub(crate) fn ensure(
         .certificate(variant)?
         .context("the bundle has no certificate")?;
     check_gamma(&certificate, gamma)?;
-    let mut ledger = Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Test)?;
+    let mut ledger = ledger_of(&run.config, splits.digest, Kind::Test)?;
     if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
         ledger.check(state);
     }
     let scorer = scoring::open_session(run, variant)?;
     check_session(&certificate, &scorer.fingerprint())?;
     let number = ledger.begin_opening(subject, gamma)?.number;
+    tell_if_private(&ledger, run.output);
     let logits = scoring::logits(run, splits, &scorer, Split::ValTest)?;
     let opening = Opening {
         subject_digest: subject,

@@ -584,3 +584,208 @@ fn a_score_may_be_a_fitted_probability_of_the_answer() {
         &["score Svs is for three classes or more"],
     );
 }
+
+/// Each session has its own counts and probability, at the threshold that all share.
+#[test]
+fn each_session_of_a_joint_calibration_gets_its_policy() {
+    let cli = Cli::new();
+    let one = rows(2400, 1);
+    // The other session is a little less sure of everything.
+    let two: Vec<_> = one
+        .iter()
+        .map(|(label, logits)| (*label, logits.map(|z| 0.9 * z)))
+        .collect();
+    cli.write("one.csv", csv(&one, "r"));
+    cli.write("two.csv", csv(&two, "r"));
+    let joint = calibrate(&cli, &["one.csv", "--joint", "two.csv", "--json"]);
+    assert_eq!(joint.code, 0, "{joint}");
+    let read = |path: &str| -> Value { serde_json::from_str(&cli.read(path)).unwrap() };
+    let (first, second) = (
+        read("one-policy/certificate.json"),
+        read("one-policy/two/certificate.json"),
+    );
+    assert_eq!(joint.json()["certificate"], first);
+    assert_eq!(joint.json()["also"][0]["certificate"], second);
+    assert!(
+        second["answered"].as_u64() < first["answered"].as_u64(),
+        "{joint}"
+    );
+    assert_eq!(
+        (&first["attempt"], &second["attempt"]),
+        (&json!(1), &json!(1))
+    );
+    let policies = ["one-policy/policy.json", "one-policy/two/policy.json"].map(read);
+    assert_eq!(policies[0]["threshold"], policies[1]["threshold"]);
+    // Each can be judged on rows of its own session.
+    cli.write("test.csv", csv(&rows(900, 5), "t"));
+    let judged = cli.run([
+        "validate",
+        "--logits",
+        "test.csv",
+        "--policy",
+        "one-policy/two",
+    ]);
+    assert_eq!(judged.code, 0, "{judged}");
+    // What couldn't be certified together says so, and leaves no policy of either.
+    let strict = [
+        "one.csv",
+        "--joint",
+        "two.csv",
+        "--alpha",
+        "0.0005",
+        "--overwrite",
+        "--json",
+    ];
+    let refused = calibrate(&cli, &strict);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert_eq!(
+        refused.json()["jointly"],
+        json!(["one.csv", "two.csv"]),
+        "{refused}"
+    );
+    assert!(!cli.path("one-policy/policy.json").exists());
+    assert!(!cli.path("one-policy/two/policy.json").exists());
+    let text = calibrate(&cli, &[&strict[..5], &["--overwrite"]].concat());
+    assert!(
+        text.stdout.contains("of the session that did worst"),
+        "{text}"
+    );
+
+    cli.write("sub/one.csv", csv(&two, "r"));
+    for (other, message) in [
+        ("one.csv", "named twice"),
+        ("./one.csv", "named twice"),
+        ("sub/one.csv", "have the same name"),
+    ] {
+        cli.refuses(
+            &[
+                "calibrate",
+                "--logits",
+                "one.csv",
+                "--joint",
+                other,
+                "--out",
+                "new",
+            ],
+            &[message],
+        );
+    }
+}
+
+/// The certificate in the file's own folder remembers attempts whose ledger was removed.
+#[test]
+fn a_removed_ledger_is_noticed() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    assert_eq!(calibrate(&cli, &["mine.csv"]).code, 0);
+    let ledger = std::fs::read_dir(cli.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(".calib-ledger.jsonl"))
+        .unwrap();
+    std::fs::remove_file(ledger).unwrap();
+    let other = ["mine.csv", "--alpha", "0.04", "--overwrite", "--json"];
+    let outcome = calibrate(&cli, &other);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert!(outcome.stderr.contains("isn't known any more"), "{outcome}");
+    assert_eq!(
+        outcome.json()["certificate"]["calib_ledger"]["state"],
+        "unknown"
+    );
+}
+
+#[test]
+fn a_flag_and_its_key_are_not_both_given() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "mine.csv",
+            "--alpha",
+            "0.1",
+            "--set",
+            "calibrate.alpha=0.2",
+        ],
+        &["--alpha and --set calibrate.alpha=… say the same thing"],
+    );
+    let set = calibrate(
+        &cli,
+        &["mine.csv", "--set", "calibrate.alpha=0.2", "--json"],
+    );
+    assert_eq!(set.json()["certificate"]["alpha"], 0.2, "{set}");
+    cli.refuses(
+        &[
+            "validate",
+            "--logits",
+            "mine.csv",
+            "--policy",
+            "mine-policy",
+            "--gamma",
+            "0.1",
+            "--set",
+            "validate.gamma=0.2",
+        ],
+        &["--gamma and --set validate.gamma=… say the same thing"],
+    );
+}
+
+/// Copies of an image that nobody put into one group can't be seen as such; that rows are alike can.
+#[test]
+fn rows_that_are_alike_are_told_of() {
+    let cli = Cli::new();
+    let mut some = rows(900, 1);
+    let copies = some[..100].to_vec();
+    some.extend(copies);
+    cli.write("mine.csv", csv(&some, ""));
+    let outcome = calibrate(&cli, &["mine.csv"]);
+    assert!(
+        outcome
+            .stderr
+            .contains("have the very logits of another one"),
+        "{outcome}"
+    );
+    cli.write("other.csv", csv(&rows(900, 1), ""));
+    let outcome = calibrate(&cli, &["other.csv"]);
+    assert!(!outcome.stderr.contains("very logits"), "{outcome}");
+}
+
+/// Levels that no float can show in a few digits, and thresholds that answer nothing, are told in words that fit.
+#[test]
+fn extremes_are_told_briefly() {
+    let cli = Cli::new();
+    cli.write("mine.csv", csv(&rows(1500, 1), ""));
+    let outcome = calibrate(&cli, &["mine.csv", "--delta", "1e-300"]);
+    assert_eq!(outcome.code, 1, "{outcome}");
+    assert!(outcome.stdout.contains("against 1e-300"), "{outcome}");
+    assert!(
+        outcome.stdout.lines().all(|line| line.len() < 200),
+        "{outcome}"
+    );
+    let fnr = r#"calibrate.constraints=[{"kind":"fnr","alpha":0.1}]"#;
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "mine.csv",
+            "--set",
+            fnr,
+            "--out",
+            "b",
+        ],
+        &[r#""kind":"fnr""#, "need two classes"],
+    );
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "mine.csv",
+            "--set",
+            "calibrate.calibrator=platt",
+            "--out",
+            "c",
+        ],
+        &["calibrator platt does not go with 3 classes"],
+    );
+}

@@ -59,7 +59,7 @@ fn variants_get_one_threshold_in_one_attempt() {
     assert_eq!(each["fp16"]["plan_digest"], each["fp32"]["plan_digest"]);
 
     // It is as good for each by itself, and nothing is tested again.
-    let again = calibrate(&project, &["--joint", "fp32,fp16"]);
+    let again = calibrate(&project, &["--joint", "fp16,fp32"]);
     assert!(again.stderr.contains("calibrate: up to date"), "{again}");
     assert_eq!(again.json(), joint.json());
     for variant in ["fp32", "fp16"] {
@@ -94,6 +94,10 @@ fn a_joint_refusal_is_not_a_single_one() {
     let strict = ["--set", "calibrate.alpha=0.001"];
     let joint = calibrate(&project, &[&["--joint", "fp32,fp16"][..], &strict].concat());
     assert_eq!(joint.code, 1, "{joint}");
+    let refusals = &joint.json()["jointly"];
+    let names = serde_json::json!(["fp32", "fp16"]);
+    assert_eq!(refusals["fp16"]["jointly"], names, "{joint}");
+    assert_eq!(refusals["fp32"], refusals["fp16"], "{joint}");
     assert!(
         !project
             .cli

@@ -574,6 +574,25 @@ fn plain_logits_are_watched_once() {
     );
 }
 
+/// Labels of other images that are called like those of an earlier file aren't lost in silence.
+#[test]
+fn ids_that_come_again_are_told_of() {
+    let watched = Watched::new();
+    watched
+        .cli
+        .write("one.csv", csv(&rows(300, 5, 6.0, 1.0), ""));
+    watched
+        .cli
+        .write("two.csv", csv(&rows(300, 6, 6.0, 1.0), ""));
+    let args = ["--logits", "one.csv", "--state", "state.json"];
+    let first = watched.json(0, &args);
+    assert_eq!(first["rows"]["labelled_again"], 0, "{first}");
+    let outcome = watched.run(&["--logits", "two.csv", "--state", "state.json", "--json"]);
+    let again = outcome.json()["rows"]["labelled_again"].as_u64().unwrap();
+    assert!(again > 100, "{outcome}");
+    assert!(outcome.stderr.contains("give them other ids"), "{outcome}");
+}
+
 #[test]
 fn a_bundle_knows_its_classes_and_its_reference() {
     let watched = Watched::new();

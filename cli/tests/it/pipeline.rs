@@ -583,6 +583,10 @@ fn a_missing_ledger_is_told() {
             fs::remove_file(path).unwrap();
         }
     }
+    // The data's folder has another one.
+    let report = project.stage1("report", "a", &[]);
+    assert!(!report.stdout.contains("LEDGER UNKNOWN"), "{report}");
+    fs::remove_dir_all(project.cli.path("images/.stage1")).unwrap();
     let report = project.stage1("report", "a", &[]);
     assert!(report.stdout.contains("LEDGER UNKNOWN"), "{report}");
 }

@@ -282,3 +282,64 @@ fn ledger_of(cli: &Cli, stem: &str) -> Option<PathBuf> {
         name.starts_with(&format!("{stem}.")) && name.ends_with("ledger.jsonl")
     })
 }
+
+/// Another seed keeps other rows of the groups: a verdict could be chosen by it.
+#[test]
+fn another_seed_is_another_opening() {
+    let cli = calibrated();
+    cli.write("test.csv", csv(&rows(900, 9), "t"));
+    let first = validate(&cli, &["test.csv", "--out", "a"]);
+    assert_eq!(first.json()["opening"], 1, "{first}");
+    let other = validate(&cli, &["test.csv", "--out", "b", "--seed", "7"]);
+    assert_eq!(other.json()["opening"], 2, "{other}");
+}
+
+/// Under whatever name they come.
+#[test]
+fn rows_that_certified_do_not_judge() {
+    let cli = calibrated();
+    let text = csv(&rows(3000, 1), "");
+    let (header, body) = text.split_once('\n').unwrap();
+    let reversed: Vec<_> = body.lines().rev().collect();
+    cli.write("copy.csv", format!("{header}\n{}\n", reversed.join("\n")));
+    cli.refuses(
+        &["validate", "--logits", "copy.csv", "--policy", "policy"],
+        &["these are the rows that the policy was chosen or certified on"],
+    );
+    assert_eq!(ledger_of(&cli, "copy"), None);
+}
+
+/// Rows of groups, of which there is no sign in val_test, would be taken for independent.
+#[test]
+fn a_promise_about_groups_is_judged_by_groups() {
+    let grouped = |rows: &[(u32, [f32; 3])], prefix: &str| {
+        let text = csv(rows, prefix);
+        let lines = text.lines().enumerate().map(|(i, line)| match i {
+            0 => format!("{line},group\n"),
+            i => format!("{line},{prefix}{}\n", (i - 1) / 2),
+        });
+        lines.collect::<String>()
+    };
+    let cli = Cli::new();
+    cli.write("mine.csv", grouped(&rows(4000, 1), "c"));
+    let outcome = cli.run(["calibrate", "--logits", "mine.csv", "--out", "policy"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    cli.write("single.csv", csv(&rows(900, 9), "t"));
+    cli.refuses(
+        &["validate", "--logits", "single.csv", "--policy", "policy"],
+        &[
+            "the certificate is about groups of rows",
+            "no `group` column",
+        ],
+    );
+    cli.write("groups.csv", grouped(&rows(900, 9), "t"));
+    assert_eq!(validate(&cli, &["groups.csv"]).json()["test"]["units"], 450);
+    // The other way round one row of each group judges what single rows certified.
+    let single = calibrated();
+    single.write("groups.csv", grouped(&rows(900, 9), "t"));
+    let judged = validate(&single, &["groups.csv"]);
+    assert_eq!(
+        judged.json()["test"],
+        json!({"rule": "one_per_unit", "rows": 900, "units": 450})
+    );
+}

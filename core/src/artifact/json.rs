@@ -25,6 +25,15 @@ pub fn to_bytes<T: Document>(document: &T) -> Vec<u8> {
     bytes
 }
 
+/// A value in one line for messages, as a configuration would have it: `[1,2]`, `null`, `multi_start` without quotes.
+pub fn brief(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(value) => value.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// Validates and writes a document; returns the digest of its bytes.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! What is promised of the answers.
 
+use crate::artifact::json::brief;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -125,16 +126,24 @@ impl Constraint {
             _ => self.alpha(),
         };
         if !(level > 0.0 && level < 1.0) {
-            return Err(format!("{self:?}: a level between 0 and 1 is needed"));
+            return Err(format!(
+                "{}: a level between 0 and 1 is needed",
+                brief(self)
+            ));
         }
         match (*self, classes) {
             (Self::Precision { class, .. } | Self::ClassError { class, .. }, Some(classes))
                 if class >= classes =>
             {
-                Err(format!("{self:?}: the classes are 0 to {}", classes - 1))
+                Err(format!(
+                    "{}: the classes are 0 to {}",
+                    brief(self),
+                    classes - 1
+                ))
             }
             (Self::Fnr { .. } | Self::Fpr { .. }, Some(classes)) if classes != 2 => Err(format!(
-                "{self:?}: false positives and negatives need two classes, there are {classes}; use class_error"
+                "{}: false positives and negatives need two classes, there are {classes}; use class_error",
+                brief(self)
             )),
             _ => Ok(()),
         }

@@ -185,6 +185,10 @@ pub struct Certificate {
     pub policy_digest: Digest,
     /// The splits, where known.
     pub splits_digest: Option<Digest>,
+    /// Where no splits keep rows apart: digests of the rows that selected, of those that certified, and of both together
+    /// (with what the model says of them). None of these sets can judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_rows: Vec<Digest>,
     /// The ledger of val_calib when this was issued.
     pub calib_ledger: LedgerState,
     /// What was measured; none for logits that came without their origin.
@@ -324,6 +328,10 @@ pub struct NotCertified {
     pub attempt: u64,
     /// How attempts are paid for.
     pub attempts: Attempts,
+    /// The variants that were to be certified together at one threshold: of each threshold the counts are those of the one
+    /// that did worst. None of one that was tested alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jointly: Vec<String>,
     /// The level at which the test ran.
     pub level: f64,
     /// val_calib.

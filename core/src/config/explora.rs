@@ -1,6 +1,7 @@
 //! Extended self-supervised pre-training, for the phases `explora` and `explora-supervised`.
 
 use super::{ColourJitter, load::Rule};
+use crate::artifact::json::brief;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -340,7 +341,7 @@ impl ExploraConfig {
                     !blocks.is_empty() && rising
                 }),
                 "null, or a rising list of blocks",
-                format!("{:?}", self.unfreeze_blocks.as_deref().unwrap_or_default()),
+                brief(&self.unfreeze_blocks.as_deref().unwrap_or_default()),
             ),
             whole("explora.r", self.r > 0, self.r),
             above("explora.lora_alpha", self.lora_alpha),
@@ -391,20 +392,20 @@ impl ExploraConfig {
                 "explora.global_crops.area",
                 area(self.global_crops.area),
                 two,
-                format!("{:?}", self.global_crops.area),
+                brief(&self.global_crops.area),
             ),
             (
                 "explora.local_crops.area",
                 area(self.local_crops.area),
                 two,
-                format!("{:?}", self.local_crops.area),
+                brief(&self.local_crops.area),
             ),
             probability("explora.mask.probability", self.mask.probability),
             (
                 "explora.mask.ratio",
                 area(self.mask.ratio),
                 two,
-                format!("{:?}", self.mask.ratio),
+                brief(&self.mask.ratio),
             ),
             (
                 "explora.head.prototypes",
@@ -443,7 +444,7 @@ impl ExploraConfig {
                 "explora.views.blur",
                 self.views.blur.into_iter().all(share),
                 "three numbers from 0 to 1",
-                format!("{:?}", self.views.blur),
+                brief(&self.views.blur),
             ),
             probability("explora.views.solarise", self.views.solarise),
             probability(

@@ -3,7 +3,7 @@ use super::{
     GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling,
     ScoreChoice, Target, VERSION, VariantPrecision, schema,
 };
-use crate::{certificate::Procedure, device};
+use crate::{artifact::json::brief, certificate::Procedure, device};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -109,7 +109,7 @@ impl Config {
                 (self.calibrate.group_risk == GroupRiskChoice::Row)
                     == self.calibrate.max_group_size.is_some_and(|size| size > 0),
                 "a whole number ≥ 1 with `calibrate.group_risk: row`, and `null` without",
-                format!("{:?}", self.calibrate.max_group_size),
+                brief(&self.calibrate.max_group_size),
             ),
             (
                 "calibrate.procedure",
@@ -151,14 +151,14 @@ impl Config {
                     distinct.len() == self.export.variants.len()
                 },
                 "each precision once",
-                format!("{:?}", self.export.variants),
+                brief(&self.export.variants),
             ),
             (
                 "export.variants",
                 self.export.target != Target::TensorRt
                     || !self.export.variants.contains(&VariantPrecision::Int8),
                 "no `int8` with `export.target: tensorrt`, which reads symmetric int8 only (take fp16, or the target `portable`)",
-                format!("{:?}", self.export.variants),
+                brief(&self.export.variants),
             ),
             (
                 "export.fp16.parity_tolerance",
@@ -194,7 +194,7 @@ impl Config {
                 "export.int8.weight_bits",
                 matches!(self.export.int8.weight_bits, None | Some(7 | 8)),
                 "7, 8 or `null`",
-                format!("{:?}", self.export.int8.weight_bits.unwrap_or_default()),
+                brief(&self.export.int8.weight_bits.unwrap_or_default()),
             ),
             (
                 "calibrate.flip_delta",
@@ -206,7 +206,7 @@ impl Config {
                 "calibrate.max_flip_bound",
                 self.calibrate.max_flip_bound.is_none_or(share),
                 "a number between 0 and 1, or `null`",
-                format!("{:?}", self.calibrate.max_flip_bound.unwrap_or_default()),
+                brief(&self.calibrate.max_flip_bound.unwrap_or_default()),
             ),
             (
                 "train.epochs",
@@ -284,7 +284,7 @@ impl Config {
                 "head.hidden",
                 self.head.kind == HeadType::Mlp || self.head.hidden.is_none(),
                 "no value, since `head.kind` is `linear` (set `head.kind: mlp` to use a hidden layer)",
-                format!("{:?}", self.head.hidden.unwrap_or_default()),
+                brief(&self.head.hidden.unwrap_or_default()),
             ),
             (
                 "head.hidden",
@@ -368,7 +368,7 @@ impl Config {
                 "backbone.depth.candidates",
                 candidates.is_none_or(ascending),
                 "numbers of blocks ≥ 1, ascending, or null for all",
-                format!("{:?}", candidates.unwrap_or_default()),
+                brief(&candidates.unwrap_or_default()),
             ),
             (
                 "backbone.depth.max_cache_gib",
@@ -424,7 +424,7 @@ impl Config {
                 "train.micro_batch_size",
                 trains_backbone || train.micro_batch_size.is_none(),
                 "null, since a head alone is trained on features that are computed once",
-                format!("{:?}", train.micro_batch_size.unwrap_or_default()),
+                brief(&train.micro_batch_size.unwrap_or_default()),
             ),
             (
                 "train.precision",
@@ -469,7 +469,7 @@ impl Config {
                 "export.variants",
                 !is_gate || self.export.variants.is_empty(),
                 "none with `phase: gate`: further precisions have no gate",
-                format!("{:?}", self.export.variants),
+                brief(&self.export.variants),
             ),
             (
                 "train",
@@ -566,7 +566,7 @@ impl Config {
                 "peft.alpha_pattern",
                 peft.alpha_pattern.values().all(|&alpha| positive(alpha)),
                 "numbers > 0",
-                format!("{:?}", peft.alpha_pattern),
+                brief(&peft.alpha_pattern),
             ),
             (
                 "peft.lora_dropout",
@@ -641,13 +641,13 @@ impl Config {
                 "augment.crop.area",
                 ordered(crop.area) && crop.area[1] <= 1.0,
                 "two rising numbers above 0, at most 1",
-                format!("{:?}", crop.area),
+                brief(&crop.area),
             ),
             (
                 "augment.crop.ratio",
                 ordered(crop.ratio),
                 "two rising numbers above 0",
-                format!("{:?}", crop.ratio),
+                brief(&crop.ratio),
             ),
             (
                 "augment.colour",
@@ -659,7 +659,7 @@ impl Config {
                 "augment.blur.sigma",
                 ordered(augment.blur.sigma),
                 "two rising numbers above 0",
-                format!("{:?}", augment.blur.sigma),
+                brief(&augment.blur.sigma),
             ),
             (
                 "augment.policy",

@@ -30,6 +30,7 @@ pub use training::{
 
 use crate::{
     artifact::Digest,
+    artifact::json::brief,
     certificate::{Attempts, Constraint, GroupRisk, Guarantee, Procedure},
     data::DataOptions,
     device::{Ladder, OptionValue, ProviderOptions},
@@ -694,7 +695,7 @@ impl CalibrateConfig {
                 "calibrate.procedure",
                 self.procedure == defaults.procedure,
                 "no other than the default, since `calibrate.guarantee: expectation` tests no thresholds",
-                format!("{:?}", self.procedure),
+                brief(&self.procedure),
             ),
             (
                 "calibrate.attempts",

@@ -114,6 +114,28 @@ impl Chain {
         Ok(())
     }
 
+    /// What two files of one ledger say together: the lines of the longer one, which must go on where the other ends.
+    pub(super) fn joined(self, other: Self) -> Self {
+        let (mut longer, other) = match self.lines.len() >= other.lines.len() {
+            true => (self, other),
+            false => (other, self),
+        };
+        let differs = longer.head_after(other.lines.len() as u64) != Some(other.head());
+        let fault = longer.fault.take().or(other.fault);
+        longer.fault = fault.or_else(|| {
+            differs.then(|| {
+                "its copies hold different entries, of attempts that didn't know of each other"
+                    .to_owned()
+            })
+        });
+        longer
+    }
+
+    /// What the first line follows.
+    pub(super) const fn start(&self) -> Digest {
+        self.start
+    }
+
     /// The line that would come next.
     pub(super) fn next(&self, entry: Entry) -> Line {
         Line::new(self.lines.len() as u64 + 1, self.head(), entry)

@@ -18,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A line is wrong.
-    #[error("{}: the ledger is damaged: {fault}; restore it from a backup; without it, nobody knows how often this data was tried", path.display())]
+    #[error("{}: the ledger is damaged: {fault}; restore it from a backup, or from its copy (a run's lie beside splits.json and in the folder .stage1 of its data); without it, nobody knows how often this data was tried", path.display())]
     Damaged {
         /// The ledger.
         path: PathBuf,

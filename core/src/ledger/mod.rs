@@ -4,8 +4,10 @@
 //! of JSON lines, each with the digest of the line before. A line is appended under a lock and synced before
 //! [`Ledger::append`] returns; only then may the labels be read that it stands for.
 //!
-//! Run directories share it ([`Ledger::open_among_runs`]): one that has no ledger of its splits yet uses that of the same
-//! splits in a run directory beside it, goes on with their history and can't reset it.
+//! Run directories share it ([`Ledger::open_of_run`]): a second file, in the folder `.stage1` of the data, holds the same
+//! lines. Whichever of the two is shorter (a copied run directory's) or missing (a new one's) is brought up to date by the
+//! next append, so that no run directory of the same splits starts anew. Where the data's folder can't be written to, the
+//! folder above the run directory takes its place.
 //!
 //! - A last line without its end is an append that was interrupted: it was not acknowledged, so nothing depended on it. It
 //!   is completed if only the newline is missing, and otherwise cut off by the next append.
@@ -14,6 +16,7 @@
 //!   writes a [`Entry::Break`] first, so that it stays unknown.
 
 mod chain;
+mod copies;
 mod entry;
 mod error;
 
@@ -21,13 +24,10 @@ pub use entry::{Attempt, Break, Entry, Opening, Outcome, Ruling, Verdict};
 pub use error::{Error, Result};
 
 use crate::artifact::Digest;
-use chain::{Chain, Tail};
+use chain::Chain;
+use copies::{Copies, Places};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// Which ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +77,12 @@ pub struct Begun {
 /// A ledger, as it was read last.
 #[derive(Debug)]
 pub struct Ledger {
-    path: PathBuf,
+    places: Places,
     start: Digest,
     chain: Chain,
     /// Entries that were recorded elsewhere aren't there.
     lost: Option<String>,
+    is_private: bool,
 }
 
 impl Ledger {
@@ -91,43 +92,44 @@ impl Ledger {
     /// [`Error::Io`]. A damaged ledger is no error here: see [`Ledger::state`].
     pub fn open(splits_path: &Path, splits_digest: Digest, kind: Kind) -> Result<Self> {
         let path = splits_path.with_file_name(file_name(splits_path, splits_digest, kind));
-        Self::read(path, splits_digest, kind)
+        Self::read(Places::alone(path), splits_digest, kind)
     }
 
-    /// As [`Ledger::open`], for the splits of a run directory: if there is no ledger beside them, that of the same splits in
-    /// a folder beside the run directory.
+    /// As [`Ledger::open`], for the splits of a run directory, shared with all others of the same splits: `source` are the
+    /// images, a folder or a table of their paths.
     ///
     /// # Errors
     /// As [`Ledger::open`].
-    pub fn open_among_runs(splits_path: &Path, splits_digest: Digest, kind: Kind) -> Result<Self> {
-        let name = file_name(splits_path, splits_digest, kind);
-        let own = splits_path.with_file_name(&name);
-        let path = if own.exists() {
-            own
-        } else {
-            in_a_neighbour(splits_path, &name).unwrap_or(own)
-        };
-        Self::read(path, splits_digest, kind)
+    pub fn open_of_run(
+        splits_path: &Path,
+        source: &Path,
+        splits_digest: Digest,
+        kind: Kind,
+    ) -> Result<Self> {
+        let own = splits_path.with_file_name(file_name(splits_path, splits_digest, kind));
+        Self::read(Places::of_run(own, source), splits_digest, kind)
     }
 
-    fn read(path: PathBuf, splits_digest: Digest, kind: Kind) -> Result<Self> {
+    fn read(places: Places, splits_digest: Digest, kind: Kind) -> Result<Self> {
         let start = Digest::of_json(&("stage1 ledger", kind.name(), splits_digest));
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(Error::io("read", &path))?,
-        };
-        let chain = Chain::parse(start, &bytes);
         Ok(Self {
-            path,
+            chain: places.read(start)?,
+            places,
             start,
-            chain,
             lost: None,
+            is_private: false,
         })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.places.own
+    }
+
+    /// Whether the last append reached no place that other run directories of the same splits look at: neither the data's
+    /// folder nor the one above the run directory can be written to.
+    pub const fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Its entries, up to the first line that is wrong.
@@ -182,7 +184,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::Damaged`] if a line is wrong, [`Error::Rewritten`] if lines that were read before are gone, [`Error::Io`].
     pub fn append(&mut self, entry: Entry) -> Result<Digest> {
-        self.locked(|ledger, file| ledger.write(file, entry))
+        self.locked(|ledger, copies| ledger.write(copies, entry))
     }
 
     /// Records an attempt before the labels of val_calib are read, unless the very same is recorded. `attempt` gives it for
@@ -194,7 +196,7 @@ impl Ledger {
         &mut self,
         attempt: impl Fn(u64) -> Result<Attempt, E>,
     ) -> Result<Begun, E> {
-        self.locked(|ledger, file| {
+        self.locked(|ledger, copies| {
             for known in ledger.attempts() {
                 if attempt(known.number)? == *known {
                     return Ok(Begun {
@@ -204,7 +206,7 @@ impl Ledger {
                 }
             }
             let number = ledger.attempts().count() as u64 + 1;
-            ledger.write(file, Entry::Attempt(attempt(number)?))?;
+            ledger.write(copies, Entry::Attempt(attempt(number)?))?;
             Ok(Begun {
                 number,
                 repeated: false,
@@ -218,12 +220,12 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::append`]; [`Error::OtherLevel`].
     pub fn begin_opening(&mut self, bundle_digest: Digest, gamma: f64) -> Result<Begun> {
-        self.locked(|ledger, file| {
+        self.locked(|ledger, copies| {
             let same = |opening: &&Opening| opening.bundle_digest == bundle_digest;
             if let Some(opening) = ledger.openings().find(same) {
                 if opening.gamma.to_bits() != gamma.to_bits() {
                     return Err(Error::OtherLevel {
-                        path: ledger.path.clone(),
+                        path: ledger.path().to_owned(),
                         opening: opening.number,
                         recorded: opening.gamma,
                         asked: gamma,
@@ -236,7 +238,7 @@ impl Ledger {
             }
             let number = ledger.openings().count() as u64 + 1;
             ledger.write(
-                file,
+                copies,
                 Entry::Opening(Opening {
                     number,
                     bundle_digest,
@@ -284,42 +286,40 @@ impl Ledger {
 
     /// The file's name, for states that are written into certificates: no folders.
     fn name(&self) -> String {
-        self.path
+        self.path()
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned()
     }
 
-    /// Runs `change` on what the file holds now, while no other process can write to it.
+    /// Runs `change` on what the files hold now, while no other process can write to them.
     fn locked<T, E: From<Error>>(
         &mut self,
-        change: impl FnOnce(&mut Self, &mut File) -> Result<T, E>,
+        change: impl FnOnce(&mut Self, &mut Copies) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut file = self.lock()?;
-        self.read_again(&mut file)?;
-        self.mend(&mut file)?;
-        self.record_loss(&mut file)?;
-        change(self, &mut file)
-        // Dropping the file releases the lock.
+        let mut copies = self.places.lock()?;
+        self.is_private = !copies.are_shared() && self.places.are_shared();
+        self.read_again()?;
+        copies.catch_up(&self.chain)?;
+        self.record_loss(&mut copies)?;
+        change(self, &mut copies)
+        // Dropping the files releases their locks.
     }
 
     /// Takes in what other processes appended.
-    fn read_again(&mut self, file: &mut File) -> Result<()> {
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(Error::io("read", &self.path))?;
-        let now = Chain::parse(self.start, &bytes);
+    fn read_again(&mut self) -> Result<()> {
+        let now = self.places.read(self.start)?;
         if let Some(fault) = now.fault {
             return Err(Error::Damaged {
-                path: self.path.clone(),
+                path: self.places.damaged(self.start).to_owned(),
                 fault,
             });
         }
         let entries = self.chain.lines.len() as u64;
         if now.head_after(entries) != Some(self.chain.head()) {
             return Err(Error::Rewritten {
-                path: self.path.clone(),
+                path: self.path().to_owned(),
                 entries,
             });
         }
@@ -327,54 +327,20 @@ impl Ledger {
         Ok(())
     }
 
-    fn lock(&self) -> Result<File> {
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let is_new = !self.path.exists();
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&self.path);
-        let file = file.map_err(Error::io("open", &self.path))?;
-        file.lock().map_err(Error::io("lock", &self.path))?;
-        if is_new {
-            sync_folder(folder).map_err(Error::io("sync the folder of", &self.path))?;
-        }
-        Ok(file)
-    }
-
-    /// Completes or cuts off a last line that was interrupted.
-    fn mend(&mut self, file: &mut File) -> Result<()> {
-        let mended = match self.chain.tail {
-            Tail::Whole => return Ok(()),
-            Tail::NoNewline => file.write_all(b"\n"),
-            Tail::Partial(start) => file.set_len(start),
-        };
-        mended
-            .and_then(|()| file.sync_all())
-            .map_err(Error::io("mend", &self.path))?;
-        self.chain.tail = Tail::Whole;
-        Ok(())
-    }
-
     /// Writes down that entries are missing, once.
-    fn record_loss(&mut self, file: &mut File) -> Result<()> {
+    fn record_loss(&mut self, copies: &mut Copies) -> Result<()> {
         let recorded = self.entries().any(|entry| matches!(entry, Entry::Break(_)));
         match self.lost.take().filter(|_| !recorded) {
-            Some(reason) => self.write(file, Entry::Break(Break { reason })).map(|_| ()),
+            Some(reason) => self
+                .write(copies, Entry::Break(Break { reason }))
+                .map(|_| ()),
             None => Ok(()),
         }
     }
 
-    fn write(&mut self, file: &mut File, entry: Entry) -> Result<Digest> {
+    fn write(&mut self, copies: &mut Copies, entry: Entry) -> Result<Digest> {
         let line = self.chain.next(entry);
-        let written = file
-            .write_all(&line.to_bytes())
-            .and_then(|()| file.sync_all());
-        written.map_err(Error::io("append to", &self.path))?;
+        copies.append(&line)?;
         self.chain.lines.push(line);
         Ok(self.chain.head())
     }
@@ -390,32 +356,4 @@ fn file_name(splits_path: &Path, splits_digest: Digest, kind: Kind) -> String {
         splits_digest.short(),
         kind.name()
     )
-}
-
-/// The longest file called `name` in the folders beside that of `splits_path`. There is one at most, unless folders were
-/// copied or put together.
-fn in_a_neighbour(splits_path: &Path, name: &str) -> Option<PathBuf> {
-    let or_here = |folder: &Path| match folder.as_os_str().is_empty() {
-        true => PathBuf::from("."),
-        false => folder.to_owned(),
-    };
-    let folder = or_here(splits_path.parent()?);
-    let above = fs::canonicalize(folder).ok()?.parent()?.to_owned();
-    let neighbours = fs::read_dir(above).ok()?.flatten();
-    let found = neighbours.filter_map(|entry| {
-        let path = entry.path().join(name);
-        let length = fs::metadata(&path).ok()?.len();
-        Some((length, path))
-    });
-    found.max().map(|(_, path)| path)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }

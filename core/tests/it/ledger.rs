@@ -329,22 +329,22 @@ fn writers_at_once_get_different_numbers() {
     ));
 }
 
-/// Two run directories with the same splits have one history, whichever of them writes.
+/// Run directories with the same splits have one history, wherever they lie and whichever of them writes.
 #[test]
 fn a_new_run_directory_resets_nothing() {
     let folder = Folder::new();
-    for run in ["a", "b", "c"] {
+    for run in ["data/cat", "runs/a", "runs/b", "elsewhere/deep/c"] {
         fs::create_dir_all(folder.path(run)).unwrap();
     }
     let open = |run: &str, splits: &str, kind| {
         let path = folder.path(run).join("splits.json");
-        Ledger::open_among_runs(&path, digest(splits), kind).unwrap()
+        Ledger::open_of_run(&path, &folder.path("data"), digest(splits), kind).unwrap()
     };
     let attempts = [
-        ("a", "one", 1),
-        ("b", "two", 2),
-        ("a", "three", 3),
-        ("c", "two", 2),
+        ("runs/a", "one", 1),
+        ("runs/b", "two", 2),
+        ("runs/a", "three", 3),
+        ("elsewhere/deep/c", "two", 2),
     ];
     for (run, model, want) in attempts {
         let begun = open(run, "splits", Kind::Calib)
@@ -352,18 +352,116 @@ fn a_new_run_directory_resets_nothing() {
             .unwrap();
         assert_eq!(begun.number, want, "{run} {model}");
     }
-    for (run, bundle, want) in [("b", "one", 1), ("c", "one", 1), ("a", "two", 2)] {
-        let begun = open(run, "splits", Kind::Test)
-            .begin_opening(digest(bundle), 0.05)
-            .unwrap();
+    let openings = [
+        ("runs/b", "one", 1),
+        ("elsewhere/deep/c", "one", 1),
+        ("runs/a", "two", 2),
+    ];
+    for (run, bundle, want) in openings {
+        let mut ledger = open(run, "splits", Kind::Test);
+        let begun = ledger.begin_opening(digest(bundle), 0.05).unwrap();
         assert_eq!(begun.number, want, "{run} {bundle}");
+        assert!(!ledger.is_private());
     }
     // Other splits are other rows.
-    assert_eq!(open("c", "others", Kind::Calib).entries().count(), 0);
-    // What a certificate recorded is missed when the folder that holds it is gone.
-    let recorded = open("c", "splits", Kind::Calib).state();
+    assert_eq!(open("runs/b", "others", Kind::Calib).entries().count(), 0);
+    // Nor does one that comes after the others are gone.
+    fs::remove_dir_all(folder.path("runs")).unwrap();
+    fs::remove_dir_all(folder.path("elsewhere")).unwrap();
+    fs::create_dir_all(folder.path("d")).unwrap();
+    assert_eq!(open("d", "splits", Kind::Calib).attempts().count(), 3);
+    let begun = open("d", "splits", Kind::Calib).begin_attempt(attempt("four"));
+    assert_eq!(begun.unwrap().number, 4);
+    // When the data moves, the run directory's own file goes on, and is put beside the data again.
+    fs::rename(folder.path("data"), folder.path("moved")).unwrap();
+    fs::remove_dir_all(folder.path("moved/.stage1")).unwrap();
+    let path = folder.path("d/splits.json");
+    let moved = || {
+        Ledger::open_of_run(&path, &folder.path("moved"), digest("splits"), Kind::Calib).unwrap()
+    };
+    let begun = moved().begin_attempt(attempt("five"));
+    assert_eq!(begun.unwrap().number, 5);
+    fs::remove_dir_all(folder.path("d")).unwrap();
+    fs::create_dir_all(folder.path("d")).unwrap();
+    assert_eq!(moved().attempts().count(), 5);
+}
+
+/// What a copy that was made earlier lacks, it learns; what a certificate recorded is missed when both files are gone.
+#[test]
+fn a_copied_run_directory_catches_up() {
+    let folder = Folder::new();
+    for run in ["a", "b", "data"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    let source = folder.path("data/images.csv");
+    let open = |run: &str| {
+        let path = folder.path(run).join("splits.json");
+        Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap()
+    };
+    open("a").begin_attempt(attempt("one")).unwrap();
+    let name = open("a").path().file_name().unwrap().to_owned();
+    fs::copy(open("a").path(), folder.path("b").join(&name)).unwrap();
+    open("a").begin_attempt(attempt("two")).unwrap();
+    let mut copied = open("b");
+    assert_eq!(copied.attempts().count(), 2);
+    assert_eq!(copied.begin_attempt(attempt("three")).unwrap().number, 3);
+    let lines = |path| fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!(lines(folder.path("b").join(&name)), 3);
+    assert_eq!(lines(folder.path("data/.stage1").join(&name)), 3);
+
+    let recorded = open("a").state();
     fs::remove_dir_all(folder.path("a")).unwrap();
-    let mut ledger = open("c", "splits", Kind::Calib);
+    fs::remove_dir_all(folder.path("b")).unwrap();
+    fs::remove_dir_all(folder.path("data/.stage1")).unwrap();
+    fs::create_dir_all(folder.path("a")).unwrap();
+    let mut ledger = open("a");
     ledger.check(&recorded);
-    assert!(matches!(ledger.state(), LedgerState::Unknown { .. }));
+    assert!(is_unknown(&ledger.state(), "missing"));
+}
+
+/// Copies of data and run directory that went different ways can't be one history.
+#[test]
+fn histories_that_differ_are_unknown() {
+    let folder = Folder::new();
+    for run in ["a", "b", "data", "copy"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    let open = |run: &str, data: &str| {
+        let path = folder.path(run).join("splits.json");
+        Ledger::open_of_run(&path, &folder.path(data), digest("splits"), Kind::Calib).unwrap()
+    };
+    open("a", "data").begin_attempt(attempt("one")).unwrap();
+    open("b", "copy").begin_attempt(attempt("two")).unwrap();
+    let mut both = open("a", "copy");
+    assert!(is_unknown(&both.state(), "different entries"));
+    let error = both.begin_attempt(attempt("three")).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
+
+/// Read-only data: run directories beside each other still have one history.
+#[cfg(unix)]
+#[test]
+fn data_that_cannot_be_written_to_resets_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    for run in ["data", "runs/a", "runs/b"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    // A file where the folder would be: permissions don't hold back everybody.
+    fs::write(folder.path("data/.stage1"), "").unwrap();
+    fs::set_permissions(folder.path("data"), fs::Permissions::from_mode(0o555)).unwrap();
+    let begin = |run: &str, model: &str| {
+        let path = folder.path(run).join("splits.json");
+        let source = folder.path("data");
+        let mut ledger =
+            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+        let begun = ledger.begin_attempt(attempt(model)).unwrap();
+        (begun.number, ledger.is_private())
+    };
+    assert_eq!(begin("runs/a", "one"), (1, false));
+    assert_eq!(begin("runs/b", "two"), (2, false));
+    fs::remove_dir_all(folder.path("runs/.stage1")).unwrap();
+    fs::write(folder.path("runs/.stage1"), "").unwrap();
+    assert_eq!(begin("runs/b", "three"), (3, true));
+    fs::set_permissions(folder.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
 }

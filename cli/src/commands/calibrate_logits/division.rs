@@ -104,6 +104,31 @@ impl Division {
         }
     }
 
+    /// The sets of rows that can't judge what `calib` certifies, its rows through one of the sessions.
+    pub(super) fn used_rows(&self, calib: &LogitSet) -> Vec<Digest> {
+        let sets = [&[&self.select][..], &[calib], &[&self.select, calib]];
+        sets.map(contents_of_all).to_vec()
+    }
+
+    /// Copies of one image are one draw: without groups nobody can see which rows are.
+    pub(super) fn tell_of_equal_rows(&self, output: Output) {
+        let calib = &self.calib;
+        if calib.units.is_some() {
+            return;
+        }
+        let outputs: BTreeSet<Vec<u32>> = (0..calib.n())
+            .map(|i| calib.row(i).iter().map(|z| z.to_bits()).collect())
+            .collect();
+        let equal = calib.n() - outputs.len();
+        if equal > 0 {
+            output.note(&format!(
+                "{equal} of the {} rows that certify have the very logits of another one; rows of copies of an image belong in one \
+                 group (a `group` column): they aren't independent, and the certificate would take them for it",
+                calib.n()
+            ));
+        }
+    }
+
     /// The certifying rows through another session: the rows of `path` with the same ids.
     pub(super) fn through(&self, path: &Path, output: Output) -> anyhow::Result<LogitSet> {
         ensure!(
@@ -191,7 +216,12 @@ pub(crate) fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Resul
 
 /// What a model says of the rows, whatever their order.
 pub(crate) fn contents_of(set: &LogitSet) -> Digest {
-    let mut rows: Vec<_> = (0..set.n()).map(|i| contents(set, i)).collect();
+    contents_of_all(&[set])
+}
+
+fn contents_of_all(sets: &[&LogitSet]) -> Digest {
+    let of_set = |set: &&LogitSet| (0..set.n()).map(|i| contents(set, i)).collect::<Vec<_>>();
+    let mut rows: Vec<_> = sets.iter().flat_map(of_set).collect();
     rows.sort_unstable();
     Digest::of_json(&rows)
 }

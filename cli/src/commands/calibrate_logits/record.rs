@@ -6,7 +6,7 @@ use crate::{output::Output, steps::calibrate::check_spending};
 use stage1_calibration::{promise, rows::Shape};
 use stage1_core::{
     artifact::Digest,
-    certificate::{AnyPlan, Attempts, Guarantee},
+    certificate::{AnyPlan, Attempts, Certificate, Guarantee},
     config::CalibrateConfig,
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
     logits::LogitSet,
@@ -103,6 +103,16 @@ impl Record {
             self.ledger.append(Entry::Outcome(outcome))?;
         }
         Ok(())
+    }
+
+    /// What an earlier certificate of the same rows recorded must still be there.
+    pub(super) fn check(&mut self, earlier: &Certificate) {
+        self.ledger.check(&earlier.calib_ledger);
+        if let LedgerState::Unknown { reason } = self.ledger.state() {
+            self.output.warn(&format!(
+                "how often these rows were tried isn't known any more ({reason}): the certificate will say so"
+            ));
+        }
     }
 
     pub(super) fn state(&self) -> LedgerState {

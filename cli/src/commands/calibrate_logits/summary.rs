@@ -1,7 +1,7 @@
 //! What a calibration found, for people and as JSON.
 
 use super::division::{Division, How};
-use crate::output::p_equals;
+use crate::output::{level, p_equals};
 use crate::steps::selection;
 use serde::Serialize;
 use stage1_calibration::{
@@ -64,8 +64,19 @@ pub(super) struct Summary {
     reported_probability: Option<Reported>,
     #[serde(flatten)]
     finding: Finding,
+    /// Of `--joint`: what came of each further session.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Also>,
     #[serde(skip)]
     plan: AnyPlan,
+}
+
+/// A further session that was certified together with the first.
+#[derive(Serialize)]
+struct Also {
+    logits: PathBuf,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 impl Summary {
@@ -74,6 +85,7 @@ impl Summary {
         plan: &AnyPlan,
         division: &Division,
         finding: Finding,
+        also: Vec<(PathBuf, Finding)>,
     ) -> anyhow::Result<Self> {
         let reported_probability = match &finding {
             Finding::Certified { policy, .. } => Some(Reported::new(&division.select, policy)?),
@@ -87,6 +99,10 @@ impl Summary {
             calib_rows: division.calib.n(),
             reported_probability,
             finding,
+            also: also
+                .into_iter()
+                .map(|(logits, finding)| Also { logits, finding })
+                .collect(),
             plan: plan.clone(),
         })
     }
@@ -145,6 +161,7 @@ impl Summary {
             )?;
         }
         ignores_groups(*calib, out)?;
+        self.also(out)?;
         line(out, "answer when", &rule(&policy.score, policy.threshold))?;
         line(out, "probability", &self.probability(policy))?;
         choice.map_or(Ok(()), |choice| chosen(choice, out))?;
@@ -161,6 +178,27 @@ impl Summary {
         )
     }
 
+    /// The sessions beside the first, which answer at the same threshold.
+    fn also(&self, out: &mut String) -> std::fmt::Result {
+        for Also { logits, finding } in &self.also {
+            if let Finding::Certified { certificate, .. } = finding {
+                let claims: Vec<_> = certificate.claims.iter().map(evidence).collect();
+                line(
+                    out,
+                    "",
+                    &format!(
+                        "through {}: {} answered, {} {}",
+                        logits.display(),
+                        percent(certificate.coverage),
+                        about(&certificate.claims[0].constraint),
+                        claims.join("; ")
+                    ),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     fn not_certified(&self, not: &NotCertified, out: &mut String) -> std::fmt::Result {
         let NotCertified { best, calib, .. } = not;
         writeln!(
@@ -174,15 +212,27 @@ impl Summary {
         line(
             out,
             "came closest",
-            &format!(
-                "{} errors of {} answered, {} against {}; {}",
-                best.errors,
-                best.answered,
-                p_equals(best.p_value),
-                not.level,
-                rule(self.score(), not.best_threshold)
-            ),
+            &match best.answered {
+                0 => "no threshold answers any of these rows".to_owned(),
+                answered => format!(
+                    "{} errors of {answered} answered, {} against {}; {}",
+                    best.errors,
+                    p_equals(best.p_value),
+                    level(not.level),
+                    rule(self.score(), not.best_threshold)
+                ),
+            },
         )?;
+        if !not.jointly.is_empty() {
+            line(
+                out,
+                "",
+                &format!(
+                    "of the session that did worst; tested together: {}",
+                    not.jointly.join(", ")
+                ),
+            )?;
+        }
         ignores_groups(*calib, out)?;
         line(
             out,

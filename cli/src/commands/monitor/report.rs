@@ -28,6 +28,8 @@ pub(super) struct Counts {
     pub(super) labelled_deferred: u64,
     /// Labels of answers that the certificate doesn't cover.
     pub(super) labelled_uncertified: u64,
+    /// New answers with a label, of images (or groups) of which a labelled answer was counted before: one counts.
+    pub(super) labelled_again: u64,
     /// Labels of images that aren't in the logs.
     pub(super) labels_without_row: u64,
 }
@@ -50,6 +52,13 @@ impl Counts {
                 self.labels_without_row
             ));
         }
+        if self.labelled_again > 0 {
+            output.warn(&format!(
+                "{} new answers with a label are called as one that was counted before, and don't count: of an image, or a group, one \
+                 labelled answer does; if these are other images, give them other ids",
+                self.labelled_again
+            ));
+        }
         if self.uncertified > 0 {
             output.warn(&format!(
                 "{} decisions were made by a session that the certificate doesn't cover; their scores are watched, their \
@@ -58,7 +67,10 @@ impl Counts {
             ));
         }
         if !has_risk {
-            output.note("there is no certificate and no --alpha: labels aren't watched");
+            output.note(
+                "no certificate promises a rate of errors among answers with a confidence, and there is no --alpha: labels aren't \
+                 watched",
+            );
         }
     }
 }

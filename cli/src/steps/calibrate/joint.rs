@@ -4,7 +4,7 @@ use super::{
     Attachment, Origin, Outcome, Record, attach, begin, conclude, flip_bounds, known, record,
     refuse, withheld_by,
 };
-use crate::steps::{Run, scoring, split::Splits};
+use crate::steps::{Run, ledger_of, scoring, split::Splits};
 use anyhow::ensure;
 use stage1_calibration::{
     flips::Pairs,
@@ -15,7 +15,7 @@ use stage1_core::{
     bundle::{self, Bundle, FP32},
     certificate::Guarantee,
     config::Config,
-    ledger::{Kind, Ledger},
+    ledger::Kind,
     logits::LogitSet,
     split::Split,
 };
@@ -137,7 +137,7 @@ fn attempt(
 ) -> anyhow::Result<Outcome> {
     let (config, first) = (&run.config, &members[0]);
     let dir = config.bundle_dir();
-    let mut ledger = Ledger::open_among_runs(&config.splits_path(), splits.digest, Kind::Calib)?;
+    let mut ledger = ledger_of(config, splits.digest, Kind::Calib)?;
     let before = Bundle::open(&dir)?;
     for member in members {
         if let Some(earlier) = before.certificate(&member.variant)? {
@@ -193,7 +193,9 @@ fn attempt(
                 digest = digest.or(Some(policy));
                 Outcome::Certified(Box::new(bundle))
             }
-            Fit::NotCertified(refusal) => refuse(run, &member.variant, refusal)?,
+            Fit::NotCertified(refusal) => {
+                refuse(run, &member.variant, &member.record.jointly, refusal)?
+            }
         });
     }
     conclude(&mut ledger, &plan, digest)?;

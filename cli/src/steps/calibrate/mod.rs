@@ -3,9 +3,10 @@
 pub(crate) mod joint;
 
 use super::{
-    Run, scoring,
+    Run, ledger_of, scoring,
     selection::{self, CalibratorRecord},
     split::Splits,
+    tell_if_private,
 };
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -270,8 +271,7 @@ fn attempt(
     calib: &LogitSet,
     record: &Record,
 ) -> anyhow::Result<Outcome> {
-    let mut ledger =
-        Ledger::open_among_runs(&run.config.splits_path(), splits.digest, Kind::Calib)?;
+    let mut ledger = ledger_of(&run.config, splits.digest, Kind::Calib)?;
     if let Some(earlier) = Bundle::open(&run.config.bundle_dir())?.certificate(variant)? {
         ledger.check(&earlier.calib_ledger);
     }
@@ -298,7 +298,7 @@ fn attempt(
             Ok(Outcome::Certified(Box::new(bundle)))
         }
         Fit::NotCertified(refusal) => {
-            let outcome = refuse(run, variant, refusal)?;
+            let outcome = refuse(run, variant, &[], refusal)?;
             conclude(&mut ledger, &plan, None)?;
             Ok(outcome)
         }
@@ -342,7 +342,15 @@ fn attach(
 }
 
 /// Takes away what an earlier attempt has certified, and says why there is nothing now.
-fn refuse(run: &Run, variant: &str, refusal: AnyRefusal) -> anyhow::Result<Outcome> {
+fn refuse(
+    run: &Run,
+    variant: &str,
+    jointly: &[String],
+    mut refusal: AnyRefusal,
+) -> anyhow::Result<Outcome> {
+    if let AnyRefusal::Pac(refusal) = &mut refusal {
+        refusal.jointly = jointly.to_vec();
+    }
     bundle::detach_policy(&run.config.bundle_dir(), variant)?;
     json::save(&refusal, &refusal_path(&run.config, variant))?;
     Ok(Outcome::NotCertified(Box::new(refusal)))
@@ -397,6 +405,7 @@ fn begin(
         let model = record.fingerprint.model_digest;
         Ok(promise::attempt(&plan, model, variants.join(","), shape))
     })?;
+    tell_if_private(ledger, run.output);
     let plan = plan_as(begun.number)?;
     save(&plan)?;
     Ok(plan)
