@@ -12,7 +12,7 @@ fn repetitions(name: &str) -> u64 {
         "control-pointwise" => 100,
         "control-split-wealth" | "fpr200" | "fpr1000" | "fpr5000" => 2000,
         "groups-hashed-order" | "control-units-by-size" => 1000,
-        "control-rows-as-independent" => 200,
+        "control-rows-as-independent" | "control-equal-rows-as-one" => 200,
         _ if name.starts_with("groups") => 60,
         _ if name.contains("5000") => 40,
         _ => 300,

@@ -39,6 +39,8 @@ pub(super) fn cells() -> Vec<Cell> {
         correlation: 0.5,
         sizes: Sizes::Ten,
     };
+    cells.push(Cell::new("groups-equal-rows", equal_rows));
+    cells.push(Cell::new("control-equal-rows-as-one", equal_rows_as_one));
     cells.push(Cell::new("control-rows-as-independent", move |n| {
         as_independent(clustered, n)
     }));
@@ -195,6 +197,66 @@ fn as_independent(units: Units, repetitions: u64) -> Finding {
         .filter(|c| *c)
         .count();
     control(violations as u64, repetitions, DELTA)
+}
+
+/// Units of ten rows without ids, of which every fourth has two equal rows that are wrong: .0501 of a random row of a random
+/// unit, and .0278 of what is different in a unit.
+fn with_equal_rows(stream: u64) -> (LogitSet, Vec<usize>) {
+    let (mut rows, mut units, mut different) = (Vec::new(), Vec::new(), Vec::new());
+    for unit in 0..UNITS {
+        let at = |index: u64| uniform(stream, unit << 4 | index);
+        let has_wrong = at(0) < 0.2505;
+        for row in 0..10 {
+            let wrong = has_wrong && row < 2;
+            if !(wrong && row == 1) {
+                different.push(rows.len());
+            }
+            rows.push((at(if wrong { 1 } else { 2 + row }), wrong));
+            units.push(unit);
+        }
+    }
+    let mut set = three_classes(rows.into_iter());
+    set.units = Some(units);
+    (set, different)
+}
+
+fn equal_rows(repetitions: u64) -> Finding {
+    let is_certified = |repetition: u64| {
+        let (plan, calib) = planned(|stream| with_equal_rows(stream).0, repetition);
+        let plan = Plan {
+            unit_rule: UnitRule::OnePerUnit,
+            ..plan
+        };
+        certified(&plan, &calib).is_some()
+    };
+    let found = repeat(repetitions, is_certified);
+    validity(
+        found.into_iter().filter(|c| *c).count() as u64,
+        repetitions,
+        None,
+    )
+}
+
+/// One of the rows that differ is drawn, as a hash of their bytes would.
+fn equal_rows_as_one(repetitions: u64) -> Finding {
+    let is_certified = |repetition: u64| {
+        let draw = |stream| {
+            let (set, different) = with_equal_rows(stream);
+            set.subset(&different)
+        };
+        let (plan, calib) = planned(draw, repetition);
+        let plan = Plan {
+            unit_rule: UnitRule::OnePerUnit,
+            ..plan
+        };
+        certified(&plan, &calib).is_some()
+    };
+    let found = repeat(repetitions, is_certified);
+    control(
+        found.into_iter().filter(|c| *c).count() as u64,
+        repetitions,
+        DELTA,
+    )
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -13,6 +13,7 @@ mod curves;
 mod expectation;
 mod groups;
 mod rivals;
+mod sessions;
 
 use rayon::prelude::*;
 use stage1_calibration::binomial::survival;
@@ -57,6 +58,7 @@ pub(crate) fn cells() -> Vec<Cell> {
     let parts = [
         curves::cells(),
         groups::cells(),
+        sessions::cells(),
         expectation::cells(),
         controls::cells(),
     ];

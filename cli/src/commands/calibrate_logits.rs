@@ -230,6 +230,10 @@ pub(crate) fn with_flags(
     let mut all = overrides.to_vec();
     for (flag, key, value) in flags {
         let Some(value) = value else { continue };
+        ensure!(
+            value.is_finite(),
+            "{flag} is {value}: a number between 0 and 1 is needed"
+        );
         let is_set = overrides
             .iter()
             .any(|text| text.starts_with(&format!("{key}=")));

@@ -581,7 +581,7 @@ fn a_score_may_be_a_fitted_probability_of_the_answer() {
             "--set",
             "calibrate.score=svs",
         ],
-        &["score Svs is for three classes or more"],
+        &["score svs is for three classes or more"],
     );
 }
 
