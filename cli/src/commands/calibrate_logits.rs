@@ -97,7 +97,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
                     let digest = Digest::of_bytes(&json::to_bytes(&policy));
                     record.conclude(attempt, Some(digest))?;
                 }
-                let mut circumstances = Circumstances::new(record.state(), None);
+                let mut circumstances = Circumstances::new(record.state_at(attempt), None);
                 circumstances.jointly.clone_from(&names);
                 circumstances.used_rows = division.used_rows(set);
                 Finding::Certified {

@@ -177,6 +177,20 @@ impl Ledger {
         }
     }
 
+    /// What was known of it when this attempt began, whatever came later: the same attempt, repeated, gets the same
+    /// certificate.
+    pub fn state_at(&self, attempt: u64) -> LedgerState {
+        let begins = |entry: &Entry| matches!(entry, Entry::Attempt(one) if one.number == attempt);
+        let place = self.entries().position(begins);
+        match (self.state(), place) {
+            (LedgerState::Known { .. }, Some(place)) => LedgerState::Known {
+                entries: place as u64 + 1,
+                head: self.chain.lines[place].digest,
+            },
+            (state, _) => state,
+        }
+    }
+
     /// Adds an entry; when this returns, it is on the disk. Returns the new head.
     ///
     /// Attempts and openings get their numbers by [`Ledger::begin_attempt`] and [`Ledger::begin_opening`].

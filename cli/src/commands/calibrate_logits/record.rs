@@ -115,7 +115,7 @@ impl Record {
         }
     }
 
-    pub(super) fn state(&self) -> LedgerState {
-        self.ledger.state()
+    pub(super) fn state_at(&self, attempt: u64) -> LedgerState {
+        self.ledger.state_at(attempt)
     }
 }

@@ -324,7 +324,10 @@ fn attach(
 ) -> anyhow::Result<(Bundle, Digest)> {
     let dir = run.config.bundle_dir();
     let Attachment { policy, proof, .. } = attachment;
-    let mut circumstances = Circumstances::new(ledger.state(), Some(record.fingerprint.clone()));
+    let mut circumstances = Circumstances::new(
+        ledger.state_at(plan.attempt()),
+        Some(record.fingerprint.clone()),
+    );
     circumstances.beside = deltas_beside(&Bundle::open(&dir)?, variant, &record.jointly)?;
     circumstances.jointly.clone_from(&record.jointly);
     circumstances.flips = attachment.flips;
