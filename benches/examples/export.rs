@@ -115,8 +115,9 @@ fn export(
 struct Ort;
 
 impl Runtime for Ort {
-    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>> {
-        let session = OrtSession::from_bytes(model, "temporary", &SessionOptions::default())?;
+    fn open(&mut self, model: &Exported) -> Result<Box<dyn Observed>> {
+        let session =
+            OrtSession::from_bytes(&model.model, "temporary", &SessionOptions::default())?;
         Ok(Box::new(Opened(session)))
     }
 }

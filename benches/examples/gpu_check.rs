@@ -101,9 +101,12 @@ struct OnCpu;
 struct Opened(OrtSession);
 
 impl Runtime for OnCpu {
-    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Failure> {
-        let session =
-            OrtSession::from_bytes(model, "a temporary model", &SessionOptions::default())?;
+    fn open(&mut self, model: &Exported) -> Result<Box<dyn Observed>, Failure> {
+        let session = OrtSession::from_bytes(
+            &model.model,
+            "a temporary model",
+            &SessionOptions::default(),
+        )?;
         Ok(Box::new(Opened(session)))
     }
 }

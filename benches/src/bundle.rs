@@ -87,6 +87,8 @@ pub fn add_int8(dir: &Path, model: &[u8], output: &str) -> Result<()> {
         float32: BTreeMap::new(),
     };
     let new = NewVariant {
+        data: None,
+        golden_gates: None,
         name: INT8,
         precision: INT8,
         batch_mode: BatchMode::Any,

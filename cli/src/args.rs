@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Write the checkpoint as ONNX and check it against libtorch; or a plain embedding model with --backbone
     Export(ExportArgs),
-    /// Turn an ONNX file with DINOv2 weights into a Hugging Face folder
+    /// Turn Meta's .pth files, timm's safetensors or a DINOv2 inside an ONNX file into a Hugging Face folder
     Import(ImportArgs),
     /// Certify a threshold through the deployed session, or on a file of logits with --logits
     Calibrate(CalibrateArgs),

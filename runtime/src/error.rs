@@ -81,7 +81,7 @@ pub enum Error {
         source: ort::Error,
     },
     /// The model isn't one of ours.
-    #[error("{model}: its {what} is {got}, expected {want}; export the model with `stage1 export`")]
+    #[error("{model}: its {what}: {got}, expected {want}; export the model with `stage1 export`")]
     Model {
         /// The model: its path or digest.
         model: String,

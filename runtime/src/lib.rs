@@ -69,7 +69,7 @@ pub use isa::cpu_isa;
 pub use predictor::{Predictions, Predictor, PredictorOptions, Summary};
 pub use profile::ShapeProfile;
 pub use rungs::{Climb, FailedRung, climb};
-pub use scorer::{GoldenCheck, Row, ScoredRows, Scorer, ScorerOptions, Scores};
+pub use scorer::{CandidateFiles, GoldenCheck, Row, ScoredRows, Scorer, ScorerOptions, Scores};
 pub use search::{Attempt, MIN_VERSION};
 pub use session::{NamedTensor, OrtSession, SessionOptions, TensorInfo, Weights};
 pub use stage1_core::{

@@ -2,6 +2,7 @@ use crate::{
     CancelToken, Error, GoldenCheck, ImageError, ImageInput, Result, Row, ScoredRows, Scorer,
     ScorerOptions, Scores, Standing, Timings, climb,
     coverage::{self, Golden},
+    fingerprint_differences,
     scorer::{GoldenOutputs, Scored, with_bundle},
     stream::Ordered,
 };
@@ -323,9 +324,18 @@ impl Summary {
     }
 }
 
+/// The policy, and of its certificates the one that is about this session, or else the one that is nearest to it.
 fn policy_of(scorer: &Scorer) -> Result<(Policy, Certificate)> {
     let (bundle, variant) = (scorer.bundle(), scorer.variant());
-    match (bundle.policy(variant)?, bundle.certificate(variant)?) {
+    let here = scorer.fingerprint();
+    let certified = bundle.certificates(variant)?.into_iter();
+    let nearest = certified.min_by_key(|certificate| {
+        let certified = certificate.fingerprint.as_ref();
+        certified.map_or(usize::MAX, |certified| {
+            fingerprint_differences(certified, &here).len()
+        })
+    });
+    match (bundle.policy(variant)?, nearest) {
         (Some(policy), Some(certificate)) => Ok((policy, certificate)),
         _ => Err(Error::NoPolicy {
             dir: bundle.dir().to_owned(),

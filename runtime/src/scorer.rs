@@ -198,6 +198,15 @@ struct Facts {
     pixels: PixelFormat,
 }
 
+/// The files of a model that isn't in a bundle yet.
+#[derive(Debug, Clone)]
+pub struct CandidateFiles<'a> {
+    /// The ONNX file's bytes.
+    pub model: &'a [u8],
+    /// The weights, where they lie outside of it.
+    pub weights: Option<Weights>,
+}
+
 impl Scorer {
     /// Opens a bundle, verifying every digest, and its model, from the very bytes that were verified.
     ///
@@ -252,7 +261,11 @@ impl Scorer {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
         let model = bundle.read(&variant.model)?;
-        let scorer = Self::of_model(bundle, name, variant, &model, device, options)?;
+        let files = CandidateFiles {
+            model: &model,
+            weights: weights(&bundle, &variant)?,
+        };
+        let scorer = Self::of_model(bundle, name, variant, &files, device, options)?;
         drop(model);
         native::return_freed_memory();
         Ok(scorer)
@@ -265,13 +278,13 @@ impl Scorer {
     pub fn candidate(
         bundle: Bundle,
         candidate: Variant,
-        model: &[u8],
+        files: &CandidateFiles<'_>,
         options: &ScorerOptions,
     ) -> Result<Self> {
         let name = candidate.precision.clone();
         let open = |device| {
             let (bundle, candidate) = (bundle.clone(), candidate.clone());
-            Self::of_model(bundle, name.clone(), candidate, model, device, options)
+            Self::of_model(bundle, name.clone(), candidate, files, device, options)
         };
         let (scorer, climb) = climb(&options.devices, open)?;
         Ok(scorer.with_climb(climb))
@@ -281,15 +294,15 @@ impl Scorer {
         bundle: Bundle,
         name: String,
         variant: Variant,
-        model: &[u8],
+        files: &CandidateFiles<'_>,
         device: Device,
         options: &ScorerOptions,
     ) -> Result<Self> {
         let path = bundle.dir().join(&variant.model.path).display().to_string();
         let source = ModelSource {
-            bytes: model,
+            bytes: files.model,
             digest: variant.model.digest,
-            weights: weights(&bundle, &variant)?,
+            weights: files.weights.clone(),
             name: &path,
         };
         let sessions = options.sessions.max(1);
@@ -443,9 +456,17 @@ impl Scorer {
     /// [`Error::Input`] when the values are no whole number of images; [`Error::Levels`] when a grey level isn't whole;
     /// [`Error::Model`] when the model doesn't give one logit per label; [`Error::Ort`] when a run fails.
     pub fn logits(&self, pixel_values: &[f32]) -> Result<Vec<f32>> {
-        let model = &*self.model;
-        let scores = model.scores(&mut model.sessions.take(), pixel_values)?;
+        let scores = self.scores(pixel_values)?;
         Ok(scores.into_iter().flat_map(|one| one.logits).collect())
+    }
+
+    /// As [`Scorer::logits`], with the gates of a model that has one.
+    ///
+    /// # Errors
+    /// As [`Scorer::logits`].
+    pub fn scores(&self, pixel_values: &[f32]) -> Result<Vec<Scores>> {
+        let model = &*self.model;
+        model.scores(&mut model.sessions.take(), pixel_values)
     }
 
     /// What the model says of each file, in order; decoding overlaps with the model, in bounded memory. A file that can't be
@@ -589,7 +610,7 @@ impl Model {
     /// What the bundle's golden inputs must give.
     fn want(&self, golden: &TensorFile, images: usize) -> Result<Vec<Scores>> {
         let logits = self.bundle.golden_logits(&self.variant, golden, images)?;
-        let gates = self.bundle.golden_gates(golden, images)?;
+        let gates = self.bundle.golden_gates(&self.variant, golden, images)?;
         let rows = logits.chunks_exact(self.classes()).enumerate();
         let rows = rows.map(|(i, logits)| Scores {
             logits: logits.to_vec(),

@@ -28,6 +28,9 @@ use std::{
     thread,
 };
 
+/// The property of an exported model that names the digest of the weights beside it.
+const DATA_DIGEST: &str = "stage1.data_digest";
+
 /// How a session is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -127,19 +130,33 @@ impl OrtSession {
     /// Opens a model file, and the weights in `<model>.data` if that file is there.
     ///
     /// # Errors
-    /// [`Error::Artifact`] when a file can't be read, and as [`OrtSession::from_bytes`].
+    /// [`Error::Artifact`] when a file can't be read, [`Error::Model`] when the weights aren't those that the model was exported with, and as [`OrtSession::from_bytes`].
     pub fn open(model: &Path, options: &SessionOptions) -> Result<Self> {
         let bytes = read(model)?;
         let name = model.display().to_string();
         let data = model.with_added_extension("data");
         if !data.exists() {
-            return Self::from_bytes(&bytes, &name, options);
+            return match names_data(&bytes) {
+                true => Err(other_weights(name, format!("no file {}", data.display()))),
+                false => Self::from_bytes(&bytes, &name, options),
+            };
         }
         let weights = Weights {
             name: data.file_name().unwrap_or_default().display().to_string(),
             bytes: read(&data)?.into(),
         };
-        Self::with_weights(&bytes, Some(weights), &name, options)
+        let digest = Digest::of_bytes(&weights.bytes);
+        let session = Self::with_weights(&bytes, Some(weights), &name, options)?;
+        // Models of other exporters name no digest.
+        let properties = session.session.metadata().ok();
+        let want = properties.and_then(|all| all.custom(DATA_DIGEST));
+        match want.is_none_or(|want| want == digest.to_string()) {
+            true => Ok(session),
+            false => Err(other_weights(
+                name,
+                format!("{} with digest {}", data.display(), digest.short()),
+            )),
+        }
     }
 
     /// Opens a model from its bytes, which are those that its digest is taken of. `name` is for messages.
@@ -532,6 +549,22 @@ fn load(mut builder: SessionBuilder, source: &ModelSource<'_>) -> ort::Result<Se
         builder = builder.with_external_initializer_file_in_memory(name, bytes)?;
     }
     builder.commit_from_memory(source.bytes)
+}
+
+/// Whether the model was exported with its weights beside it. Its properties come first in the file.
+fn names_data(model: &[u8]) -> bool {
+    let start = &model[..model.len().min(1 << 16)];
+    let key = DATA_DIGEST.as_bytes();
+    start.windows(key.len()).any(|part| part == key)
+}
+
+fn other_weights(model: String, got: String) -> Error {
+    Error::Model {
+        model,
+        what: "weights",
+        got,
+        want: "the file that was exported with it".to_owned(),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

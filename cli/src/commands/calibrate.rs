@@ -14,7 +14,7 @@ use serde_json::json;
 use stage1_calibration::{calibrate::Selection, flips::Flips};
 use stage1_core::{
     bundle::{Bundle, FP32},
-    certificate::Certificate,
+    certificate::{AnyRefusal, Certificate},
     config::VariantPrecision,
 };
 use std::{collections::BTreeMap, path::Path};
@@ -94,6 +94,19 @@ fn answer(
             }
             Ok(Answer::No)
         }
+        Outcome::Session(certificate) => {
+            output.answer(certificate, &of_session(certificate))?;
+            Ok(Answer::Yes)
+        }
+        Outcome::NotThisSession(refusal) => {
+            let text = format!(
+                "not certified through this session: the policy's threshold isn't among those that hold there ({}); the policy, and \
+                 its certificates of other sessions, stay",
+                reason(refusal)
+            );
+            output.answer(refusal, &text)?;
+            Ok(Answer::No)
+        }
         Outcome::Withheld { variant, flips } => {
             let document = json!({
                 "variant": variant,
@@ -103,6 +116,35 @@ fn answer(
             output.answer(&document, &withheld(variant, flips))?;
             Ok(Answer::No)
         }
+    }
+}
+
+fn of_session(certificate: &Certificate) -> String {
+    let session = certificate
+        .fingerprint
+        .as_ref()
+        .map_or_else(String::new, |session| {
+            format!(
+                " through {} ({}, {})",
+                session.provider, session.provider_version, session.cpu_isa
+            )
+        });
+    format!(
+        "certified{session}, at the threshold that the policy has: {} errors in {} answers on val_calib\n{}",
+        certificate.errors, certificate.answered, certificate.statement
+    )
+}
+
+fn reason(refusal: &AnyRefusal) -> String {
+    match refusal {
+        AnyRefusal::Pac(refusal) => format!(
+            "came closest: {} errors of {} answered",
+            refusal.best.errors, refusal.best.answered
+        ),
+        AnyRefusal::Expectation(refusal) => format!(
+            "{} errors of {} answered, {} selected",
+            refusal.errors, refusal.answered, refusal.selected
+        ),
     }
 }
 

@@ -208,19 +208,23 @@ fn fill(
     embedder.scan(images.iter().map(|image| &image.path), |path, features| {
         progress.advance(1);
         let id = ids.next().expect("one id per path");
-        let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         match features {
             Ok(features) if features.iter().all(|x| x.is_finite()) => {
                 outcome = file
                     .push(id.clone(), features)
                     .context("cannot keep the features");
             }
-            Ok(_) => outcome = Err(anyhow::anyhow!(bad(&"the model's features aren't finite"))),
-            Err(error) if on_bad_image == OnBadImage::Skip => skipped.push(bad(&error)),
+            Ok(_) => {
+                outcome = Err(anyhow::anyhow!(
+                    "{}: the model's features aren't finite",
+                    path.display()
+                ));
+            }
+            // The error names the file.
+            Err(error) if on_bad_image == OnBadImage::Skip => skipped.push(error.to_string()),
             Err(error) => {
                 outcome = Err(anyhow::anyhow!(
-                    "{}; nothing was written; --on-bad-image skip leaves such images out",
-                    bad(&error)
+                    "{error}; nothing was written; --on-bad-image skip leaves such images out"
                 ));
             }
         }

@@ -3,6 +3,7 @@
 use crate::{
     args::ImportArgs,
     output::{Answer, Output},
+    steps::export,
 };
 use anyhow::bail;
 use serde_json::json;
@@ -32,6 +33,12 @@ pub(crate) fn run(args: &ImportArgs, output: &Output) -> anyhow::Result<Answer> 
         "backbone": report.spec,
     });
     output.answer(&document, &text(args, &report))?;
+    if export::licences(&args.out)?.is_empty() {
+        output.note(&format!(
+            "put the licence of these weights into {} (LICENSE…): it then goes with every bundle",
+            args.out.display()
+        ));
+    }
     Ok(Answer::Yes)
 }
 

@@ -29,8 +29,12 @@ pub(crate) fn run(args: &StepArgs, output: &Output) -> anyhow::Result<Answer> {
     };
     let (mut scored, exported) = (vec![Split::ValSelect, Split::ValCalib], bundle.clone());
     let mut all_certified = true;
-    if let calibrate::Outcome::Certified(bundle) = calibrate::ensure(&run, &splits, *bundle, FP32)?
-    {
+    let certified = match calibrate::ensure(&run, &splits, *bundle, FP32)? {
+        calibrate::Outcome::Certified(bundle) => Some(bundle),
+        calibrate::Outcome::Session(_) => Some(Box::new(Bundle::open(&run.config.bundle_dir())?)),
+        _ => None,
+    };
+    if let Some(bundle) = certified {
         steps::validate::ensure(&run, &splits, &bundle, FP32)?;
         scored.push(Split::ValTest);
         steps::latency::ensure(&run, &splits, &bundle, FP32)?;
@@ -76,7 +80,8 @@ fn variants(
                 steps::latency::ensure(run, splits, &certified, name)?;
                 bundle = *certified;
             }
-            calibrate::Outcome::NotCertified(_) => {
+            calibrate::Outcome::Session(_) => bundle = Bundle::open(&run.config.bundle_dir())?,
+            calibrate::Outcome::NotCertified(_) | calibrate::Outcome::NotThisSession(_) => {
                 all = false;
                 run.output.warn(&format!(
                     "{name} is in the bundle without a policy: it could not be certified at fp32's threshold; \

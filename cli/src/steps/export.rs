@@ -11,6 +11,7 @@ use stage1_core::{
         BlockChoice, CalibrateConfig, Config, DeployConfig, DepthConfig, ExportConfig,
         ValidateConfig, VariantPrecision,
     },
+    model::{BackboneSpec, VitFamily},
     preprocess::{Normalisation, PixelFormat},
 };
 use stage1_exporter::{Exported, ExternalData, Form, Input, Tolerances};
@@ -162,6 +163,13 @@ fn create(
         });
     }
     let golden = Golden::of(&mut session, &reference)?;
+    let licences = licences(&run.config.backbone.path)?;
+    if licences.is_empty() && must_be_passed_on(&checkpoint.backbone) {
+        run.output.warn(&format!(
+            "{} has no file LICENSE…: the DINOv3 License applies to this bundle, too, and must be passed on with it",
+            run.config.backbone.path.display()
+        ));
+    }
     let (height, width) = checkpoint.preprocess.output_size();
     let new = NewBundle {
         labels: checkpoint.labels.clone(),
@@ -184,7 +192,7 @@ fn create(
         golden_inputs: &golden.inputs,
         golden_logits: &golden.logits,
         golden_gates: golden.gates.as_deref(),
-        licences: licences(&run.config.backbone.path)?,
+        licences,
         metrics: checkpoint
             .metrics
             .iter()
@@ -253,7 +261,7 @@ pub(crate) fn input(format: PixelFormat, normalisation: Normalisation) -> Input 
     }
 }
 
-fn weights(data: &ExternalData) -> Weights {
+pub(crate) fn weights(data: &ExternalData) -> Weights {
     Weights {
         name: data.name.clone(),
         bytes: data.bytes.as_slice().into(),
@@ -283,8 +291,16 @@ impl Golden {
     }
 }
 
+/// Whether the published weights of this architecture have a licence whose text must go with what is made of them.
+fn must_be_passed_on(backbone: &BackboneSpec) -> bool {
+    match backbone {
+        BackboneSpec::ConvNext(_) => true,
+        BackboneSpec::Vit(vit) => vit.family == VitFamily::Dinov3Vit,
+    }
+}
+
 /// Licences travel with the weights: whatever the backbone's folder holds under such a name.
-fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+pub(crate) fn licences(backbone: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for entry in
         fs::read_dir(backbone).with_context(|| format!("cannot read {}", backbone.display()))?

@@ -23,6 +23,14 @@ pub(crate) fn path(config: &Config, variant: &str) -> PathBuf {
     config.variant_file("validation", variant)
 }
 
+/// That on a further session lies beside it.
+fn path_of(config: &Config, variant: &str, further: Option<&Certificate>) -> PathBuf {
+    match further.and_then(|certificate| certificate.fingerprint.as_ref()) {
+        Some(session) => config.variant_file(&format!("validation.{}", session.provider), variant),
+        None => path(config, variant),
+    }
+}
+
 /// The verdict on the run's bundle: the one that was reached, or a new opening of val_test.
 pub(crate) fn ensure(
     run: &Run,
@@ -31,11 +39,20 @@ pub(crate) fn ensure(
     variant: &str,
 ) -> anyhow::Result<Judgement> {
     check_splits(bundle, splits.digest)?;
-    let known = json::load::<Judgement>(&path(&run.config, variant))
+    let gamma = run.config.validate.gamma;
+    let certificates = bundle.certificates(variant)?;
+    let further = match certificates.len() {
+        0 | 1 => None,
+        _ => further_session(run, &certificates, variant)?,
+    };
+    let subject = match &further {
+        None => bundle.variant_digest(variant)?,
+        Some(certificate) => Digest::of_json(&(bundle.variant_digest(variant)?, certificate)),
+    };
+    let place = path_of(&run.config, variant, further.as_ref());
+    let known = json::load::<Judgement>(&place)
         .ok()
         .map(|(judgement, _)| judgement);
-    let gamma = run.config.validate.gamma;
-    let subject = bundle.variant_digest(variant)?;
     let is_same =
         |v: &Judgement| v.subject_digest() == subject && v.gamma().to_bits() == gamma.to_bits();
     let before = match known {
@@ -50,9 +67,12 @@ pub(crate) fn ensure(
             "variant {variant} has no policy; `stage1 calibrate --variant {variant}` comes first"
         )
     })?;
-    let certificate = bundle
-        .certificate(variant)?
-        .context("the bundle has no certificate")?;
+    let certificate = match further {
+        Some(further) => further,
+        None => bundle
+            .certificate(variant)?
+            .context("the bundle has no certificate")?,
+    };
     check_gamma(&certificate, gamma)?;
     let mut ledger = ledger_of(&run.config, splits.digest, Kind::Test)?;
     if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
@@ -71,8 +91,20 @@ pub(crate) fn ensure(
     let rows = TestRows::new(&logits, run.config.split.seed)?;
     let validation = judge(&policy, &certificate, &rows, gamma, opening)?;
     conclude(&mut ledger, &validation)?;
-    json::save(&validation, &path(&run.config, variant))?;
+    json::save(&validation, &place)?;
     Ok(validation)
+}
+
+/// Of several sessions' certificates that of the session which opens here, unless that is the one which the policy was
+/// calibrated through.
+fn further_session(
+    run: &Run,
+    certificates: &[Certificate],
+    variant: &str,
+) -> anyhow::Result<Option<Certificate>> {
+    let here = scoring::open_session(run, variant)?.fingerprint();
+    let is_it = |one: &&Certificate| one.fingerprint.as_ref() == Some(&here);
+    Ok(certificates[1..].iter().find(is_it).cloned())
 }
 
 /// The val_test of other splits may hold images that trained or calibrated this bundle.

@@ -2,14 +2,14 @@
 
 use super::{
     Run,
-    export::{Deployed, Outcome, session_options},
+    export::{Deployed, Outcome, session_options, weights},
     scoring,
     split::Splits,
 };
 use anyhow::{Context, ensure};
 use stage1_core::{
     artifact::{Digest, Document},
-    bundle::{self, Bundle, FP32, FileRef, FlipRate, NewVariant, Parity, Recipe, Variant},
+    bundle::{self, Bundle, FP32, FileRef, FlipRate, MODEL, NewVariant, Parity, Recipe, Variant},
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{Target, VariantPrecision},
@@ -19,9 +19,10 @@ use stage1_core::{
     split::Split,
 };
 use stage1_exporter::{
-    Attention, Exported, Int8Options, Observed, Runtime, Sample, Tolerances, fp16, int8,
+    Attention, Exported, ExternalData, Int8Options, Observed, Runtime, Sample, Tolerances, fp16,
+    int8,
 };
-use stage1_runtime::{OrtSession, Scorer, SessionOptions, cpu_isa};
+use stage1_runtime::{CandidateFiles, OrtSession, Scorer, SessionOptions, cpu_isa};
 use std::error::Error;
 
 /// The bundle with this precision: as it is there, or made anew.
@@ -33,7 +34,7 @@ pub(crate) fn ensure(
     precision: VariantPrecision,
 ) -> anyhow::Result<Outcome> {
     let name = precision.name();
-    check_source(&bundle, precision, run.config.export.target)?;
+    check_target(precision, run.config.export.target)?;
     let source = bundle.variant(FP32)?.model.clone();
     let settings = settings(run, precision);
     if let Some(recipe) = bundle.variant(name).ok().map(|_| bundle.recipe(name)) {
@@ -53,18 +54,8 @@ pub(crate) fn ensure(
     judge(run, splits, checkpoint, bundle, precision, made)
 }
 
-/// Further precisions are made from models that hold their weights, and int8 only for what can read it.
-fn check_source(
-    bundle: &Bundle,
-    precision: VariantPrecision,
-    target: Target,
-) -> anyhow::Result<()> {
-    let name = precision.name();
-    ensure!(
-        bundle.variant(FP32)?.data.is_none(),
-        "{name}: the weights of the float32 model lie beside it, since they have more than 1.5 GB; {name} can be made of \
-         smaller models only: take it out of `export.variants`"
-    );
+/// int8 is made only for what can read it.
+fn check_target(precision: VariantPrecision, target: Target) -> anyhow::Result<()> {
     ensure!(
         (precision, target) != (VariantPrecision::Int8, Target::TensorRt),
         "int8: TensorRT reads symmetric int8 only, and these models have zero points; take --precision fp16, or --target \
@@ -128,7 +119,7 @@ fn make(
     let float32 = Exported {
         model: bundle.read(source)?,
         digest: source.digest,
-        data: None,
+        data: data_beside(bundle)?,
     };
     let mut runtime = Temporary {
         options: session_options(run),
@@ -167,6 +158,18 @@ fn make(
         }
     };
     Ok(Made { model, recipe })
+}
+
+/// The float32 model's weights, where they lie beside it.
+fn data_beside(bundle: &Bundle) -> anyhow::Result<Option<ExternalData>> {
+    let Some(file) = &bundle.variant(FP32)?.data else {
+        return Ok(None);
+    };
+    Ok(Some(ExternalData {
+        name: format!("{MODEL}.data"),
+        bytes: bundle.read(file)?,
+        digest: file.digest,
+    }))
 }
 
 /// Some images of `train`, by seeded hash, with their names; val_calib stays untouched.
@@ -209,9 +212,14 @@ fn judge(
     let reference = checkpoint.reference_file(&run.config.checkpoint_dir())?;
     let normalisation = checkpoint.preprocess.normalisation();
     let mut session = Deployed {
-        session: OrtSession::from_bytes(&made.model.model, name, &session_options(run))?,
+        session: OrtSession::with_weights(
+            &made.model.model,
+            made.model.data.as_ref().map(weights),
+            name,
+            &session_options(run),
+        )?,
         normalisation,
-        has_gate: false,
+        has_gate: bundle.manifest().gate.is_some(),
     };
     let export = &run.config.export;
     let tolerances = Tolerances {
@@ -228,16 +236,24 @@ fn judge(
         precision: name.to_owned(),
         batch_mode,
         model: FileRef {
-            path: format!("variants/{name}/model.onnx"),
+            path: format!("variants/{name}/{MODEL}"),
             digest: made.model.digest,
         },
-        data: None,
+        data: made.model.data.as_ref().map(|data| FileRef {
+            path: format!("variants/{name}/{}", data.name),
+            digest: data.digest,
+        }),
         policy: None,
         certificate: None,
+        sessions: Vec::new(),
         ..float32.clone()
     };
     let options = scoring::options(run);
-    let scorer = Scorer::candidate(bundle.clone(), candidate, &made.model.model, &options)?;
+    let files = CandidateFiles {
+        model: &made.model.model,
+        weights: made.model.data.as_ref().map(weights),
+    };
+    let scorer = Scorer::candidate(bundle.clone(), candidate, &files, &options)?;
     let flips = flips(run, splits, &scorer)?;
     parity.passed = parity.max_abs_error <= parity.tolerance * parity.scale && flips.passed();
     parity.flips = Some(flips);
@@ -254,14 +270,19 @@ fn judge(
         ));
     }
     let (_, golden_inputs) = bundle.golden()?.f32("pixel_values")?;
+    let golden = scorer.scores(&golden_inputs)?;
+    let golden_gates: Option<Vec<f32>> = golden.iter().map(|one| one.gate).collect();
+    let golden_logits: Vec<f32> = golden.into_iter().flat_map(|one| one.logits).collect();
     let new = NewVariant {
         name,
         precision: name,
         batch_mode,
         model: &made.model.model,
+        data: made.model.data.as_ref().map(|data| data.bytes.as_slice()),
         parity: &parity,
         recipe: &made.recipe,
-        golden_logits: &scorer.logits(&golden_inputs)?,
+        golden_logits: &golden_logits,
+        golden_gates: golden_gates.as_deref(),
     };
     let bundle = bundle::add_variant(bundle.dir(), &new)?;
     Ok(Outcome::Exported(Box::new(bundle)))
@@ -299,9 +320,17 @@ struct Temporary {
 }
 
 impl Runtime for Temporary {
-    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
+    fn open(
+        &mut self,
+        model: &Exported,
+    ) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
         Ok(Box::new(Deployed {
-            session: OrtSession::from_bytes(model, "a temporary model", &self.options)?,
+            session: OrtSession::with_weights(
+                &model.model,
+                model.data.as_ref().map(weights),
+                "a temporary model",
+                &self.options,
+            )?,
             normalisation: self.normalisation,
             has_gate: false,
         }))
@@ -325,7 +354,7 @@ impl Observed for Deployed {
 /// One line about how far a variant's model is from what it was made from.
 pub(crate) fn describe(variant: &str, parity: &Parity, recipe: Option<&Recipe>) -> String {
     let mut text = format!(
-        "  {variant}: parity on {} images: max |Δlogit| {:.2e}, mean {:.2e} of scale {:.3} (tolerance {:.0e} of scale), alone against in a batch {:.2e}",
+        "  {variant}: parity on {} images: max |Δlogit| {:.2e}, mean {:.2e} of scale {:.3} (tolerance {} of scale), alone against in a batch {:.2e}",
         parity.images,
         parity.max_abs_error,
         parity.mean_abs_error,

@@ -230,6 +230,31 @@ fn bad_images_stop_it_or_are_counted() {
     assert_eq!(left(), ["a.parquet", "pictures"]);
 }
 
+/// Features name the model that made them: weights beside it that aren't its own are refused.
+#[test]
+fn weights_beside_the_model_are_its_own() {
+    let cli = Cli::new();
+    pictures(&cli);
+    let (backbone, side) = (backbone("dinov2"), SIDE.to_string());
+    let outside = ["--external-above", "1000", "--out", "m.onnx"];
+    let export = ["export", "--backbone", &backbone, "--image-size", &side];
+    let exported = cli.run([&export[..], &outside].concat());
+    assert_eq!(exported.code, 0, "{exported}");
+    let embed = ["embed", "pictures", "--model", "m.onnx", "-o", "a.parquet"];
+    let good = cli.run(embed);
+    assert_eq!(good.code, 0, "{good}");
+    let data = cli.path("m.onnx.data");
+    let mut bytes = fs::read(&data).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    fs::write(&data, bytes).unwrap();
+    let refused = ["embed", "pictures", "--model", "m.onnx", "-o", "b.parquet"];
+    cli.refuses(&refused, &["its weights: ", "with digest"]);
+    fs::remove_file(&data).unwrap();
+    cli.refuses(&refused, &["no file", "m.onnx.data"]);
+    assert!(!cli.path("b.parquet").exists());
+}
+
 #[test]
 fn lines_that_make_no_sense_are_refused() {
     let cli = Cli::new();

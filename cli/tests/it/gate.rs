@@ -118,6 +118,20 @@ fn a_gate_that_wins_on_val_select_decides_in_the_bundle() {
         "{watched}"
     );
 
+    // Another precision has its gate, too, and is certified by it.
+    let half = [&keys[..], &["--set", "export.variants=[fp16]"]].concat();
+    let half = [&GATE[..], &half, &["--variant", "fp16", "--json"]].concat();
+    let certified = project.stage1("calibrate", "a", &half);
+    assert!([0, 1].contains(&certified.code), "{certified}");
+    assert_eq!(
+        json(&project, "a/bundle/variants/fp16/parity.json")["passed"],
+        true
+    );
+    if certified.code == 0 {
+        let policy = json(&project, "a/bundle/variants/fp16/policy.json");
+        assert_eq!(policy["score"]["kind"], "gate");
+    }
+
     let text = project.stage1("report", "a", &[&GATE[..], &keys].concat());
     assert!(
         text.stdout.contains("deployed") && text.stdout.contains("max_probability"),

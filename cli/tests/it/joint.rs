@@ -164,3 +164,66 @@ fn a_variant_that_differs_too_often_ends_the_attempt_before_it_begins() {
     assert_eq!(joint.json()["variant"], "fp16", "{joint}");
     assert_eq!(ledger(&project), None);
 }
+
+/// A session on another device gets a certificate of its own, at the threshold that the policy has; the policy and the first
+/// certificate stay. That the first one was another device's is made up here.
+#[test]
+fn a_further_session_is_certified_at_the_policys_threshold() {
+    use stage1_core::bundle::{Bundle, attach_policy};
+    let project = Project::new();
+    assert_eq!(project.stage1("run", "run", &[]).code, 0);
+    let dir = project.cli.path("run/bundle");
+    let bundle = Bundle::open(&dir).unwrap();
+    let policy = bundle.policy("fp32").unwrap().unwrap();
+    let mut first = bundle.certificate("fp32").unwrap().unwrap();
+    let here = first.fingerprint.clone();
+    first.fingerprint.as_mut().unwrap().provider = "cuda".to_owned();
+    attach_policy(&dir, "fp32", &policy, &first).unwrap();
+    let image = project.cli.path("images/blue/01.png").display().to_string();
+    let bundle = dir.display().to_string();
+    let predict = ["predict", "--json", "--bundle", &bundle, &image];
+    assert_eq!(
+        project.cli.run(predict).code,
+        2,
+        "another session's certificate"
+    );
+
+    let added = calibrate(&project, &[]);
+    assert_eq!(added.code, 0, "{added}");
+    assert_eq!(added.json()["attempt"], 2, "{added}");
+    assert_eq!(added.json()["variants"], 2, "{added}");
+    assert_eq!(added.json()["errors"], first.errors, "{added}");
+    let certificates = Bundle::open(&dir).unwrap().certificates("fp32").unwrap();
+    assert_eq!(certificates.len(), 2);
+    assert_eq!(certificates[0], first);
+    assert_eq!(certificates[1].fingerprint, here);
+    assert_eq!(certificates[1].policy_digest, first.policy_digest);
+    assert!(ledger(&project).unwrap().contains("fp32 on cpu"));
+    let certified = project.cli.run(predict);
+    assert_eq!(certified.json()["certified"], true, "{certified}");
+    let again = calibrate(&project, &[]);
+    assert!(again.stderr.contains("calibrate: up to date"), "{again}");
+    assert_eq!(again.json(), added.json());
+
+    // Its verdict is another one, on a val_test that was opened.
+    let judged = project.stage1("validate", "run", &["--json"]);
+    assert_eq!(judged.code, 0, "{judged}");
+    assert_eq!(judged.json()["opening"], 2, "{judged}");
+    assert!(project.cli.path("run/validation.cpu.json").is_file());
+    let other = calibrate(&project, &["--set", "calibrate.alpha=0.2"]);
+    assert_eq!(other.code, 2, "{other}");
+    assert!(
+        other.stderr.contains("certified under other settings"),
+        "{other}"
+    );
+    let replaced = calibrate(&project, &["--set", "calibrate.alpha=0.2", "--overwrite"]);
+    assert_eq!(replaced.code, 0, "{replaced}");
+    assert_eq!(
+        Bundle::open(&dir)
+            .unwrap()
+            .certificates("fp32")
+            .unwrap()
+            .len(),
+        1
+    );
+}

@@ -7,12 +7,13 @@ use std::{collections::BTreeMap, fmt::Write};
 /// The card's Markdown.
 pub(super) fn render(
     manifest: &BundleManifest,
-    certificates: &BTreeMap<String, Certificate>,
+    certificates: &BTreeMap<String, Vec<Certificate>>,
 ) -> String {
     let mut out = String::new();
     head(manifest, &mut out).expect("writing to a string can't fail");
     for name in manifest.variants.keys() {
-        variant(name, certificates.get(name), &mut out).expect("writing to a string can't fail");
+        let of_variant = certificates.get(name).map_or(&[][..], Vec::as_slice);
+        variant(name, of_variant, &mut out).expect("writing to a string can't fail");
     }
     tail(manifest, &mut out).expect("writing to a string can't fail");
     out
@@ -32,9 +33,9 @@ fn head(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n## What it can be trusted with")
 }
 
-fn variant(name: &str, certificate: Option<&Certificate>, out: &mut String) -> std::fmt::Result {
+fn variant(name: &str, certificates: &[Certificate], out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n### Variant `{name}`\n")?;
-    let Some(certificate) = certificate else {
+    let [certificate, further @ ..] = certificates else {
         return writeln!(
             out,
             "Not calibrated: there is no policy, so it gives no answers. `stage1 calibrate` makes one."
@@ -59,6 +60,13 @@ fn variant(name: &str, certificate: Option<&Certificate>, out: &mut String) -> s
             fingerprint.provider_version,
             fingerprint.precision,
             fingerprint.cpu_isa
+        )?;
+    }
+    for fingerprint in further.iter().filter_map(|one| one.fingerprint.as_ref()) {
+        writeln!(
+            out,
+            "\nThe same policy was certified through provider `{}` ({}), instruction set `{}`, too, by a certificate of its own.",
+            fingerprint.provider, fingerprint.provider_version, fingerprint.cpu_isa
         )?;
     }
     Ok(())

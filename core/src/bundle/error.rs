@@ -48,6 +48,14 @@ pub enum Error {
         /// Expected.
         want: String,
     },
+    /// A certificate of a further session, of a variant that no session was certified of.
+    #[error("{}: variant `{variant}` has no policy that another session could be certified with; `stage1 calibrate` makes one", dir.display())]
+    NoPolicy {
+        /// The bundle.
+        dir: PathBuf,
+        /// The variant.
+        variant: String,
+    },
     /// A certificate without the fingerprint of a session can't certify a bundle.
     #[error("{}: variant `{variant}`: the certificate names no session (it was made from logits alone); calibrate the bundle itself", dir.display())]
     NoFingerprint {

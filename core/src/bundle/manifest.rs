@@ -96,9 +96,12 @@ pub struct Variant {
     /// The one policy, if it was calibrated.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<FileRef>,
-    /// The policy's certificate.
+    /// The policy's certificate, of the session that it was calibrated through.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certificate: Option<FileRef>,
+    /// The policy's certificates of further sessions: other devices, versions or CPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sessions: Vec<FileRef>,
 }
 
 /// The chain back to the data.
@@ -132,6 +135,7 @@ impl BundleManifest {
             ]
             .into_iter()
             .flatten()
+            .chain(&v.sessions)
         });
         let mut files: Vec<_> = variants
             .chain([&self.golden])

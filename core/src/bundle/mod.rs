@@ -34,7 +34,8 @@ pub use parity::{FlipRate, Parity};
 pub use prediction::{DecisionKind, Prediction};
 pub use recipe::Recipe;
 pub use write::{
-    Existing, NewBundle, NewVariant, add_variant, attach_policy, create, detach_policy,
+    Existing, NewBundle, NewVariant, add_variant, attach_certificate, attach_policy, create,
+    detach_policy,
 };
 
 /// The name of the commit record inside a bundle.

@@ -158,11 +158,32 @@ impl Bundle {
             preprocess,
             ..
         } = &self.manifest;
-        let parts = (labels, input, output, preprocess, self.variant(variant)?);
+        // What else the policy was certified for leaves what was measured of this session true.
+        let variant = Variant {
+            sessions: Vec::new(),
+            ..self.variant(variant)?.clone()
+        };
+        let parts = (labels, input, output, preprocess, variant);
         Ok(match gate {
             None => Digest::of_json(&parts),
             Some(gate) => Digest::of_json(&(parts, gate)),
         })
+    }
+
+    /// All certificates of a variant's policy, that of the session which it was calibrated through first; none without a
+    /// policy.
+    ///
+    /// # Errors
+    /// As [`Bundle::policy`].
+    pub fn certificates(&self, variant: &str) -> Result<Vec<Certificate>> {
+        let Some(first) = self.certificate(variant)? else {
+            return Ok(Vec::new());
+        };
+        let mut all = vec![first];
+        for file in &self.variant(variant)?.sessions {
+            all.extend(self.document(Some(file))?);
+        }
+        Ok(all)
     }
 
     /// Logits `[n, classes]` of the golden inputs, as this variant computes them; `golden` are those of [`Bundle::golden`].
@@ -183,15 +204,24 @@ impl Bundle {
         Ok(logits?)
     }
 
-    /// Gates `[n]` of the golden inputs, if the model has one.
+    /// Gates `[n]` of the golden inputs, as this variant computes them, if the model has one.
     ///
     /// # Errors
     /// The tensor is missing, or has another shape.
-    pub fn golden_gates(&self, golden: &TensorFile, n: usize) -> Result<Option<Vec<f32>>> {
-        let gates = self.manifest.gate.as_ref();
-        Ok(gates
-            .map(|_| golden.f32_of_shape("gate", &[n]))
-            .transpose()?)
+    pub fn golden_gates(
+        &self,
+        variant: &Variant,
+        golden: &TensorFile,
+        n: usize,
+    ) -> Result<Option<Vec<f32>>> {
+        if self.manifest.gate.is_none() {
+            return Ok(None);
+        }
+        let gates = match &variant.golden {
+            Some(own) => self.tensors(own)?.f32_of_shape("gate", &[n]),
+            None => golden.f32_of_shape("gate", &[n]),
+        };
+        Ok(Some(gates?))
     }
 
     /// The golden inputs and outputs.
@@ -243,8 +273,27 @@ impl Bundle {
         else {
             return Ok(());
         };
-        check_together(&self.dir, &self.manifest, name, &policy, &certificate)
+        check_together(&self.dir, &self.manifest, name, &policy, &certificate)?;
+        let further = &self.certificates(name)?[1..];
+        further
+            .iter()
+            .try_for_each(|one| check_session(&self.dir, &self.manifest, name, &policy, one))
     }
+}
+
+/// As [`check_together`], of a further session: its plan is the policy's in another attempt.
+pub(super) fn check_session(
+    dir: &Path,
+    manifest: &BundleManifest,
+    name: &str,
+    policy: &Policy,
+    certificate: &Certificate,
+) -> Result<()> {
+    let of_first = Certificate {
+        plan_digest: policy.plan_digest,
+        ..certificate.clone()
+    };
+    check_together(dir, manifest, name, policy, &of_first)
 }
 
 /// Whether a policy and a certificate belong to a variant of the bundle and to each other.

@@ -195,6 +195,8 @@ fn add_int8(dir: &Path, model: &[u8]) -> Bundle {
         ..parity()
     };
     let new = NewVariant {
+        data: None,
+        golden_gates: None,
         name: "int8",
         precision: "int8",
         batch_mode: BatchMode::Single,
@@ -257,6 +259,56 @@ fn a_policy_is_attached_replaced_and_detached() {
         "the bundle is what it was before calibration"
     );
     assert!(!dir.path().join("variants/fp32/policy.json").exists());
+}
+
+/// Other devices have certificates of the same policy; they go when the policy does.
+#[test]
+fn a_policy_has_certificates_of_further_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), Existing::Refuse).unwrap();
+    let policy = policy(2.0);
+    let first = certificate(&policy);
+    let through = |provider: &str, errors| {
+        let mut one = first.clone();
+        one.fingerprint.as_mut().unwrap().provider = provider.to_owned();
+        one.plan_digest = Digest::of_bytes(b"the plan in another attempt");
+        one.errors = errors;
+        one
+    };
+    let error = attach_certificate(dir.path(), FP32, &through("cuda", 0)).unwrap_err();
+    assert!(matches!(error, Error::NoPolicy { .. }), "{error}");
+    let before = attach_policy(dir.path(), FP32, &policy, &first).unwrap();
+    attach_certificate(dir.path(), FP32, &through("cuda", 1)).unwrap();
+    attach_certificate(dir.path(), FP32, &through("tensorrt", 0)).unwrap();
+    let bundle = attach_certificate(dir.path(), FP32, &through("cuda", 0)).unwrap();
+    let all = bundle.certificates(FP32).unwrap();
+    assert_eq!(all.len(), 3, "that of the same session was replaced");
+    assert_eq!(all[0], first);
+    assert!(all.contains(&through("cuda", 0)) && all.contains(&through("tensorrt", 0)));
+    assert_eq!(bundle.policy(FP32).unwrap(), Some(policy.clone()));
+    assert_eq!(
+        bundle.variant_digest(FP32).unwrap(),
+        before.variant_digest(FP32).unwrap()
+    );
+    let card = fs::read_to_string(dir.path().join(CARD)).unwrap();
+    assert!(card.contains("through provider `cuda`"), "{card}");
+    let mut other = through("cuda", 0);
+    other.policy_digest = Digest::of_bytes(b"another policy");
+    let error = attach_certificate(dir.path(), FP32, &other).unwrap_err();
+    assert!(matches!(error, Error::Inconsistent { .. }), "{error}");
+
+    let again = super::tests::policy(3.0);
+    let replaced = attach_policy(dir.path(), FP32, &again, &certificate(&again)).unwrap();
+    assert_eq!(replaced.certificates(FP32).unwrap().len(), 1);
+    let left = fs::read_dir(dir.path().join("variants/fp32/certificates")).unwrap();
+    assert_eq!(left.count(), 0);
+    assert_eq!(
+        detach_policy(dir.path(), FP32)
+            .unwrap()
+            .certificates(FP32)
+            .unwrap(),
+        []
+    );
 }
 
 #[test]

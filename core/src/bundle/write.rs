@@ -93,6 +93,7 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
         golden: None,
         policy: None,
         certificate: None,
+        sessions: Vec::new(),
     };
     let shape = [
         new.golden_inputs.len() / (3 * new.input.height * new.input.width).max(1),
@@ -139,12 +140,16 @@ pub struct NewVariant<'a> {
     pub batch_mode: BatchMode,
     /// The ONNX file's bytes.
     pub model: &'a [u8],
+    /// The bytes of its weights, if they lie outside of it: the model calls their file `model.onnx.data`.
+    pub data: Option<&'a [u8]>,
     /// Its parity with the trainer and the float32 model.
     pub parity: &'a Parity,
     /// How it was made.
     pub recipe: &'a Recipe,
     /// What its session answers to the bundle's golden inputs: logits `[N, K]`, row-major.
     pub golden_logits: &'a [f32],
+    /// Gates `[N]`, if the model has one.
+    pub golden_gates: Option<&'a [f32]>,
 }
 
 /// Adds a variant to a bundle; one of the same name is taken out first, with its policy. The other variants stay as they
@@ -162,10 +167,20 @@ pub fn add_variant(dir: &Path, new: &NewVariant<'_>) -> Result<Bundle> {
     if !manifest.variants.is_empty() {
         json::save(&manifest, &dir.join(MANIFEST))?;
     }
+    let sessions = old.iter().flat_map(|old| &old.sessions);
     for file in old
         .iter()
-        .flat_map(|old| [&old.policy, &old.certificate, &old.recipe, &old.golden])
+        .flat_map(|old| {
+            [
+                &old.policy,
+                &old.certificate,
+                &old.recipe,
+                &old.golden,
+                &old.data,
+            ]
+        })
         .flatten()
+        .chain(sessions)
     {
         remove(&dir.join(&file.path))?;
     }
@@ -174,7 +189,10 @@ pub fn add_variant(dir: &Path, new: &NewVariant<'_>) -> Result<Bundle> {
         precision: new.precision.to_owned(),
         batch_mode: new.batch_mode,
         model: write_bytes(dir, format!("{folder}/{MODEL}"), new.model)?,
-        data: None,
+        data: new
+            .data
+            .map(|data| write_bytes(dir, format!("{folder}/{MODEL}.data"), data))
+            .transpose()?,
         parity: write_document(dir, format!("{folder}/parity.json"), new.parity)?,
         recipe: Some(write_document(
             dir,
@@ -186,18 +204,30 @@ pub fn add_variant(dir: &Path, new: &NewVariant<'_>) -> Result<Bundle> {
             format!("{folder}/{GOLDEN}"),
             manifest.labels.len(),
             new.golden_logits,
+            new.golden_gates,
         )?),
         policy: None,
         certificate: None,
+        sessions: Vec::new(),
     };
     manifest.variants.insert(new.name.to_owned(), variant);
     let certificates = certificates(dir, &manifest)?;
     commit(dir, manifest, &certificates)
 }
 
-fn write_logits(dir: &Path, path: String, classes: usize, logits: &[f32]) -> Result<FileRef> {
-    let tensor = tensors::Tensor::f32([logits.len() / classes, classes], logits.to_vec());
-    let tensors = BTreeMap::from([("logits".to_owned(), tensor)]);
+fn write_logits(
+    dir: &Path,
+    path: String,
+    classes: usize,
+    logits: &[f32],
+    gates: Option<&[f32]>,
+) -> Result<FileRef> {
+    let n = logits.len() / classes;
+    let logits = tensors::Tensor::f32([n, classes], logits.to_vec());
+    let mut tensors = BTreeMap::from([("logits".to_owned(), logits)]);
+    if let Some(gates) = gates {
+        tensors.insert("gate".to_owned(), tensors::Tensor::f32([n], gates.to_vec()));
+    }
     let digest = tensors::save(&dir.join(&path), &tensors, &BTreeMap::new())?;
     Ok(FileRef { path, digest })
 }
@@ -247,7 +277,35 @@ pub fn attach_policy(
     commit(dir, manifest, &certificates)
 }
 
-/// Takes a variant's policy and certificate out of the bundle; the files are removed once they no longer count.
+/// Adds the certificate of a further session to a variant that has a policy, which stays as it is; one of the same session
+/// is replaced.
+///
+/// # Errors
+/// As [`attach_policy`]; [`Error::NoPolicy`] when there is none.
+pub fn attach_certificate(dir: &Path, variant: &str, certificate: &Certificate) -> Result<Bundle> {
+    let bundle = Bundle::open(dir)?;
+    let no_policy = || Error::NoPolicy {
+        dir: dir.to_owned(),
+        variant: variant.to_owned(),
+    };
+    let policy = bundle.policy(variant)?.ok_or_else(no_policy)?;
+    open::check_session(dir, bundle.manifest(), variant, &policy, certificate)?;
+    let session = Digest::of_json(&certificate.fingerprint);
+    let path = format!("variants/{variant}/certificates/{}.json", session.short());
+    let mut manifest = bundle.manifest().clone();
+    let entry = manifest.variants.get_mut(variant).expect("it has a policy");
+    entry.sessions.retain(|file| file.path != path);
+    manifest.card = None;
+    json::save(&manifest, &dir.join(MANIFEST))?;
+    let file = write_document(dir, path, certificate)?;
+    let entry = manifest.variants.get_mut(variant).expect("it has a policy");
+    entry.sessions.push(file);
+    entry.sessions.sort();
+    let certificates = certificates(dir, &manifest)?;
+    commit(dir, manifest, &certificates)
+}
+
+/// Takes a variant's policy and certificates out of the bundle; the files are removed once they no longer count.
 ///
 /// # Errors
 /// [`Error::UnknownVariant`], or [`Error::Artifact`] when a file can't be written.
@@ -268,23 +326,26 @@ fn withdraw(dir: &Path, mut manifest: BundleManifest, variant: &str) -> Result<B
         .get_mut(variant)
         .expect("the variant was looked up");
     let stale = [entry.policy.take(), entry.certificate.take()];
+    let sessions = std::mem::take(&mut entry.sessions);
     manifest.card = None;
     json::save(&manifest, &dir.join(MANIFEST))?;
-    for file in stale.into_iter().flatten() {
+    for file in stale.into_iter().flatten().chain(sessions) {
         remove(&dir.join(&file.path))?;
     }
     Ok(manifest)
 }
 
-fn certificates(dir: &Path, manifest: &BundleManifest) -> Result<BTreeMap<String, Certificate>> {
+/// Those of each variant, the one that its policy was made with first.
+fn certificates(
+    dir: &Path,
+    manifest: &BundleManifest,
+) -> Result<BTreeMap<String, Vec<Certificate>>> {
     let mut found = BTreeMap::new();
     for (name, variant) in &manifest.variants {
-        if let Some(file) = &variant.certificate {
-            found.insert(
-                name.clone(),
-                json::load_verified(&dir.join(&file.path), file.digest)?,
-            );
-        }
+        let files = variant.certificate.iter().chain(&variant.sessions);
+        let load = |file: &FileRef| json::load_verified(&dir.join(&file.path), file.digest);
+        let all = files.map(load).collect::<Result<Vec<_>, _>>()?;
+        found.insert(name.clone(), all);
     }
     Ok(found)
 }
@@ -293,7 +354,7 @@ fn certificates(dir: &Path, manifest: &BundleManifest) -> Result<BTreeMap<String
 fn commit(
     dir: &Path,
     mut manifest: BundleManifest,
-    certificates: &BTreeMap<String, Certificate>,
+    certificates: &BTreeMap<String, Vec<Certificate>>,
 ) -> Result<Bundle> {
     let text = card::render(&manifest, certificates);
     manifest.card = Some(write_bytes(dir, CARD.to_owned(), text.as_bytes())?);

@@ -466,12 +466,6 @@ impl Config {
                 "gate".to_owned(),
             ),
             (
-                "export.variants",
-                !is_gate || self.export.variants.is_empty(),
-                "none with `phase: gate`: further precisions have no gate",
-                brief(&self.export.variants),
-            ),
-            (
                 "train",
                 !(is_gate && gate.loss == GateLoss::SelectiveNet) || self.train.has_plain_loss(),
                 "no class_weights, focal_gamma, logit_adjustment or label_smoothing with `gate.loss: selective_net`, which has a \
@@ -985,11 +979,6 @@ backbone: {path: weights}
                 "phase: gates",
                 &[],
                 "at `phase`: unknown variant `gates`, expected one of `baseline`, `peft`, `gate`, `explora`, `explora-supervised`",
-            ),
-            (
-                "phase: gate\nhead: {kind: mlp}\nexport: {variants: [fp16]}",
-                &[],
-                "at `export.variants`: expected none with `phase: gate`",
             ),
             (
                 "phase: gate\nhead: {kind: mlp}\ncalibrate: {score: gate}",

@@ -191,16 +191,20 @@ impl Target {
 fn targets(spec: &BackboneSpec) -> BTreeMap<String, Target> {
     let mut targets: BTreeMap<_, _> = linear_layers(spec).collect();
     if let BackboneSpec::Vit(vit) = spec {
-        // The new names are those of DINOv3.
-        let renamed = BackboneSpec::Vit(VitSpec {
-            family: VitFamily::Dinov3Vit,
-            ..vit.clone()
-        });
-        for (name, target) in linear_layers(&renamed) {
-            targets.entry(name).or_insert_with(|| packed(vit, target));
+        for (name, target) in renamed(vit) {
+            targets.entry(name).or_insert(target);
         }
     }
     targets
+}
+
+/// The linear layers by the names of transformers 5, which are those of DINOv3.
+fn renamed(vit: &VitSpec) -> impl Iterator<Item = (String, Target)> {
+    let renamed = BackboneSpec::Vit(VitSpec {
+        family: VitFamily::Dinov3Vit,
+        ..vit.clone()
+    });
+    linear_layers(&renamed).map(|(name, target)| (name, packed(vit, target)))
 }
 
 fn linear_layers(spec: &BackboneSpec) -> impl Iterator<Item = (String, Target)> + use<> {

@@ -90,7 +90,9 @@ impl File<'_> {
     fn only(&self, keys: &[(&'static str, Value)]) -> Result<()> {
         for (key, want) in keys {
             match self.json.get(key) {
-                Some(got) if got != want => return Err(self.unsupported(key, got, want)),
+                Some(got) if got != want && !got.is_null() => {
+                    return Err(self.unsupported(key, got, want));
+                }
                 _ => {}
             }
         }
@@ -118,6 +120,13 @@ impl File<'_> {
             Side::Square(side) => Ok(side),
             Side::Pair([height, width]) if height == width => Ok(height),
             Side::Pair(pair) => Err(self.unsupported(key, format!("{pair:?}"), "a square")),
+        }
+    }
+
+    fn at_most(&self, key: &'static str, value: usize, limit: usize) -> Result<()> {
+        match value > limit {
+            true => Err(self.unsupported(key, value, format!("up to {limit}"))),
+            false => Ok(()),
         }
     }
 

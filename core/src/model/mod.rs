@@ -31,4 +31,4 @@ pub use presets::{PRESETS, preset};
 pub use role::{BlockRole, LayerRole, Role, StageRole, TensorSpec};
 pub use spec::{BackboneSpec, Blocks};
 pub use vit::{Ffn, Positions, RopePeriods, VitFamily, VitSpec};
-pub use weights::Weights;
+pub use weights::{Weights, check_finite};

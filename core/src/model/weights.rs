@@ -214,7 +214,11 @@ fn hash_values(hasher: &mut Hasher, values: &[f32]) {
     }
 }
 
-fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
+/// Fails at the first value that is NaN or infinite.
+///
+/// # Errors
+/// [`ModelError::NonFinite`].
+pub fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(index) => Err(ModelError::NonFinite {

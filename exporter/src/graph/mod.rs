@@ -19,7 +19,7 @@ use crate::{
         type_proto,
     },
 };
-use external::External;
+pub(crate) use external::External;
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
@@ -37,7 +37,7 @@ const IR_VERSION: i64 = 8;
 /// Protobuf refuses longer messages.
 const MAX_BYTES: usize = i32::MAX as usize;
 /// The property that holds the digest of the weights' own file.
-const DATA_DIGEST: &str = "stage1.data_digest";
+pub(crate) const DATA_DIGEST: &str = "stage1.data_digest";
 /// What the dynamic batch axis is called.
 pub(crate) const BATCH: &str = "N";
 
@@ -102,7 +102,8 @@ impl Graph {
         Self {
             proto,
             constants: Vec::new(),
-            external: (weights > form.external_above).then(|| External::new(form, weights)),
+            external: (weights > form.external_above)
+                .then(|| External::new(form.data_name(), weights)),
             batch: form.batch,
             names: BTreeSet::new(),
         }
@@ -246,7 +247,7 @@ fn encode(model: &ModelProto, graph: &GraphProto, mut constants: Vec<u8>) -> Res
 ///
 /// # Errors
 /// [`Error::TooLarge`].
-fn check_size(bytes: usize) -> Result<()> {
+pub(crate) fn check_size(bytes: usize) -> Result<()> {
     match bytes > MAX_BYTES {
         true => Err(Error::TooLarge {
             bytes,

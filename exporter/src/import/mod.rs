@@ -18,9 +18,9 @@ use source::Source;
 use stage1_core::{
     artifact::{
         self, Digest, atomic,
-        tensors::{self, Tensor, TensorFile},
+        tensors::{self, Tensor, TensorFile, Values},
     },
-    model::{BackboneSpec, Weights},
+    model::{BackboneSpec, Weights, check_finite},
 };
 use std::{
     collections::BTreeMap,
@@ -70,6 +70,12 @@ struct Found {
 /// [`Error::Artifact`] when a file can't be read or written.
 pub fn import(file: &Path, out: &Path, wanted: Option<&BackboneSpec>) -> Result<ImportReport> {
     let found = read(file, wanted)?;
+    // What was there is replaced only by what can be opened.
+    for (name, tensor) in &found.tensors {
+        if let Values::F32(values) = &tensor.values {
+            check_finite(file, name, values).map_err(Error::Model)?;
+        }
+    }
     let config = out.join("config.json");
     remove(&config)?;
     tensors::save(

@@ -238,6 +238,42 @@ fn hugging_faces_own_names_are_a_form_too() {
     }
 }
 
+/// What is no backbone leaves the one that is there alone, and none half-made.
+#[test]
+fn weights_that_are_not_finite_replace_nothing() {
+    let good = golden("dinov2");
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../goldens/backbones");
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    import(
+        &goldens.join("dinov2/model.safetensors"),
+        &out,
+        Some(good.spec()),
+    )
+    .unwrap();
+    let weights = golden("dinov3-vit-mlp");
+    for (value, told) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let mut tensors = renamed(&weights, Form::Timm);
+        let d = weights.spec().hidden();
+        let mut norm = vec![1.0; d];
+        norm[3] = value;
+        tensors.insert("norm.weight".to_owned(), Tensor::f32([d], norm));
+        let file = dir.path().join("broken.safetensors");
+        tensors::save(&file, &tensors, &BTreeMap::new()).unwrap();
+        for out in [&out, &dir.path().join("new")] {
+            let error = import(&file, out, Some(weights.spec())).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("broken.safetensors")
+                    && error.contains(&format!("holds {told} at index 3")),
+                "{error}"
+            );
+        }
+        assert!(!dir.path().join("new").exists());
+        assert_eq!(Weights::open(&out).unwrap().digest(), good.digest());
+    }
+}
+
 /// timm adds the class token's position to the class token when there are registers.
 #[test]
 fn a_position_table_without_the_class_token_gets_a_row_of_zeros() {

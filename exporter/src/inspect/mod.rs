@@ -43,7 +43,11 @@ pub fn inspect(model: &[u8]) -> Result<Inspection> {
     for node in &graph.node {
         *nodes.entry(node.op_type().to_owned()).or_default() += 1;
     }
-    let size = |dims: &[i64]| dims.iter().map(|n| n.unsigned_abs()).product::<u64>();
+    // What isn't the size of anything, or is beyond all numbers, mustn't wrap to a small one.
+    let size = |dims: &[i64]| {
+        let sizes = dims.iter().map(|n| u64::try_from(*n).unwrap_or(0));
+        sizes.fold(1, u64::saturating_mul)
+    };
     let constants = graph.initializer.iter();
     let counted = constants.filter(|tensor| tensor.data_type() != DataType::Int64 as i32);
     let folded = proto
@@ -52,7 +56,9 @@ pub fn inspect(model: &[u8]) -> Result<Inspection> {
         .find(|entry| entry.key() == FOLDED);
     Ok(Inspection {
         nodes,
-        parameters: counted.map(|tensor| size(&tensor.dims)).sum(),
+        parameters: counted
+            .map(|tensor| size(&tensor.dims))
+            .fold(0, u64::saturating_add),
         flops_per_image: Shapes::of(graph).flops(),
         bytes: model.len() as u64 + graph.initializer.iter().map(outside).sum::<u64>(),
         folded: folded

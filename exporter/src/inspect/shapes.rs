@@ -27,7 +27,7 @@ impl<'a> Shapes<'a> {
             constants: constants.collect(),
         };
         for tensor in &graph.initializer {
-            let dims = tensor.dims.iter().map(|n| n.unsigned_abs() as usize);
+            let dims = tensor.dims.iter().map(|n| usize::try_from(*n).unwrap_or(0));
             shapes.known.insert(tensor.name(), dims.collect());
         }
         for input in &graph.input {
@@ -46,7 +46,10 @@ impl<'a> Shapes<'a> {
 
     /// Twice the multiplications with an addition of all nodes; none when a shape isn't known.
     pub(super) fn flops(&self) -> Option<u64> {
-        self.graph.node.iter().map(|node| self.flops_of(node)).sum()
+        let mut nodes = self.graph.node.iter();
+        nodes.try_fold(0_u64, |sum, node| {
+            Some(sum.saturating_add(self.flops_of(node)?))
+        })
     }
 
     fn flops_of(&self, node: &NodeProto) -> Option<u64> {
@@ -56,11 +59,18 @@ impl<'a> Shapes<'a> {
                 let transposed = int(node, "transA").unwrap_or(0) != 0;
                 *self.input(node, 0)?.get(usize::from(!transposed))?
             }
-            "Conv" => self.input(node, 1)?.get(1..)?.iter().product(),
+            "Conv" => {
+                let kernel = self.input(node, 1)?.get(1..)?.iter();
+                kernel.fold(1, |all, n| usize::saturating_mul(all, *n))
+            }
             _ => return Some(0),
         };
         let output = self.known.get(node.output.first()?.as_str())?;
-        Some(2 * (terms * output.iter().product::<usize>()) as u64)
+        let products = output
+            .iter()
+            .chain([&terms])
+            .fold(2, |all, n| u64::saturating_mul(all, *n as u64));
+        Some(products)
     }
 
     fn input(&self, node: &NodeProto, index: usize) -> Option<&Shape> {

@@ -21,7 +21,7 @@ pub(super) fn choose(
     let all: BTreeSet<usize> = (0..quantiser.layers().len()).collect();
     let error = trial.error(&all, usize::MAX)?;
     if error <= max_error {
-        return Ok(finish(quantiser, &all, &BTreeMap::new(), error));
+        return finish(quantiser, &all, &BTreeMap::new(), error);
     }
     let alone = all
         .iter()
@@ -47,7 +47,7 @@ pub(super) fn choose(
     if holds == order.len() {
         return Err(Error::NothingQuantised { max_error });
     }
-    Ok(finish(quantiser, &chosen(holds), &alone, best))
+    finish(quantiser, &chosen(holds), &alone, best)
 }
 
 fn finish(
@@ -55,15 +55,15 @@ fn finish(
     chosen: &BTreeSet<usize>,
     alone: &BTreeMap<usize, f64>,
     error: f64,
-) -> Int8 {
+) -> Result<Int8> {
     let name = |i: usize| quantiser.layers()[i].layer.name.clone();
     let kept = alone.iter().filter(|(i, _)| !chosen.contains(i));
-    Int8 {
-        model: quantiser.model(chosen).finish(),
+    Ok(Int8 {
+        model: quantiser.model(chosen).finish()?,
         quantised: chosen.iter().map(|i| name(*i)).collect(),
         kept: kept.map(|(i, error)| (name(*i), *error)).collect(),
         error,
-    }
+    })
 }
 
 /// By falling squared error per multiplication; equal ones in the order of the graph.

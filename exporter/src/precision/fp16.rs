@@ -49,7 +49,7 @@ pub fn fp16(
     let half = half_nodes(&model, attention, &kept);
     convert(&mut model, &half);
     Ok(Fp16 {
-        model: model.finish(),
+        model: model.finish()?,
         half: half.len(),
         kept,
     })
@@ -244,16 +244,13 @@ fn halve(model: &mut Model, names: &BTreeSet<String>) {
     let readers = model.readers();
     for tensor in std::mem::take(&mut model.graph_mut().initializer) {
         if names.contains(tensor.name()) {
-            let mut halved = tensor.clone();
-            halved.name = Some(format!("{}.fp16", tensor.name()));
-            halved.data_type = Some(DataType::Float16.into());
             let half = |bytes: &[u8]| {
                 let value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
                 f16::from_f32(value).to_le_bytes()
             };
-            let raw = tensor.raw_data().chunks_exact(4).flat_map(half).collect();
-            halved.raw_data = Some(raw);
-            model.graph_mut().initializer.push(halved);
+            let raw = model.raw(&tensor).chunks_exact(4).flat_map(half).collect();
+            let name = format!("{}.fp16", tensor.name());
+            model.add_constant(&name, DataType::Float16, &tensor.dims, raw);
             if !readers.contains_key(tensor.name()) {
                 continue;
             }
@@ -308,7 +305,7 @@ mod tests {
     }
 
     impl Runtime for Says {
-        fn open(&mut self, _: &[u8]) -> Result<Box<dyn Observed>, Failure> {
+        fn open(&mut self, _: &Exported) -> Result<Box<dyn Observed>, Failure> {
             let Self { name, value } = *self;
             Ok(Box::new(Self { name, value }))
         }

@@ -192,15 +192,9 @@ impl Prepared {
             ..
         } = &self.layer;
         let place = model.constants()[weight];
-        let tensor = &mut model.graph_mut().initializer[place];
-        tensor.data_type = Some(DataType::Int8.into());
-        tensor.raw_data = Some(
-            self.weights
-                .values
-                .iter()
-                .map(|v| v.cast_unsigned())
-                .collect(),
-        );
+        let values = self.weights.values.iter();
+        let raw = values.map(|v| v.cast_unsigned()).collect();
+        model.set_raw(place, DataType::Int8, raw);
         let (scale, zero) = (format!("{weight}.scale"), format!("{weight}.zero"));
         let raw = self.weights.scales.iter().flat_map(|s| s.to_le_bytes());
         model.add_constant(&scale, DataType::Float, &[*outputs as i64], raw.collect());

@@ -6,6 +6,8 @@
 //! - [`int8()`]: linear layers as static QDQ: uint8 inputs whose ranges were seen on training images, int8 weights with
 //!   one scale per output; the layers that cost the most accuracy stay in float32.
 //!
+//! A model whose weights lie beside it makes models whose weights do.
+//!
 //! What has to be seen is seen through a [`Runtime`], which the caller brings: temporary models with further outputs.
 //! Dynamic int8, whose scale is taken over the whole batch, isn't offered: an image's answer would depend on its
 //! neighbours, so that it could be certified one image at a time only, where it is slower than float32.
@@ -21,18 +23,18 @@ mod weights;
 pub use fp16::{Attention, Fp16, fp16};
 pub use int8::{Int8, Int8Options, int8};
 
-use crate::{Error, Result};
+use crate::{Error, Exported, Result};
 use model::Model;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What opens models: the command line implements it with ONNX Runtime.
 pub trait Runtime {
-    /// A session of a model, given as the bytes of an ONNX file.
+    /// A session of a model.
     ///
     /// # Errors
     /// The runtime's own.
-    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Failure>;
+    fn open(&mut self, model: &Exported) -> Result<Box<dyn Observed>, Failure>;
 }
 
 /// A session whose outputs are asked for by name.
@@ -104,7 +106,7 @@ impl<'a> Sample<'a> {
 /// A session of a temporary model.
 fn open(runtime: &mut dyn Runtime, model: &Model) -> Result<Box<dyn Observed>> {
     runtime
-        .open(&model.bytes())
+        .open(&model.exported()?)
         .map_err(|source| Error::Session { batch: 0, source })
 }
 

@@ -1,8 +1,8 @@
 //! A finished model, opened again: its nodes, constants, and which node reads what.
 
 use crate::{
-    Error, Exported, Result,
-    graph::BATCH,
+    Error, Exported, ExternalData, Result,
+    graph::{BATCH, DATA_DIGEST, External, check_size},
     onnx::{
         ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
         tensor_proto::DataType,
@@ -12,7 +12,10 @@ use crate::{
 };
 use prost::Message as _;
 use stage1_core::artifact::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// A model in the making.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub(super) struct Model {
     /// Images per run of the finished model, if that is fixed. Until it is finished it takes any number, so that it can be
     /// looked at one image at a time.
     batch: Option<i64>,
+    /// The weights, where they lie outside of the file. Constants that are made or changed are in `proto` until it is finished.
+    data: Option<Arc<ExternalData>>,
 }
 
 /// A product of a value with a constant matrix, of the backbone: the head is small and stays as it is.
@@ -43,17 +48,16 @@ impl Model {
         let proto = ModelProto::decode(model.model.as_slice()).map_err(|error| Error::Form {
             reason: error.to_string(),
         })?;
-        if model.data.is_some() {
-            return Err(Error::Form {
-                reason: "its weights lie outside of it".to_owned(),
-            });
-        }
         if proto.graph.is_none() {
             return Err(Error::Form {
                 reason: "it has no graph".to_owned(),
             });
         }
-        let mut model = Self { proto, batch: None };
+        let mut model = Self {
+            proto,
+            batch: None,
+            data: model.data.clone().map(Arc::new),
+        };
         let fixed = |dim: &mut Dimension| match dim.value {
             Some(dimension::Value::DimValue(n)) => Some(n),
             _ => None,
@@ -79,18 +83,51 @@ impl Model {
         ends.filter_map(batch_axis).collect()
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.proto.encode_to_vec()
+    /// As it is, for any number of images.
+    pub(super) fn exported(&self) -> Result<Exported> {
+        let (proto, data) = match &self.data {
+            Some(data) => {
+                let (proto, data) = self.with_data_beside(data);
+                (proto.encode_to_vec(), Some(data))
+            }
+            None => (self.proto.encode_to_vec(), None),
+        };
+        check_size(proto.len())?;
+        Ok(Exported {
+            digest: Digest::of_bytes(&proto),
+            model: proto,
+            data,
+        })
     }
 
-    pub(super) fn finish(mut self) -> Exported {
-        self.set_batch(self.batch);
-        let model = self.bytes();
-        Exported {
-            data: None,
-            digest: Digest::of_bytes(&model),
-            model,
+    /// Its large constants in a file of their own, those of `old` that are still used and those that were made.
+    fn with_data_beside(&self, old: &ExternalData) -> (ModelProto, ExternalData) {
+        let mut proto = self.proto.clone();
+        let mut file = External::new(old.name.clone(), old.bytes.len());
+        let constants = proto
+            .graph
+            .iter_mut()
+            .flat_map(|graph| &mut graph.initializer);
+        for tensor in constants {
+            if let Some(raw) = old.of(tensor) {
+                tensor.raw_data = Some(raw.to_vec());
+            }
+            if External::takes(tensor.raw_data().len()) {
+                file.take(tensor);
+            }
         }
+        let data = file.finish();
+        for property in &mut proto.metadata_props {
+            if property.key() == DATA_DIGEST {
+                property.value = Some(data.digest.to_string());
+            }
+        }
+        (proto, data)
+    }
+
+    pub(super) fn finish(mut self) -> Result<Exported> {
+        self.set_batch(self.batch);
+        self.exported()
     }
 
     pub(super) fn nodes(&self) -> &[NodeProto] {
@@ -123,12 +160,24 @@ impl Model {
             return None;
         }
         let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
-        Some(tensor.raw_data().chunks_exact(4).map(value).collect())
+        Some(self.raw(tensor).chunks_exact(4).map(value).collect())
+    }
+
+    /// The bytes of a constant.
+    pub(super) fn raw<'a>(&'a self, tensor: &'a TensorProto) -> &'a [u8] {
+        let outside = self.data.as_ref().and_then(|data| data.of(tensor));
+        outside.unwrap_or(tensor.raw_data())
     }
 
     pub(super) fn set_values(&mut self, place: usize, values: &[f32]) {
         let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.graph_mut().initializer[place].raw_data = Some(raw);
+        self.set_raw(place, DataType::Float, raw);
+    }
+
+    /// Other values of a constant, of the same shape.
+    pub(super) fn set_raw(&mut self, place: usize, kind: DataType, raw: Vec<u8>) {
+        let tensor = &mut self.graph_mut().initializer[place];
+        *tensor = constant(tensor.name(), kind, &tensor.dims, raw);
     }
 
     pub(super) fn add_constant(&mut self, name: &str, kind: DataType, shape: &[i64], raw: Vec<u8>) {
@@ -155,7 +204,8 @@ impl Model {
             let [input, weight] = &node.input[..] else {
                 return None;
             };
-            let is_head = node.name().starts_with("head.") || node.name().starts_with("logits");
+            let of_head = ["head.", "gate.", "logits"];
+            let is_head = of_head.iter().any(|part| node.name().starts_with(part));
             if node.op_type() != "MatMul" || is_head || constants.contains_key(input) {
                 return None;
             }

@@ -81,7 +81,7 @@ fn selects_tokens(model: &Model, node: &NodeProto, value: &str) -> bool {
     let attribute = node.attribute.iter().find(|a| a.name() == "axis");
     let axes = node.input.get(3).and_then(|name| {
         let place = *model.constants().get(name)?;
-        let raw = model.graph().initializer[place].raw_data();
+        let raw = model.raw(&model.graph().initializer[place]);
         <[u8; 8]>::try_from(raw).ok().map(i64::from_le_bytes)
     });
     attribute.map(|a| a.i()).or(axes) == Some(1)

@@ -8,7 +8,7 @@ use stage1_core::{
     },
     checkpoint::Checkpoint,
     config::Phase,
-    model::{Features, HeadKind, HeadSpec, Weights},
+    model::{Features, GateSpec, HeadKind, HeadSpec, Weights},
     preprocess::PreprocessSpec,
 };
 use stage1_exporter::{
@@ -60,6 +60,17 @@ impl Trained {
             pixels: numbers(SHAPE.iter().product(), 99),
             weights,
         }
+    }
+
+    /// With a gate on the hidden layer of an MLP.
+    pub(crate) fn with_gate(mut self) -> Self {
+        self.checkpoint.gate = Some(GateSpec { hidden: 4 });
+        for (i, (name, shape)) in self.checkpoint.gate_tensors().into_iter().enumerate() {
+            let count = shape.iter().product();
+            self.head
+                .insert(name, Tensor::f32(shape, numbers(count, 50 + i as u64)));
+        }
+        self
     }
 
     fn save(&self, name: &str, tensors: &BTreeMap<String, Tensor>) -> TensorFile {

@@ -17,13 +17,13 @@ use stage1_exporter::{
 };
 use std::{num::NonZero, path::Path};
 
-fn levels(count: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn levels(count: usize, seed: u64) -> Vec<u8> {
     let level = |x: f32| ((x + 1.0) * 127.5).round() as u8;
     numbers(count, seed).into_iter().map(level).collect()
 }
 
 /// `[n, H, W, 3]` to normalised `[n, 3, H, W]`.
-fn normalised(levels: &[u8], [_, _, height, width]: [usize; 4]) -> Vec<f32> {
+pub(crate) fn normalised(levels: &[u8], [_, _, height, width]: [usize; 4]) -> Vec<f32> {
     let pixels = height * width;
     let mut planes = vec![0.0; levels.len()];
     for (i, pixel) in levels.as_chunks::<3>().0.iter().enumerate() {

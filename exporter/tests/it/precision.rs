@@ -137,20 +137,43 @@ fn options_and_samples_that_mean_nothing_are_refused() {
     assert!(matches!(quantise(&broken, 8, 0.1), Err(Error::Form { .. })));
 }
 
+/// What is made of it is the same, and has its weights outside of it, too.
 #[test]
-fn a_model_whose_weights_lie_outside_of_it_is_refused() {
-    let form = Form {
-        external_above: 0,
-        ..Form::default()
-    };
-    let trained = Trained::new(&golden_backbones()[0], HeadKind::Linear, Features::Cls);
-    let model = trained.export_as(&form).expect("exported");
-    assert!(model.data.is_some());
-    let pixels = training_images();
-    let sample = Sample::new(&pixels, image()).expect("a sample");
-    let half = fp16(&model, sample, &mut Opener::default(), Attention::Half);
-    for refused in [half.map(|_| ()), quantise(&model, 8, 0.5).map(|_| ())] {
-        let error = refused.expect_err("weights outside").to_string();
-        assert!(error.contains("its weights lie outside of it"), "{error}");
+fn a_model_whose_weights_lie_outside_of_it_makes_others_of_that_kind() {
+    for name in golden_backbones() {
+        let trained = Trained::new(&name, HeadKind::Linear, Features::Cls);
+        let inside = exported(&trained);
+        let form = Form {
+            external_above: 0,
+            ..Form::default()
+        };
+        let outside = trained.export_as(&form).expect("exported");
+        let data = outside.data.as_ref().expect("weights outside");
+        let pixels = training_images();
+        let sample = Sample::new(&pixels, image()).expect("a sample");
+        let half = |model| {
+            fp16(model, sample, &mut Opener::default(), Attention::Half)
+                .expect("half precision")
+                .model
+        };
+        let pairs = [
+            (half(&inside), half(&outside)),
+            (
+                quantise(&inside, 8, 0.5).expect("int8").model,
+                quantise(&outside, 8, 0.5).expect("int8").model,
+            ),
+        ];
+        for (want, got) in pairs {
+            let made = got.data.as_ref().expect("weights outside");
+            assert_eq!(made.name, data.name);
+            assert!(made.bytes.len() < data.bytes.len(), "{name}");
+            assert!(got.model.len() < want.model.len(), "{name}");
+            let told = String::from_utf8_lossy(&got.model).into_owned();
+            assert!(told.contains(&made.digest.to_string()), "{name}");
+            let logits = |model: &Exported| {
+                Ort::of(model).outputs(&pixels, [4, SHAPE[1], SHAPE[2], SHAPE[3]], &["logits"])
+            };
+            assert_eq!(logits(&want), logits(&got), "{name}");
+        }
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::{
     classifier::Trained,
-    support::{Opener, golden_backbones, goldens, numbers},
+    input::{levels, normalised},
+    support::{Opener, golden_backbones, goldens, normalisation},
 };
 use stage1_core::{
     artifact::tensors::{self, Tensor},
-    model::{Blocks, Features, HeadKind, Weights},
+    model::{Adapter, Blocks, Features, HeadKind, Weights},
 };
 use stage1_exporter::{
-    Attention, Exported, Form, Int8Options, Sample, export_embedding_as, fp16, int8,
+    Attention, Exported, Form, Input, Int8Options, Sample, export_embedding_as, fp16, int8,
 };
 use stage1_runtime::{OrtSession, SessionOptions};
 use std::{
@@ -34,12 +35,20 @@ struct Collection {
 impl Collection {
     /// Adds the model that `export` makes for a file, in each precision.
     fn add_precisions(&mut self, name: &str, export: impl Fn(&Form) -> Exported) {
-        let pixels = numbers(4 * 3 * SIDE * SIDE, 7);
+        let shape = [4, 3, SIDE, SIDE];
+        let pixels = normalised(&levels(shape.iter().product(), 7), shape);
         let sample = Sample::new(&pixels, [3, SIDE, SIDE]).expect("a sample");
-        for (batch, images) in [("dynamic", 0), ("fixed", IMAGES)] {
+        let bytes = Input::Uint8(normalisation());
+        for (batch, images, input) in [
+            ("dynamic", 0, Input::Float32),
+            ("fixed", IMAGES, Input::Float32),
+            ("bytes", 0, bytes),
+            ("fixed-bytes", IMAGES, bytes),
+        ] {
             let form = |precision: &str| Form {
                 file_name: format!("{name}.{precision}.{batch}.onnx"),
                 batch: NonZero::new(images),
+                input,
                 ..Form::default()
             };
             let model = export(&form("fp32"));
@@ -79,11 +88,18 @@ impl Collection {
             fs::write(self.dir.path().join(&data.name), &data.bytes).expect("written");
         }
         let shape = [IMAGES, 3, SIDE, SIDE];
-        let pixels = numbers(shape.iter().product(), 5);
+        let levels = levels(shape.iter().product(), 5);
+        let pixels = normalised(&levels, shape);
         let mut session = OrtSession::open(&path, &SessionOptions::default()).expect("a model");
         let names: Vec<String> = session.outputs().iter().map(|o| o.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let outputs = session.run_named(&pixels, shape, &names).expect("it runs");
+        let outputs = session
+            .run_normalised(&pixels, shape, normalisation(), &names)
+            .expect("it runs");
+        let input = match form.input {
+            Input::Float32 => Tensor::f32(shape, pixels),
+            Input::Uint8(_) => Tensor::u8([IMAGES, SIDE, SIDE, 3], levels),
+        };
         let mut stored: BTreeMap<String, Tensor> = outputs
             .into_iter()
             .map(|output| {
@@ -91,7 +107,7 @@ impl Collection {
                 (format!("output.{}", output.name), tensor)
             })
             .collect();
-        stored.insert("pixel_values".to_owned(), Tensor::f32(shape, pixels));
+        stored.insert("pixel_values".to_owned(), input);
         let results = path.with_extension("safetensors");
         tensors::save(&results, &stored, &BTreeMap::new()).expect("saved");
         self.cases
@@ -113,6 +129,18 @@ fn depths(name: &str) -> Vec<(String, Weights)> {
     depths
 }
 
+/// The golden adapters' folders.
+fn adapters() -> Vec<PathBuf> {
+    let entries = fs::read_dir(goldens().join("adapters")).expect("golden adapters");
+    let mut dirs: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("adapter_config.json").is_file())
+        .collect();
+    dirs.sort();
+    assert!(!dirs.is_empty());
+    dirs
+}
+
 fn python() -> PathBuf {
     env::var_os("STAGE1_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from)
 }
@@ -128,6 +156,11 @@ fn onnx_accepts_every_export_and_python_computes_the_same() {
         collection.add_precisions(&format!("{name}.embedding"), |form| {
             export_embedding_as(&weights, SIDE, SIDE, form).expect("exported")
         });
+        let gated = HeadKind::Mlp { hidden: 7 };
+        let gated = Trained::on(weights.clone(), gated, Features::Cls).with_gate();
+        collection.add_precisions(&format!("{name}.classifier-gate"), |form| {
+            gated.export_as(form).expect("exported")
+        });
         for (head, kind, features) in [
             ("cls", HeadKind::Linear, Features::Cls),
             ("mean", HeadKind::Mlp { hidden: 7 }, Features::ClsMeanPatch),
@@ -137,6 +170,16 @@ fn onnx_accepts_every_export_and_python_computes_the_same() {
                 trained.export_as(form).expect("exported")
             });
         }
+    }
+    for dir in adapters() {
+        let base = Weights::open(&dir.join("base")).expect("a golden backbone");
+        let merged = base
+            .merged(&Adapter::open(&dir).expect("an adapter"))
+            .expect("it fits");
+        let name = dir.file_name().unwrap_or_default().display().to_string();
+        collection.add_precisions(&format!("{name}.adapter"), |form| {
+            export_embedding_as(&merged, SIDE, SIDE, form).expect("exported")
+        });
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/check_exports.py");
     let output = Command::new(python())

@@ -5,8 +5,8 @@ use stage1_core::{
     model::Weights,
     preprocess::{IMAGENET_MEAN, IMAGENET_STD, Normalisation},
 };
-use stage1_exporter::{Observed, Runtime, Session};
-use stage1_runtime::{OrtSession, SessionOptions};
+use stage1_exporter::{Exported, Observed, Runtime, Session};
+use stage1_runtime::{OrtSession, SessionOptions, Weights as Beside};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -24,6 +24,21 @@ impl Ort {
             OrtSession::from_bytes(model, "exported", &options)
                 .expect("ONNX Runtime takes the model"),
         )
+    }
+
+    /// As [`Ort::new`], with the weights that lie beside the model.
+    pub(crate) fn of(model: &Exported) -> Self {
+        let weights = model.data.as_ref().map(|data| Beside {
+            name: data.name.clone(),
+            bytes: data.bytes.as_slice().into(),
+        });
+        let session = OrtSession::with_weights(
+            &model.model,
+            weights,
+            "exported",
+            &SessionOptions::default(),
+        );
+        Self(session.expect("ONNX Runtime takes the model"))
     }
 
     /// Images per run, if that is fixed.
@@ -104,9 +119,12 @@ pub(crate) struct Opener {
 }
 
 impl Runtime for Opener {
-    fn open(&mut self, model: &[u8]) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
+    fn open(
+        &mut self,
+        model: &Exported,
+    ) -> Result<Box<dyn Observed>, Box<dyn Error + Send + Sync>> {
         self.opened += 1;
-        Ok(Box::new(Ort::new(model)))
+        Ok(Box::new(Ort::of(model)))
     }
 }
 

@@ -28,6 +28,8 @@ fn with_unused_variant() -> Fixture {
         float32: BTreeMap::new(),
     };
     let new = NewVariant {
+        data: None,
+        golden_gates: None,
         name: "int8",
         precision: "int8",
         batch_mode: BatchMode::Single,

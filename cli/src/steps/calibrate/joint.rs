@@ -148,7 +148,7 @@ fn attempt(
     let plan = begin(
         run,
         splits,
-        &variants,
+        (&variants, variants.join(",")),
         &mut ledger,
         origin,
         &first.calib,

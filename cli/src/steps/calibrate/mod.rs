@@ -1,6 +1,7 @@
 //! Certifies a threshold through the deployed session: plan on val_select, ledger, then val_calib.
 
 pub(crate) mod joint;
+mod session;
 
 use super::{
     Run, ledger_of, scoring,
@@ -21,7 +22,7 @@ use stage1_calibration::{
 use stage1_core::{
     artifact::{Digest, Document, json},
     bundle::{self, Bundle, FP32},
-    certificate::{AnyPlan, AnyRefusal, Attempts, Fingerprint, FlipBounds, Guarantee},
+    certificate::{AnyPlan, AnyRefusal, Attempts, Certificate, Fingerprint, FlipBounds, Guarantee},
     config::{CalibrateConfig, Config, ScoreChoice},
     ledger::{self, Attempt, Entry, Kind, Ledger},
     logits::LogitSet,
@@ -35,6 +36,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(crate) enum Outcome {
     Certified(Box<Bundle>),
     NotCertified(Box<AnyRefusal>),
+    /// The policy, which another session was certified with, holds through this one, too.
+    Session(Box<Certificate>),
+    /// It doesn't; the policy and its certificates of other sessions stay.
+    NotThisSession(Box<AnyRefusal>),
     /// The variant may differ too often from fp32; val_calib's labels weren't looked at.
     Withheld {
         variant: String,
@@ -124,6 +129,10 @@ pub(crate) fn ensure(
 ) -> anyhow::Result<Outcome> {
     let scorer = scoring::open_session(run, variant)?;
     let mut record = record(run, splits, &bundle, &scorer);
+    let certified = bundle.certificate(variant)?.and_then(|c| c.fingerprint);
+    if !run.overwrite && certified.is_some_and(|c| session::is_further(&c, &record.fingerprint)) {
+        return session::ensure(run, splits, &bundle, &scorer, &record);
+    }
     if let Some(outcome) = known(run, &bundle, variant, &record)? {
         run.reused("calibrate");
         return Ok(outcome);
@@ -185,6 +194,8 @@ enum Origin {
     Select(LogitSet),
     /// Of others: fp32's.
     Float32(Float32),
+    /// Of a further session: the policy's.
+    Plan(AnyPlan),
 }
 
 /// What a further variant takes over from fp32.
@@ -200,9 +211,9 @@ fn float32(run: &Run, bundle: &Bundle, variant: &str, pairs: &Pairs) -> anyhow::
             "{variant} is certified at the threshold of fp32, which has no policy; `stage1 calibrate` comes first"
         );
     };
-    let settings = &run.config.calibrate;
+    let wanted = settings(&run.config, bundle);
     let record = json::load::<Record>(&record_path(&run.config, FP32));
-    let same = record.is_ok_and(|(record, _)| record.settings == *settings);
+    let same = record.is_ok_and(|(record, _)| record.settings == wanted);
     let (plan, _) = json::load::<AnyPlan>(&plan_path(&run.config, FP32))
         .context("the plan of fp32 is gone; `stage1 calibrate --overwrite` makes it again")?;
     if !same || plan.digest() != policy.plan_digest {
@@ -275,10 +286,11 @@ fn attempt(
     if let Some(earlier) = Bundle::open(&run.config.bundle_dir())?.certificate(variant)? {
         ledger.check(&earlier.calib_ledger);
     }
-    let plan = begin(run, splits, &[variant], &mut ledger, origin, calib, record)?;
+    let names = (&[variant][..], variant.to_owned());
+    let plan = begin(run, splits, names, &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
     let (threshold, flips) = match origin {
-        Origin::Select(_) => (None, None),
+        Origin::Select(_) | Origin::Plan(_) => (None, None),
         Origin::Float32(of) => (Some(of.threshold), Some(of.flips)),
     };
     match promise::fit(&plan, threshold, &[&rows], record.settings.calibrator)? {
@@ -328,7 +340,7 @@ fn attach(
         ledger.state_at(plan.attempt()),
         Some(record.fingerprint.clone()),
     );
-    circumstances.beside = deltas_beside(&Bundle::open(&dir)?, variant, &record.jointly)?;
+    circumstances.beside = deltas_beside(&Bundle::open(&dir)?, variant, &record.jointly, None)?;
     circumstances.jointly.clone_from(&record.jointly);
     circumstances.flips = attachment.flips;
     let certificate = certificate(plan, &policy, &proof, circumstances)?;
@@ -359,26 +371,35 @@ fn refuse(
     Ok(Outcome::NotCertified(Box::new(refusal)))
 }
 
-/// δ of each other attempt whose certificate, of a variant that isn't certified now, holds with a confidence.
-fn deltas_beside(bundle: &Bundle, variant: &str, jointly: &[String]) -> anyhow::Result<Vec<f64>> {
-    let is_other = |name: &&String| *name != variant && !jointly.contains(*name);
+/// δ of each other attempt whose certificate, of a variant that isn't certified now, holds with a confidence. Of the variant
+/// itself those stay that are of other sessions than `session`; none does where its policy is made anew.
+fn deltas_beside(
+    bundle: &Bundle,
+    variant: &str,
+    jointly: &[String],
+    session: Option<&Fingerprint>,
+) -> anyhow::Result<Vec<f64>> {
     let mut deltas = BTreeMap::new();
-    for name in bundle.manifest().variants.keys().filter(is_other) {
-        if let Some(other) = bundle.certificate(name)?
-            && let Some(delta) = other.delta
-        {
-            deltas.insert((other.attempt, other.plan_digest), delta);
+    for name in bundle.manifest().variants.keys() {
+        let stays = |other: &Certificate| match name == variant {
+            true => session.is_some() && other.fingerprint.as_ref() != session,
+            false => !jointly.contains(name),
+        };
+        for other in bundle.certificates(name)?.into_iter().filter(stays) {
+            if let Some(delta) = other.delta {
+                deltas.insert((other.attempt, other.plan_digest), delta);
+            }
         }
     }
     Ok(deltas.into_values().collect())
 }
 
-/// Plans on val_select, and puts the plan and the attempt on record before a label of val_calib is looked at. An attempt
-/// that is on record already, and was interrupted, is the same attempt.
+/// Plans on val_select, and puts the plan (beside what each of `variants` has) and the attempt, by its `name`, on record before
+/// a label of val_calib is looked at. An attempt that is on record already, and was interrupted, is the same attempt.
 fn begin(
     run: &Run,
     splits: &Splits,
-    variants: &[&str],
+    (variants, name): (&[&str], String),
     ledger: &mut Ledger,
     origin: &Origin,
     calib: &LogitSet,
@@ -392,6 +413,7 @@ fn begin(
             Origin::Select(select) => select,
             // The same grid, order and start; only the attempt is another.
             Origin::Float32(of) => return Ok(promise::again(&of.plan, number)),
+            Origin::Plan(plan) => return Ok(promise::again(plan, number)),
         };
         let rows = SelectRows::new(select, run.config.split.seed)?;
         Ok(plan(&rows, shape, settings, number, Some(splits.digest))?)
@@ -406,7 +428,7 @@ fn begin(
         let plan = plan_as(number)?;
         save(&plan)?;
         let model = record.fingerprint.model_digest;
-        Ok(promise::attempt(&plan, model, variants.join(","), shape))
+        Ok(promise::attempt(&plan, model, name.clone(), shape))
     })?;
     tell_if_private(ledger, run.output);
     let plan = plan_as(begun.number)?;

@@ -1,6 +1,6 @@
 //! Which layers can be adapted and what PEFT calls them, and adapters as PEFT saves them.
 
-use super::{Part, WRAPPER, targets};
+use super::{Part, Target, WRAPPER, linear_layers, renamed};
 use crate::{
     artifact::{self, Digest, atomic, tensors},
     model::{BackboneSpec, BlockRole, Ffn, Role, VitFamily, VitSpec},
@@ -38,31 +38,24 @@ impl BackboneSpec {
         let Self::Vit(vit) = self else {
             return Vec::new();
         };
-        let known = targets(self);
-        let layers = (0..vit.layers).flat_map(|block| {
-            modules(vit, naming)
-                .into_iter()
-                .map(move |module| (block, module))
-        });
-        let layer = |(block, module): (usize, String)| {
-            let module = format!("{}.{block}.{module}", prefix(vit.family, naming));
-            // The table of what an adapter may name knows the file's own names, which have no outer module.
-            let target = known
-                .get(module.strip_prefix("model.").unwrap_or(&module))
-                .or_else(|| known.get(module.strip_prefix("encoder.").unwrap_or(&module)))
-                .expect("the module is one of the backbone's");
-            let Role::Block(_, role) = target.role else {
-                unreachable!("a module of a block");
+        let prefix = prefix(vit.family, naming);
+        let layer = |(name, target): (String, Target)| {
+            let Role::Block(block, role) = target.role else {
+                return None;
             };
-            AdaptableLayer {
+            let (_, place) = name.split_once("layer.")?;
+            Some(AdaptableLayer {
+                module: format!("{prefix}.{place}"),
                 block,
                 role,
                 first_row: target.first_row,
                 shape: target.shape,
-                module,
-            }
+            })
         };
-        layers.map(layer).collect()
+        modules(self, vit, naming)
+            .into_iter()
+            .filter_map(layer)
+            .collect()
     }
 }
 
@@ -74,34 +67,27 @@ fn prefix(family: VitFamily, naming: Naming) -> &'static str {
     }
 }
 
-/// The linear layers of a block.
-fn modules(spec: &VitSpec, naming: Naming) -> Vec<String> {
-    let renamed = spec.family == VitFamily::Dinov3Vit || naming == Naming::Transformers5;
-    let attention: &[&str] = match renamed {
-        true => &[
-            "attention.q_proj",
-            "attention.k_proj",
-            "attention.v_proj",
-            "attention.o_proj",
-        ],
-        false => &[
-            "attention.attention.query",
-            "attention.attention.key",
-            "attention.attention.value",
-            "attention.output.dense",
-        ],
-    };
-    let ffn: &[&str] = match (spec.ffn, spec.family) {
-        (Ffn::Mlp, VitFamily::Dinov3Vit) => &["mlp.up_proj", "mlp.down_proj"],
-        (Ffn::Mlp, _) => &["mlp.fc1", "mlp.fc2"],
-        (Ffn::SwiGlu, _) if renamed => &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
-        (Ffn::SwiGlu, _) => &["mlp.weights_in", "mlp.weights_out"],
-    };
-    [attention, ffn]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect()
+/// The linear layers, called as the modules are: transformers 5 renamed those of DINOv2, but for its two-layer MLP, and not the
+/// tensors that it saves.
+fn modules(spec: &BackboneSpec, vit: &VitSpec, naming: Naming) -> Vec<(String, Target)> {
+    let is_renamed = vit.family != VitFamily::Dinov3Vit && naming == Naming::Transformers5;
+    let saved = linear_layers(spec);
+    match (is_renamed, vit.ffn) {
+        (false, _) => saved.collect(),
+        (true, Ffn::SwiGlu) => renamed(vit).collect(),
+        (true, Ffn::Mlp) => {
+            let is_mlp = |target: &Target| {
+                matches!(
+                    target.role,
+                    Role::Block(_, BlockRole::UpWeight | BlockRole::DownWeight)
+                )
+            };
+            let pairs = saved.zip(renamed(vit));
+            pairs
+                .map(|(saved, renamed)| if is_mlp(&saved.1) { saved } else { renamed })
+                .collect()
+        }
+    }
 }
 
 /// An adapter to be saved.

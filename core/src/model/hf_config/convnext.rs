@@ -6,6 +6,9 @@ use serde_json::Value;
 /// More stages than this would shrink any image to nothing.
 const MAX_STAGES: usize = 8;
 
+/// More blocks of a stage than this are no backbone's: the deepest has 27.
+const MAX_DEPTH: usize = 1000;
+
 /// The keys that change the forward pass, with the defaults of transformers.
 #[derive(Deserialize)]
 struct Keys {
@@ -20,6 +23,8 @@ pub(super) fn read(file: &File<'_>) -> Result<ConvNextSpec> {
     file.only(&[
         ("num_channels", 3.into()),
         ("quantization_config", Value::Null),
+        ("kernel_size", 7.into()),
+        ("use_grn", false.into()),
     ])?;
     let keys: Keys = file.keys()?;
     file.activation(&keys.hidden_act, "gelu")?;
@@ -48,6 +53,9 @@ fn check_stages(file: &File<'_>, spec: &ConvNextSpec) -> Result<()> {
             format!("up to {MAX_STAGES} stages"),
         ));
     }
+    file.only(&[("num_stages", widths.len().into())])?;
+    let deepest = depths.iter().max().copied().unwrap_or(0);
+    file.at_most("depths", deepest, MAX_DEPTH)?;
     widths
         .iter()
         .try_for_each(|width| file.positive("a width in hidden_sizes", *width))

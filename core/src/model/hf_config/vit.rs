@@ -1,7 +1,10 @@
 use super::{File, Side, gelu, yes};
 use crate::model::{Ffn, Positions, Result, RopePeriods, VitFamily, VitSpec};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// More blocks than this are no backbone's: the largest has 40.
+const MAX_LAYERS: usize = 1000;
 
 /// The keys that change the forward pass, over all families. Defaults are those of the configuration classes in
 /// transformers, which leaves none of the keys that shape the tensors to a default.
@@ -150,10 +153,12 @@ impl Config<'_> {
         let file = self.file;
         file.positive("hidden_size", spec.hidden)?;
         file.positive("num_hidden_layers", spec.layers)?;
+        file.at_most("num_hidden_layers", spec.layers, MAX_LAYERS)?;
         file.positive("num_attention_heads", spec.heads)?;
         file.positive("patch_size", spec.patch)?;
         file.positive("intermediate_size or mlp_ratio", spec.ffn_hidden)?;
         file.positive_number("layer_norm_eps", spec.norm_eps)?;
+        self.check_other_families(spec)?;
         if !spec.hidden.is_multiple_of(spec.heads) {
             return Err(file.contradiction(format!(
                 "hidden_size {} is not a multiple of num_attention_heads {}",
@@ -166,6 +171,34 @@ impl Config<'_> {
             }
             Positions::Rope { theta, .. } => self.check_rope(spec, theta),
         }
+    }
+
+    /// Keys that this family's configurations don't have mean something in others: here they may only say what is so anyway.
+    fn check_other_families(&self, spec: &VitSpec) -> Result<()> {
+        let is_rope = matches!(spec.positions, Positions::Rope { .. });
+        let is_swiglu = spec.ffn == Ffn::SwiGlu;
+        let mut fixed = vec![
+            ("intermediate_size", json!(spec.ffn_hidden)),
+            ("num_register_tokens", json!(spec.registers)),
+            ("num_key_value_heads", json!(spec.heads)),
+            ("head_dim", json!(spec.head_dim())),
+            ("is_causal", json!(false)),
+            ("query_bias", json!(spec.q_bias)),
+            ("key_bias", json!(spec.k_bias)),
+            ("value_bias", json!(spec.v_bias)),
+            ("proj_bias", json!(spec.proj_bias)),
+            ("mlp_bias", json!(spec.ffn_bias)),
+            ("use_gated_mlp", json!(is_swiglu)),
+            ("use_swiglu_ffn", json!(is_swiglu)),
+        ];
+        if is_rope {
+            fixed.push(("position_embedding_type", json!("rope")));
+            fixed.push(("qkv_bias", json!(spec.q_bias && spec.k_bias && spec.v_bias)));
+        } else {
+            fixed.push(("position_embedding_type", json!("absolute")));
+            fixed.push(("rope_theta", Value::Null));
+        }
+        self.file.only(&fixed)
     }
 
     fn check_rope(&self, spec: &VitSpec, theta: f64) -> Result<()> {

@@ -221,6 +221,27 @@ fn a_pickle_cannot_ask_for_much_memory() {
     assert!(error.contains("`a.a.a.a` is a dictionary"), "{error}");
 }
 
+/// Dictionaries of a thousand times the same dictionary of a thousand times the same one.
+#[test]
+fn what_lies_in_many_places_is_counted_in_each() {
+    let mut program = b"\x80\x02}q\x00".to_vec();
+    for level in 1..4 {
+        program.extend([b'}', b'q', level]);
+        for i in 0..1000 {
+            let key = format!("{i:04}");
+            program.extend(b"X\x04\x00\x00\x00");
+            program.extend(key.as_bytes());
+            program.extend([b'h', level - 1, b's']);
+        }
+    }
+    program.push(b'.');
+    let error = run(&program).unwrap().tensors().map(|_| ()).unwrap_err();
+    assert!(
+        error.to_string().contains("more than 1000000 entries"),
+        "{error}"
+    );
+}
+
 /// An archive as `torch.save` writes it, but for what a case changes.
 fn archive(method: ::zip::CompressionMethod, storage: &[u8], order: &str) -> Vec<u8> {
     use std::io::{Cursor, Write};

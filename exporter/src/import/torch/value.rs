@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, rc::Rc};
 
 /// Dictionaries may lie in dictionaries (`{"model": {…}}`), this deep.
 const MAX_NESTING: usize = 4;
+/// Entries of all dictionaries, counted wherever they show: one that lies in many places at once makes much of a small file.
+const MAX_ENTRIES: usize = 1_000_000;
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -239,9 +241,9 @@ impl Root {
 
     /// The tensors of a dictionary of tensors, or of dictionaries of them; names are joined with dots.
     pub(super) fn tensors(self) -> Result<BTreeMap<String, TensorRef>> {
-        let mut found = BTreeMap::new();
+        let (mut found, mut left) = (BTreeMap::new(), MAX_ENTRIES);
         match self.value {
-            Value::Dict(at) => self.collect(at, "", 1, &mut found)?,
+            Value::Dict(at) => self.collect(at, "", 1, &mut left, &mut found)?,
             other => {
                 return Err(TorchError::Container {
                     reason: format!("it holds {}, expected a dictionary", other.kind()),
@@ -256,9 +258,13 @@ impl Root {
         dict: usize,
         prefix: &str,
         depth: usize,
+        left: &mut usize,
         found: &mut BTreeMap<String, TensorRef>,
     ) -> Result<()> {
         for (key, value) in self.arena.entries(dict) {
+            *left = left.checked_sub(1).ok_or_else(|| TorchError::Container {
+                reason: format!("its dictionaries have more than {MAX_ENTRIES} entries"),
+            })?;
             let Value::Str(key) = key else {
                 return Err(TorchError::Container {
                     reason: format!(
@@ -277,7 +283,7 @@ impl Root {
                     }
                 }
                 Value::Dict(at) if depth < MAX_NESTING => {
-                    self.collect(*at, &format!("{name}."), depth + 1, found)?;
+                    self.collect(*at, &format!("{name}."), depth + 1, left, found)?;
                 }
                 other => {
                     return Err(TorchError::NotATensor {
