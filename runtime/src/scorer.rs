@@ -251,11 +251,12 @@ impl Scorer {
     ) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
-        let model = bundle.read(&variant.model)?;
-        let scorer = Self::of_model(bundle, name, variant, &model, device, options)?;
-        drop(model);
+        let file = variant.model.clone();
+        let opened = bundle.clone().verify_while(&file, |model| {
+            Self::of_model(bundle, name, variant, model, device, options)
+        })?;
         native::return_freed_memory();
-        Ok(scorer)
+        opened
     }
 
     /// A scorer of a model that may become a variant of the bundle: same input, preprocessing and classes.
