@@ -849,7 +849,7 @@ impl Checks<'_> {
 
 /// Images that are decoded together: enough for all threads, and whole batches.
 pub(crate) fn chunk_size(batch: usize, threads: usize) -> usize {
-    batch.max(2 * threads).next_multiple_of(batch)
+    batch.max(threads).next_multiple_of(batch)
 }
 
 fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Scores) -> Scored {
