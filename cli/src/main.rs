@@ -21,6 +21,7 @@ use output::{Answer, Output};
 use std::{io, process::ExitCode};
 
 fn main() -> ExitCode {
+    keep_to_oneself();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),
@@ -39,6 +40,23 @@ fn main() -> ExitCode {
             output.error(&error);
             ExitCode::from(2)
         }
+    }
+}
+
+/// ONNX Runtime's own builds report to their maker: by the time that it can be asked not to, it has made up an identity for
+/// this machine, opened a database in the user's folder and started threads.
+fn keep_to_oneself() {
+    const SETTING: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(SETTING).is_some() {
+        return;
+    }
+    // SAFETY: this is the process's only thread, so that none reads the environment meanwhile.
+    #[expect(
+        unsafe_code,
+        reason = "the library takes this from the environment alone"
+    )]
+    unsafe {
+        std::env::set_var(SETTING, "1");
     }
 }
 

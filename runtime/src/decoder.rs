@@ -170,11 +170,15 @@ impl Decoder {
         input: &ImageInput<'_>,
         out: &mut [T],
     ) -> (Result<(), ImageError>, Timings) {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = idle().pop();
+        let mut preprocessor = used.unwrap_or_else(|| self.fresh.clone());
         let start = Instant::now();
-        let decoded = self.decode(input);
+        let decoded = self.decode(&mut preprocessor, input);
         let decode = start.elapsed();
         let start = Instant::now();
-        let outcome = decoded.and_then(|image| self.preprocess(&image, out));
+        let outcome = decoded.and_then(|image| preprocess(&mut preprocessor, image, out));
+        idle().push(preprocessor);
         let timings = Timings {
             decode,
             preprocess: start.elapsed(),
@@ -183,22 +187,30 @@ impl Decoder {
         (outcome, timings)
     }
 
-    fn decode<'a>(&self, input: &'a ImageInput<'_>) -> Result<Cow<'a, RgbImage>, ImageError> {
+    fn decode<'a>(
+        &self,
+        preprocessor: &mut Preprocessor,
+        input: &'a ImageInput<'_>,
+    ) -> Result<Cow<'a, RgbImage>, ImageError> {
+        let limits = self.limits;
         Ok(match input {
-            ImageInput::Path(path) => Cow::Owned(self.fresh.decode_file(path, self.limits)?),
-            ImageInput::Bytes(bytes) => Cow::Owned(self.fresh.decode(bytes, self.limits)?),
+            ImageInput::Path(path) => Cow::Owned(preprocessor.decode_file_again(path, limits)?),
+            ImageInput::Bytes(bytes) => Cow::Owned(preprocessor.decode_again(bytes, limits)?),
             ImageInput::Pixels(image) => Cow::Borrowed(image),
         })
     }
+}
 
-    fn preprocess<T: Pixel>(&self, image: &RgbImage, out: &mut [T]) -> Result<(), ImageError> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = idle().pop();
-        let mut preprocessor = used.unwrap_or_else(|| self.fresh.clone());
-        let written = T::preprocess(&mut preprocessor, image, out);
-        idle().push(preprocessor);
-        Ok(written?)
+fn preprocess<T: Pixel>(
+    preprocessor: &mut Preprocessor,
+    image: Cow<'_, RgbImage>,
+    out: &mut [T],
+) -> Result<(), ImageError> {
+    let written = T::preprocess(preprocessor, &image, out);
+    if let Cow::Owned(image) = image {
+        preprocessor.give_back(image);
     }
+    Ok(written?)
 }
 
 /// Moves the good images' pixels together.

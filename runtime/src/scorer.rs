@@ -260,15 +260,14 @@ impl Scorer {
     ) -> Result<Self> {
         let name = choose(&bundle, options.variant.as_deref())?;
         let variant = bundle.variant(&name)?.clone();
-        let model = bundle.read(&variant.model)?;
-        let files = CandidateFiles {
-            model: &model,
-            weights: weights(&bundle, &variant)?,
-        };
-        let scorer = Self::of_model(bundle, name, variant, &files, device, options)?;
-        drop(model);
+        let file = variant.model.clone();
+        let weights = weights(&bundle, &variant)?;
+        let opened = bundle.clone().verify_while(&file, |model| {
+            let files = CandidateFiles { model, weights };
+            Self::of_model(bundle, name, variant, &files, device, options)
+        })?;
         native::return_freed_memory();
-        Ok(scorer)
+        opened
     }
 
     /// A scorer of a model that may become a variant of the bundle: same input, preprocessing and classes.
@@ -869,7 +868,7 @@ impl Checks<'_> {
 
 /// Images that are decoded together: enough for all threads, and whole batches.
 pub(crate) fn chunk_size(batch: usize, threads: usize) -> usize {
-    batch.max(2 * threads).next_multiple_of(batch)
+    batch.max(threads).next_multiple_of(batch)
 }
 
 fn score_slot(slot: Slot, inference: Duration, row: impl FnOnce() -> Scores) -> Scored {

@@ -539,6 +539,8 @@ fn builder(
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads(options.intra_threads))?
         .with_inter_threads(1)?
+        // A pattern is one more block of memory, for all that a run needs at once, beside those of the first run.
+        .with_memory_pattern(options.device != Device::Cpu)?
         .with_deterministic_compute(true)?
         .with_log_level(LogLevel::Warning)?
         .with_config_entry("session.record_ep_graph_assignment_info", "1")?)

@@ -78,10 +78,15 @@ impl Digest {
             path: path.to_owned(),
             source,
         })?;
-        match got == self {
-            true => Ok(bytes),
-            false => Err(self.mismatch(path, got)),
-        }
+        self.check(got, path).map(|()| bytes)
+    }
+
+    /// Fails unless `bytes`, which were read from `path`, have this digest.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`].
+    pub fn verify_bytes(self, bytes: &[u8], path: &Path) -> Result<()> {
+        self.check(Self::of_bytes(bytes), path)
     }
 
     /// Fails unless the file at `path` has this digest.
@@ -89,19 +94,18 @@ impl Digest {
     /// # Errors
     /// [`Error::DigestMismatch`], or [`Error::Io`].
     pub fn verify_file(self, path: &Path) -> Result<()> {
-        let got = Self::of_file(path)?;
+        self.check(Self::of_file(path)?, path)
+    }
+
+    fn check(self, got: Self, path: &Path) -> Result<()> {
         if got == self {
             return Ok(());
         }
-        Err(self.mismatch(path, got))
-    }
-
-    fn mismatch(self, path: &Path, got: Self) -> Error {
-        Error::DigestMismatch {
+        Err(Error::DigestMismatch {
             path: path.to_owned(),
             want: self,
             got,
-        }
+        })
     }
 }
 

@@ -5,8 +5,9 @@ use crate::{
     policy::{Policy, Score},
 };
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
+    thread,
 };
 
 /// A bundle whose every listed file was verified; after [`Bundle::open_before_models`], all but its models.
@@ -245,6 +246,22 @@ impl Bundle {
     /// [`Error::Artifact`] when they changed since the bundle was opened.
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>> {
         Ok(file.digest.read_file(&self.resolve(file)?)?)
+    }
+
+    /// Does something with the bytes of a listed file while they are verified on another thread, and hands out what came
+    /// of it only if they are those that were listed. That they aren't counts before whatever `work` says of them.
+    ///
+    /// # Errors
+    /// As [`Bundle::read`].
+    pub fn verify_while<T>(&self, file: &FileRef, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let path = self.resolve(file)?;
+        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        thread::scope(|scope| {
+            let verifying = scope.spawn(|| file.digest.verify_bytes(&bytes, &path));
+            let worked = work(&bytes);
+            verifying.join().expect("hashing doesn't panic")?;
+            Ok(worked)
+        })
     }
 
     fn document<T: json::Document>(&self, file: Option<&FileRef>) -> Result<Option<T>> {

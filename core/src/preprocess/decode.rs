@@ -44,14 +44,15 @@ impl Default for Limits {
 /// # Errors
 /// A [`DecodeError`] that says what is wrong; hostile input neither panics nor allocates beyond `limits`.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
-    decode_for(bytes, limits, None)
+    decode_for(bytes, limits, None, Vec::new())
 }
 
-/// As [`decode`]; of a JPEG, if it is to be resized so, as little as that takes.
+/// As [`decode`]; of a JPEG, if it is to be resized so, as little as that takes. A JPEG's picture is put into `room`.
 pub(super) fn decode_for(
     bytes: &[u8],
     limits: Limits,
     resize: Option<Resize>,
+    room: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
@@ -61,7 +62,7 @@ pub(super) fn decode_for(
             limit: limits.max_bytes,
         });
     }
-    Source::new(bytes, limits)?.decode(resize)
+    Source::new(bytes, limits)?.decode(resize, room)
 }
 
 /// [`decode`]s a file; every error names it.
@@ -69,7 +70,7 @@ pub(super) fn decode_for(
 /// # Errors
 /// As [`decode`], in a [`DecodeError::InFile`].
 pub fn decode_file(path: &Path, limits: Limits) -> Result<RgbImage, DecodeError> {
-    decode_file_for(path, limits, None)
+    decode_file_for(path, limits, None, Vec::new())
 }
 
 /// As [`decode_for`], of a file.
@@ -77,9 +78,10 @@ pub(super) fn decode_file_for(
     path: &Path,
     limits: Limits,
     resize: Option<Resize>,
+    room: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     read_at_most(path, limits.max_bytes)
-        .and_then(|bytes| decode_for(&bytes, limits, resize))
+        .and_then(|bytes| decode_for(&bytes, limits, resize, room))
         .map_err(|source| DecodeError::InFile {
             path: path.to_owned(),
             source: Box::new(source),
@@ -89,8 +91,10 @@ pub(super) fn decode_file_for(
 /// The bytes of a file, of which one more than `max_bytes` are read.
 fn read_at_most(path: &Path, max_bytes: u64) -> Result<Vec<u8>, DecodeError> {
     let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
         let file = File::open(path)?;
+        let len = file.metadata()?.len().min(max_bytes);
+        // Grown as it is read, it would be copied several times.
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
         file.take(max_bytes.saturating_add(1))
             .read_to_end(&mut bytes)?;
         Ok(bytes)

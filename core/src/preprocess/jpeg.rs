@@ -15,7 +15,12 @@ use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 /// The most bytes per pixel that decoding takes: the picture, and the coefficients of a progressive file's components.
 const BYTES_PER_PIXEL: u64 = 3 + 4 * 2;
 
-pub(super) fn decode(source: &Source<'_>, resize: Option<Resize>) -> Result<Stored, DecodeError> {
+/// The picture, in `samples` unless a part of the resolution is enough.
+pub(super) fn decode(
+    source: &Source<'_>,
+    resize: Option<Resize>,
+    mut samples: Vec<u8>,
+) -> Result<Stored, DecodeError> {
     if !markers::reach_the_end(source.bytes) {
         return Err(source.truncated());
     }
@@ -42,7 +47,14 @@ pub(super) fn decode(source: &Source<'_>, resize: Option<Resize>) -> Result<Stor
         ColorSpace::RGB
     };
     decoder.set_options(options().jpeg_set_out_colorspace(colours));
-    let samples = decoder.decode().map_err(|e| error(source, e))?;
+    let size = decoder.output_buffer_size();
+    let size = size.ok_or_else(|| source.corrupt("its frame has no size"))?;
+    // What the decoder doesn't write mustn't be a part of another picture.
+    samples.clear();
+    samples.resize(size, 0);
+    decoder
+        .decode_into(&mut samples)
+        .map_err(|e| error(source, e))?;
     let image = if is_grey {
         GrayImage::from_raw(width, height, samples).map(DynamicImage::from)
     } else {

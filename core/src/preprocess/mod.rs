@@ -31,6 +31,7 @@ mod resize;
 mod rgb;
 mod source;
 mod spec;
+mod taps;
 
 pub use decode::{Limits, decode, decode_file};
 pub use error::{DecodeError, Error};

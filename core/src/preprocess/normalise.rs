@@ -1,5 +1,5 @@
 use super::{CentreCrop, PixelFormat, PreprocessSpec, pixels::NotLevels, spec::Size};
-use fast_image_resize::pixels::{F32x3, U8x3};
+use fast_image_resize::pixels::U8x3;
 
 /// `grey level * scale + offset` per channel (red, green, blue), which is `(level / 255 - mean) / std`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,9 +142,9 @@ impl Levels for U8x3 {
     }
 }
 
-impl Levels for F32x3 {
+impl Levels for [f32; 3] {
     fn levels(self) -> [f32; 3] {
-        self.0
+        self
     }
 }
 

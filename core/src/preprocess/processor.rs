@@ -6,10 +6,13 @@ use super::{
     spec::{Decode, Size},
 };
 use image::RgbImage;
-use std::path::Path;
+use std::{mem, path::Path};
 
 /// The most pixels of a picture between the passes of a resize, against pictures of one pixel by millions.
 const MAX_INTERMEDIATE: u64 = 1 << 26;
+
+/// The most bytes of a picture whose memory is kept for the next one: ten megapixels.
+const MAX_SPARE: usize = 32 << 20;
 
 /// Carries out a [`PreprocessSpec`]. Its buffers are reused from picture to picture: keep one per thread (it is `Clone`).
 #[derive(Clone)]
@@ -17,6 +20,8 @@ pub struct Preprocessor {
     spec: PreprocessSpec,
     normalisation: Normalisation,
     scratch: Scratch,
+    /// The memory of a picture that was given back.
+    spare: Vec<u8>,
 }
 
 impl Preprocessor {
@@ -28,6 +33,7 @@ impl Preprocessor {
             normalisation: spec.normalisation(),
             spec,
             scratch: Scratch::default(),
+            spare: Vec::new(),
         })
     }
 
@@ -41,7 +47,7 @@ impl Preprocessor {
     /// # Errors
     /// As [`super::decode`].
     pub fn decode(&self, bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
-        decode_for(bytes, limits, self.least())
+        decode_for(bytes, limits, self.least(), Vec::new())
     }
 
     /// As [`Preprocessor::decode`], of a file; every error names it.
@@ -49,7 +55,38 @@ impl Preprocessor {
     /// # Errors
     /// As [`super::decode_file`].
     pub fn decode_file(&self, path: &Path, limits: Limits) -> Result<RgbImage, DecodeError> {
-        decode_file_for(path, limits, self.least())
+        decode_file_for(path, limits, self.least(), Vec::new())
+    }
+
+    /// As [`Preprocessor::decode`], into the memory of a picture that was [given back](Preprocessor::give_back), if there is
+    /// one: a system that hands out megabytes page by page takes longer for that than a resize does.
+    ///
+    /// # Errors
+    /// As [`super::decode`].
+    pub fn decode_again(&mut self, bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+        let spare = mem::take(&mut self.spare);
+        decode_for(bytes, limits, self.least(), spare)
+    }
+
+    /// As [`Preprocessor::decode_again`], of a file; every error names it.
+    ///
+    /// # Errors
+    /// As [`super::decode_file`].
+    pub fn decode_file_again(
+        &mut self,
+        path: &Path,
+        limits: Limits,
+    ) -> Result<RgbImage, DecodeError> {
+        let spare = mem::take(&mut self.spare);
+        decode_file_for(path, limits, self.least(), spare)
+    }
+
+    /// Keeps a picture's memory for the next one, unless it is uncommonly large.
+    pub fn give_back(&mut self, image: RgbImage) {
+        let memory = image.into_raw();
+        if memory.capacity() <= MAX_SPARE {
+            self.spare = memory;
+        }
     }
 
     /// What a picture must be large enough for, where not all of it is decoded.

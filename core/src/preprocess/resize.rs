@@ -1,39 +1,45 @@
-use super::{Filter, spec::Size};
+use super::{
+    Filter,
+    spec::Size,
+    taps::{self, Taps},
+};
 use fast_image_resize::{
     FilterType, ImageView, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
     images::{TypedImage, TypedImageRef},
-    pixels::{F32x3, U8x3},
+    pixels::U8x3,
 };
 use image::RgbImage;
 
-/// Pixels of a strip of rows that is converted to floats and resized while it is in the cache.
-const STRIP_PIXELS: u32 = 1 << 15;
-/// The fewest rows of a strip, so that the filter's weights, computed per strip, don't dominate.
-const STRIP_ROWS: u32 = 16;
-
 /// A resizer with its buffers, which grow to the largest picture seen and are reused.
-///
-/// The passes are run one by one, since with whole grey levels in between their order shows, and the library's own two-pass
-/// resize of 8-bit pictures always starts with the vertical one.
 #[derive(Clone, Default)]
 pub(super) struct Scratch {
     resizer: Resizer,
-    bytes: Buffers<U8x3>,
-    floats: Buffers<F32x3>,
-    strip: Vec<F32x3>,
+    bytes: Bytes,
+    floats: Floats,
 }
 
 #[derive(Clone, Default)]
-struct Buffers<P> {
+struct Bytes {
     /// After the first pass.
-    half_way: Vec<P>,
+    half_way: Vec<U8x3>,
     /// After the second pass.
-    done: Vec<P>,
+    done: Vec<U8x3>,
+}
+
+#[derive(Clone, Default)]
+struct Floats {
+    /// A row after the vertical pass.
+    row: Vec<[f32; 3]>,
+    /// After the horizontal pass.
+    done: Vec<[f32; 3]>,
 }
 
 impl Scratch {
     /// Resizes `image` to `target`, rounding to whole grey levels after each of two passes: the first brings it to the
     /// size `between`, which shares one side with the picture and one with the target. No size may be zero.
+    ///
+    /// The passes are run one by one, since with whole grey levels in between their order shows, and the library's own
+    /// two-pass resize of 8-bit pictures always starts with the vertical one.
     pub(super) fn resize_bytes(
         &mut self,
         image: &RgbImage,
@@ -58,51 +64,42 @@ impl Scratch {
         image: &RgbImage,
         target: Size,
         filter: Filter,
-    ) -> &[F32x3] {
-        let options = &options(filter);
-        let between = (target.0, image.height());
-        let half_way = grown(&mut self.floats.half_way, between);
-        resize_rows(
-            &mut self.resizer,
-            image,
-            &mut self.strip,
-            half_way,
-            target.0,
-            options,
-        );
-        let half_way = view(half_way, between);
+    ) -> &[[f32; 3]] {
+        let (width, height) = target;
+        let columns = taps::of(image.width(), width, filter);
+        let rows = taps::of(image.height(), height, filter);
+        let row = grown(&mut self.floats.row, (image.width(), 1));
         let done = grown(&mut self.floats.done, target);
-        convolve(&mut self.resizer, &half_way, done, target.0, options);
+        for (out, taps) in done.chunks_exact_mut(width as usize).zip(&rows) {
+            add_rows(image, taps, row.as_flattened_mut());
+            add_columns(row, &columns, out);
+        }
         done
     }
 }
 
-/// The horizontal pass of a float resize, by strips: a float copy of the whole picture would take 12 bytes a pixel.
-fn resize_rows(
-    resizer: &mut Resizer,
-    image: &RgbImage,
-    strip: &mut Vec<F32x3>,
-    done: &mut [F32x3],
-    width: u32,
-    options: &ResizeOptions,
-) {
-    let source_width = image.width();
-    let rows = (STRIP_PIXELS / source_width).max(STRIP_ROWS);
-    let row_bytes = 3 * source_width as usize;
-    let strips = image.as_raw().chunks(rows as usize * row_bytes);
-    for (bytes, done) in strips.zip(done.chunks_mut(rows as usize * width as usize)) {
-        let rows = (bytes.len() / row_bytes) as u32;
-        let floats = grown(strip, (source_width, rows));
-        for (float, byte) in floats.iter_mut().zip(bytes.as_chunks().0) {
-            float.0 = byte.map(f32::from);
+/// The vertical pass comes first: the source is read as it lies, row by row, and the loop over a row's bytes is one that the
+/// compiler vectorises, while only as many rows as the target has are left for the horizontal one.
+fn add_rows(image: &RgbImage, taps: &Taps, out: &mut [f32]) {
+    out.fill(0.0);
+    let rows = image.as_raw().chunks_exact(out.len()).skip(taps.start);
+    for (row, weight) in rows.zip(&taps.weights) {
+        for (sum, level) in out.iter_mut().zip(row) {
+            *sum += weight * f32::from(*level);
         }
-        convolve(
-            resizer,
-            &view(floats, (source_width, rows)),
-            done,
-            width,
-            options,
-        );
+    }
+}
+
+/// The horizontal pass of a row.
+fn add_columns(row: &[[f32; 3]], columns: &[Taps], out: &mut [[f32; 3]]) {
+    for (out, taps) in out.iter_mut().zip(columns) {
+        let mut sum = [0.0; 3];
+        for (pixel, weight) in row[taps.start..].iter().zip(&taps.weights) {
+            for (sum, level) in sum.iter_mut().zip(pixel) {
+                *sum += weight * level;
+            }
+        }
+        *out = sum;
     }
 }
 

@@ -31,14 +31,22 @@ impl<'a> Source<'a> {
 
     /// A panic of a decoder is a bug of its library (tiff 0.11 has one for tiled planar files), but must not end a run over
     /// a million files.
-    pub(super) fn decode(&self, resize: Option<Resize>) -> Result<RgbImage, DecodeError> {
-        catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(resize)))
+    pub(super) fn decode(
+        &self,
+        resize: Option<Resize>,
+        room: Vec<u8>,
+    ) -> Result<RgbImage, DecodeError> {
+        catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(resize, room)))
             .unwrap_or_else(|_| Err(self.corrupt("the decoder panicked")))
     }
 
-    fn decode_unguarded(&self, resize: Option<Resize>) -> Result<RgbImage, DecodeError> {
+    fn decode_unguarded(
+        &self,
+        resize: Option<Resize>,
+        room: Vec<u8>,
+    ) -> Result<RgbImage, DecodeError> {
         let (mut image, orientation) = match self.format {
-            ImageFormat::Jpeg => jpeg::decode(self, resize)?,
+            ImageFormat::Jpeg => jpeg::decode(self, resize, room)?,
             _ => self.decode_other()?,
         };
         image.apply_orientation(orientation);

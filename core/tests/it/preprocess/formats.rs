@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::gif::GifEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::{Delay, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
-use stage1_core::preprocess::{Limits, decode, decode_file};
+use stage1_core::preprocess::{Limits, PreprocessSpec, Preprocessor, decode, decode_file};
 
 /// The corners of the stored picture, row by row.
 const CORNERS: [char; 4] = ['R', 'G', 'B', 'W'];
@@ -95,6 +95,19 @@ fn lossless_formats_round_trip() {
         picture.write_to(&mut bytes, format).expect("encodes");
         let got = decode(bytes.get_ref(), Limits::default()).expect("decodes");
         assert_eq!(got, picture, "{format:?}");
+    }
+}
+
+#[test]
+fn memory_that_was_given_back_leaves_no_trace() {
+    let spec = PreprocessSpec::dinov3(16, 16);
+    let mut preprocessor = Preprocessor::new(spec).expect("a sound spec");
+    let jpeg = corner_jpeg();
+    let want = decode(&jpeg, Limits::default()).expect("decodes");
+    for (width, height) in [(300, 200), (3, 2)] {
+        preprocessor.give_back(RgbImage::from_pixel(width, height, Rgb([7, 8, 9])));
+        let got = preprocessor.decode_again(&jpeg, Limits::default());
+        assert!(got.expect("decodes") == want, "after {width} x {height}");
     }
 }
 
