@@ -170,9 +170,8 @@ fn a_model_whose_weights_lie_outside_of_it_makes_others_of_that_kind() {
             assert!(got.model.len() < want.model.len(), "{name}");
             let told = String::from_utf8_lossy(&got.model).into_owned();
             assert!(told.contains(&made.digest.to_string()), "{name}");
-            let logits = |model: &Exported| {
-                Ort::of(model).outputs(&pixels, [4, SHAPE[1], SHAPE[2], SHAPE[3]], &["logits"])
-            };
+            let logits =
+                |model: &Exported| Ort::of(model).outputs(&trained.pixels, SHAPE, &["logits"]);
             assert_eq!(logits(&want), logits(&got), "{name}");
         }
     }
