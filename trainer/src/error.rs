@@ -2,7 +2,7 @@ use stage1_core::{
     artifact::{self, Digest},
     config, model, preprocess, split,
 };
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 /// Why nothing was trained.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ pub enum Error {
     },
     /// The training has diverged.
     #[error(
-        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower `train.learning_rate` (now {learning_rate:e}), a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
+        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower {rates}, a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
     )]
     Diverged {
         /// What isn't finite.
@@ -122,8 +122,8 @@ pub enum Error {
         epoch: usize,
         /// The step within the epoch, from 1.
         step: usize,
-        /// The configured peak rate.
-        learning_rate: f64,
+        /// The configured peak rates.
+        rates: Rates,
     },
     /// The self-supervised training has diverged.
     #[error(
@@ -345,3 +345,17 @@ impl Error {
 
 /// The result of training.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Learning rates by their keys; where there are several, the first is the likeliest to be too high.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates(pub Vec<(&'static str, f64)>);
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (key, value)) in self.0.iter().enumerate() {
+            let or = if n == 0 { "" } else { " or " };
+            write!(f, "{or}`{key}` (now {value:e})")?;
+        }
+        Ok(())
+    }
+}
+

@@ -5,7 +5,7 @@
 //! loss (Geifman and El-Yaniv 2019).
 
 use crate::{
-    Result,
+    Rates, Result,
     events::Metrics,
     fit::{Gradient, Labelled, Objective, Step, evaluate},
     head::{Head, Mode, Standardisation},
@@ -129,6 +129,10 @@ impl Objective for Correctness<'_> {
 
     fn rates(&self) -> Option<Tensor> {
         None
+    }
+
+    fn rate_keys(&self, config: &TrainConfig) -> Rates {
+        Rates(vec![("gate.learning_rate", config.learning_rate)])
     }
 
     fn begin(&mut self, _: usize, _: usize, _: &[&[i64]]) {}

@@ -40,5 +40,5 @@ pub mod selection;
 pub mod tensorboard;
 mod train;
 
-pub use error::{Error, Result};
+pub use error::{Error, Rates, Result};
 pub use train::{Begin, Existing, Trained, plan, select_logits, train};

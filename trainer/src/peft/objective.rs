@@ -2,7 +2,7 @@
 
 use super::Adapters;
 use crate::{
-    Result,
+    Rates, Result,
     augment::Mixer,
     backbone::{Backbone, BlockChanges, Pass, Places, Vit},
     events::Metrics,
@@ -14,7 +14,7 @@ use crate::{
     selection,
 };
 use stage1_core::{
-    config::{Config, Precision},
+    config::{Config, Precision, TrainConfig},
     model::Features,
 };
 use std::sync::mpsc::Receiver;
@@ -246,6 +246,13 @@ impl Objective for Adapting<'_> {
         let head = Tensor::ones([count], (tch::Kind::Float, Device::Cpu));
         let rates = Tensor::cat(&[self.parts.adapters.rates(base), head], 0);
         Some(rates.to_device(self.device()))
+    }
+
+    fn rate_keys(&self, config: &TrainConfig) -> Rates {
+        Rates(vec![
+            ("peft.learning_rate", self.parts.config.peft.learning_rate),
+            ("train.learning_rate", config.learning_rate),
+        ])
     }
 
     fn begin(&mut self, epoch: usize, first: usize, batches: &[&[i64]]) {
