@@ -27,7 +27,8 @@ use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
     config::{
-        AugmentConfig, Config, GateConfig, HeadConfig, PeftConfig, Phase, Precision, TrainConfig,
+        AugmentConfig, Config, GateConfig, GateLoss, HeadConfig, PeftConfig, Phase, Precision,
+        TrainConfig,
     },
     data::OnBadImage,
     events::Plan,
@@ -302,9 +303,13 @@ impl<'a> Job<'a> {
             let (got, want) = (format!("{:?}", init.head), format!("{:?}", self.head));
             return Err(other("head", got, want));
         }
-        if init.labels != self.splits.labels {
-            let (got, want) = (init.labels.join(", "), self.splits.labels.join(", "));
-            return Err(other("list of classes", got, want));
+        // The cross-fitted gate is trained on what heads of folds say, and starts from nothing.
+        let goes_on = self.config.gate.loss == GateLoss::SelectiveNet;
+        if let (Some(want), Some(got), true) = (self.gate_spec(), init.gate, goes_on)
+            && got != want
+        {
+            let (got, want) = (format!("{got:?}"), format!("{want:?}"));
+            return Err(other("gate", got, want));
         }
         if init.backbone != *self.weights.spec() {
             let (got, want) = (init.backbone.to_string(), self.weights.spec().to_string());
@@ -620,7 +625,7 @@ impl<'a> Job<'a> {
     ) -> Result<Tensor> {
         let device = self.backbone.device();
         let head = match raw_head {
-            Some(raw) => head.unfold(&raw, standard),
+            Some(raw) => head.unfold(&raw.to_device(device), standard),
             None => head.initialise(self.config.seed, device),
         };
         let saved = match &self.init {

@@ -111,7 +111,7 @@ impl<'a> Probe<'a> {
             features: standard.apply(&train.features),
             labels: Tensor::from_slice(&labels).to_device(device),
             loss: Loss::new(config, &train.labels, head.classes(), device),
-            start: start.map(|raw| head.unfold(&raw, &standard)),
+            start: start.map(|raw| head.unfold(&raw.to_device(device), &standard)),
             head,
             config,
             seed,

@@ -6,7 +6,7 @@ use crate::{
     events::EpochRecord,
     features::FeatureCache,
     fit::{self, Fitted, Keeper, Labelled, Start, State, fit},
-    gate::{self, Correctness, Judged, Selective},
+    gate::{self, Correctness, Judged, Selective, SelectiveStart},
     head::{Head, values},
     log::Unit,
     sampling::Order,
@@ -118,6 +118,9 @@ impl Job<'_> {
     }
 
     /// For each row of train, whether a head that was trained without its fold answers it rightly: 1 or 0.
+    ///
+    /// These heads are always drawn anew: a head to start from has seen the rows of every fold, and would make their
+    /// correctness that of images it knows.
     fn right(&self, train: &Labelled, select: &Labelled, fold_of: &[usize]) -> Result<Vec<f32>> {
         let (head, folds) = (self.head(), self.config.gate.folds);
         let device = train.features.device();
@@ -176,6 +179,15 @@ impl Job<'_> {
         }
     }
 
+    /// The gate of the checkpoint to start from; none where that has a head alone.
+    fn initial_gate(&self, gate: &Head) -> Result<Option<Tensor>> {
+        let init = self.init.as_ref();
+        let Some((dir, init)) = init.filter(|(_, init)| init.gate.is_some()) else {
+            return Ok(None);
+        };
+        Ok(Some(gate.load(&init.head_file(dir)?)?))
+    }
+
     /// SelectiveNet: classes and gate together.
     fn selective(
         &self,
@@ -200,7 +212,12 @@ impl Job<'_> {
             self.head.trunk().expect("phase gate has an mlp head"),
             0.0,
         );
-        let mut objective = Selective::new([&head, &gate, &auxiliary], &train, &select, config);
+        let start = SelectiveStart {
+            head: self.initial_head()?,
+            gate: self.initial_gate(&gate)?,
+        };
+        let parts = [&head, &gate, &auxiliary];
+        let mut objective = Selective::new(parts, &train, &select, config, start);
         let settings = &config.train;
         let order = Order::new(settings.sampling, config.seed, labels, self.head.classes);
         let mut log = self.log(state.as_ref(), Unit::Epochs)?;
