@@ -100,6 +100,7 @@ fn export(
         epochs_run: 1,
         metrics: BTreeMap::new(),
         splits_digest: digest,
+        init_digest: None,
         inputs_digest: digest,
         files: BTreeMap::new(),
     };

@@ -63,6 +63,9 @@ pub struct Checkpoint {
     pub metrics: BTreeMap<String, f64>,
     /// The digest of the `splits.json` that chose the images.
     pub splits_digest: Digest,
+    /// The digest of the `checkpoint.json` that the training started from, if it did; it was of the same splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_digest: Option<Digest>,
     /// The digest of everything that the training depended on: the same inputs need no second training.
     pub inputs_digest: Digest,
     /// The digests of the files beside this one, by name.
@@ -185,6 +188,16 @@ impl Checkpoint {
     pub fn adapter(&self, dir: &Path) -> model::Result<Option<Adapter>> {
         let open = || Adapter::open(&dir.join(ADAPTER));
         self.has_adapter().then(open).transpose()
+    }
+
+    /// The checkpoint that an adapter's folder lies in, if it is one of ours; its files aren't read.
+    pub fn around_adapter(adapter: &Path) -> Option<Self> {
+        let adapter = adapter.canonicalize().ok()?;
+        let dir = adapter
+            .parent()
+            .filter(|dir| dir.join(ADAPTER) == adapter)?;
+        let (checkpoint, _): (Self, _) = json::load(&dir.join(DOCUMENT)).ok()?;
+        checkpoint.has_adapter().then_some(checkpoint)
     }
 
     /// The head's tensors, of the recorded digest.

@@ -169,11 +169,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A backbone was trained on images of other splits.
-    #[error("{}: this backbone was trained on images of other splits (digest {got}, this run's is {want}), which may be in this run's val_calib or val_test; use the run's splits, or train it again", path.display())]
-    PretrainedElsewhere {
-        /// The backbone's folder.
+    /// What a training begins with was trained on images of other splits.
+    #[error("{}: this {what} ({key}) was trained on images of other splits (digest {got}, this run's is {want}), which may be in this run's val_calib or val_test; take one that was trained under this run's splits, or train it again under them", path.display())]
+    TrainedElsewhere {
+        /// Its folder.
         path: PathBuf,
+        /// The configuration's key.
+        key: &'static str,
+        /// A backbone, an adapter or a checkpoint.
+        what: &'static str,
         /// The digest of its splits.
         got: Digest,
         /// This run's.
@@ -253,6 +257,12 @@ pub enum Error {
         got: String,
         /// The configuration's.
         want: String,
+    },
+    /// The backbone that a checkpoint would have to be of isn't there yet.
+    #[error("{}: cannot start from this (train.init_from): self-supervised training makes this run's backbone first, and no checkpoint is of a backbone that isn't there yet; go on with the backbone of the checkpoint's own run (`phase: explora-supervised`, `explora.from` its folder `explora`), or leave out `train.init_from`", path.display())]
+    StartBeforeBackbone {
+        /// The checkpoint's folder.
+        path: PathBuf,
     },
     /// The backbone isn't the one that the checkpoint was trained on.
     #[error("{}: was trained on the backbone {}, `backbone` names {}; restore it, or train again with --overwrite", path.display(), want.short(), got.short())]
@@ -343,8 +353,6 @@ impl Error {
     }
 }
 
-/// The result of training.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Learning rates by their keys; where there are several, the first is the likeliest to be too high.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates(pub Vec<(&'static str, f64)>);
@@ -359,3 +367,5 @@ impl fmt::Display for Rates {
     }
 }
 
+/// The result of training.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

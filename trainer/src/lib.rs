@@ -32,6 +32,7 @@ pub mod head;
 mod log;
 pub mod loss;
 pub mod optimiser;
+mod origin;
 pub mod peft;
 mod plan;
 pub mod random;

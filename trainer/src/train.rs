@@ -287,7 +287,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// The checkpoint to start from must be of the same architecture.
+    /// The checkpoint to start from must be of the same architecture; of the same splits, and so of the same classes, it is
+    /// (see [`crate::origin`]).
     fn check_init(&self) -> Result<()> {
         let Some((path, init)) = &self.init else {
             return Ok(());
@@ -571,7 +572,10 @@ impl<'a> Job<'a> {
         let fitted = fit::train(&mut objective, &order, settings, state, keeper, &mut log)?;
         self.events.finish();
         let count = adapters.parameter_count() as i64;
-        let adapter = adapters.to_files(&fitted.parameters.slice(0, 0, count, 1));
+        let adapter = adapters.to_files(
+            &fitted.parameters.slice(0, 0, count, 1),
+            Some(self.splits_digest),
+        );
         let weights = self.weights.clone().merged(&as_adapter(&adapter)?)?;
         Ok(Made {
             head: head.fold(&fitted.parameters.slice(0, count, None, 1), &standard),
@@ -711,6 +715,7 @@ impl<'a> Job<'a> {
             epochs_run: made.fitted.epochs_run,
             metrics: made.fitted.metrics.clone(),
             splits_digest: self.splits_digest,
+            init_digest: self.init.as_ref().map(|(_, init)| init.digest()),
             inputs_digest: self.inputs_digest(),
             files: BTreeMap::new(),
         }

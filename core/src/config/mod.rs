@@ -318,7 +318,8 @@ pub struct TrainConfig {
     /// Seconds between saves of the state that an interrupted training continues from; 0 saves after every step.
     pub save_every_seconds: u64,
     /// A checkpoint's folder, whose weights the training starts from, with everything else anew; its head (and adapters)
-    /// must be of the same architecture.
+    /// must be of the same architecture, and it must be of the same splits. With `phase: gate`, heads of folds always start
+    /// anew, and so does a cross-fitted gate; SelectiveNet's starts from the checkpoint's, if that has one.
     pub init_from: Option<PathBuf>,
     /// Decay of the weights' moving average, updated each step; 0 turns it off.
     pub ema_decay: f64,

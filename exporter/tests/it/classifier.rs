@@ -168,6 +168,7 @@ fn checkpoint(weights: &Weights, head: HeadSpec) -> Checkpoint {
         epochs_run: 1,
         metrics: BTreeMap::new(),
         splits_digest: Digest::of_bytes(b"splits"),
+        init_digest: None,
         inputs_digest: Digest::of_bytes(b"inputs"),
         files: BTreeMap::new(),
     }

@@ -13,6 +13,7 @@ mod depth;
 mod explora;
 mod fixture;
 mod gate;
+mod origin;
 mod peft;
 mod python;
 mod refusals;
