@@ -939,7 +939,7 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=auto", "backbone.depth.candidates=[4, 2]"],
-                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4, 2]",
+                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4,2]",
             ),
             (
                 "",
@@ -1029,7 +1029,7 @@ backbone: {path: weights}
             (
                 "phase: explora\nexplora: {unfreeze_blocks: [3, 1]}",
                 &[],
-                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3, 1]",
+                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3,1]",
             ),
             (
                 "phase: explora\naugment: {flip: 0.5}",
