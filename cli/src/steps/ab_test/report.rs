@@ -235,8 +235,8 @@ impl AbTest {
         let found = &self.comparison;
         _ = writeln!(
             text,
-            "## Differences from {}\n\n| arm | measure | difference | 95 % interval | p | p (Holm) | seeds of the same sign | verdict |\n\
-             |---|---|---|---|---|---|---|---|",
+            "## Differences from {}\n\n| arm | measure | difference | 95 % interval | p, resampled | p, exchanged | p (Holm) | seeds of \
+             the same sign | verdict |\n|---|---|---|---|---|---|---|---|---|",
             found.reference
         );
         for arm in &found.arms {
@@ -255,7 +255,8 @@ impl AbTest {
                     d.estimate,
                     d.low,
                     d.high,
-                    d.p,
+                    d.p_bootstrap,
+                    d.p_exchange,
                     d.p_holm,
                     d.seeds_agree,
                     found.seeds.len()
@@ -300,10 +301,11 @@ impl AbTest {
         _ = writeln!(
             text,
             "## What this says\n\n\
-             Judged on {} images of {} ({} independent units), which trained no arm; val_calib and val_test were not opened. \
-             The verdict is by {}; the other measures are told beside it. Each measure is averaged over the seeds; intervals and p \
-             come from {} paired resamples of whole units, the same for all arms, and p is adjusted for {} arms (Holm, measure by \
-             measure). They are about other images, for these seeds: how much seeds matter is the ± above.{} \
+             Judged on {} images of {} ({} independent units), which trained no arm{}. \
+             The verdict is by {}; the other measures are told beside it. Each measure is averaged over the seeds; intervals \
+             come from {} paired resamples of whole units, the same for all arms. p is the larger one of two: that of the resamples, \
+             which are too sure of themselves where few images make the difference, and that of exchanging the arm's answers with the \
+             reference's, unit by unit (all exchanges where they are few). It is adjusted for {} arms (Holm, measure by measure). They are about other images, for these seeds: how much seeds matter is the ± above.{} \
              Coverage at a risk is descriptive: its threshold is found on the images that it describes. \"Undecided\" doesn't mean \
              equal. A certificate needs `stage1 calibrate` on val_calib.",
             found.rows,
