@@ -407,6 +407,8 @@ pub enum SelectionMetric {
     BalancedAccuracy,
     /// F1 of class 1 for two classes, else the mean of the classes' F1.
     F1,
+    /// Area under the generalised risk over coverage, by the largest probability (Traub et al. 2024); lower is better.
+    Augrc,
     /// Negative log-likelihood; lower is better.
     Nll,
 }
@@ -419,6 +421,7 @@ impl SelectionMetric {
             Self::Accuracy => "accuracy",
             Self::BalancedAccuracy => "balanced_accuracy",
             Self::F1 => "f1",
+            Self::Augrc => "augrc",
             Self::Nll => "nll",
         }
     }
@@ -426,8 +429,8 @@ impl SelectionMetric {
     /// A value turned so that higher is better.
     pub fn score(self, value: f64) -> f64 {
         match self {
-            Self::Nll => -value,
-            _ => value,
+            Self::Augrc | Self::Nll => -value,
+            Self::Mcc | Self::Accuracy | Self::BalancedAccuracy | Self::F1 => value,
         }
     }
 }

@@ -18,7 +18,8 @@ use stage1_core::{
     config::{Config, DepthConfig, HeadConfig, SelectionMetric, TrainConfig},
     data::OnBadImage,
     depth::{DepthCandidate, DepthChoice},
-    model::Blocks,
+    metrics::SurestFirst,
+    model::{BackboneSpec, Blocks},
     split::Split,
 };
 use std::collections::BTreeSet;
@@ -181,6 +182,7 @@ impl Job<'_> {
                     .collect(),
                 nll: selection::nll_of_each(&logits, &select.labels),
             },
+                surest_first: SurestFirst::new(&selection::largest_probabilities(&rows, classes)),
         ))
     }
 
