@@ -185,11 +185,13 @@ pub enum Error {
     },
     /// There are too few images to train a backbone on.
     #[error(
-        "self-supervised training needs at least 2 images, {images} can be used; name folders in `explora.data`, or set `explora.train_images: true`"
+        "self-supervised training needs at least 2 images, {images} can be used{why}; name folders of other images in `explora.data`, or set `explora.train_images: true`"
     )]
     NothingToPretrain {
         /// How many there are.
         images: usize,
+        /// What was left out, and why; or nothing.
+        why: String,
     },
     /// A trained backbone holds what isn't a number.
     #[error(

@@ -224,6 +224,9 @@ impl<'a> Job<'a> {
             .adapts()
             .then(|| Adapters::choose(weights.spec(), &config.peft))
             .transpose()?;
+        if adapters.is_some() && config.backbone.blocks.is_auto() {
+            depth::check_adapters(config, weights.spec())?;
+        }
         let job = Self {
             backbone_digest: weights.digest(),
             backbone,

@@ -91,6 +91,26 @@ fn supervised(config: &Config) -> Config {
     }
 }
 
+/// Why images in the folders of `explora.data` aren't used.
+fn left_out(used: &ImagesUsed, train_images: bool) -> String {
+    let repeated = match train_images {
+        true => "there twice, or in train, which is used already",
+        false => "there twice, or in train, which `explora.train_images: false` leaves out",
+    };
+    let parts = [
+        (used.held_out, "in val_select, val_calib or val_test"),
+        (used.nearly_held_out, "nearly the same as one there"),
+        (used.repeated, repeated),
+        (used.unreadable, "unreadable"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<_> = parts.map(|(count, why)| format!("{count} {why}")).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" (left out: {})", parts.join("; ")),
+    }
+}
+
 /// The backbone of another run must be whole, of the same splits, and made from the configured one.
 fn check_from(config: &Config, dir: &Path) -> Result<()> {
     let record = Pretrained::load(dir)?;
@@ -350,6 +370,7 @@ impl<'a> Pretraining<'a> {
         if images.len() < 2 {
             return Err(Error::NothingToPretrain {
                 images: images.len(),
+                why: left_out(&used, self.config.explora.train_images),
             });
         }
         let mut hasher = Hasher::new();

@@ -10,6 +10,7 @@ use crate::{
     features::{FeatureCache, Target},
     fit::{self, Start, fit},
     head::values,
+    peft::Adapters,
     selection,
 };
 use bootstrap::{Judged, Resamples};
@@ -181,8 +182,8 @@ impl Job<'_> {
                     .map(selection::first_largest)
                     .collect(),
                 nll: selection::nll_of_each(&logits, &select.labels),
-            },
                 surest_first: SurestFirst::new(&selection::largest_probabilities(&rows, classes)),
+            },
         ))
     }
 
@@ -260,6 +261,23 @@ impl Job<'_> {
             train: super::that_decides(&self.config.train),
             on_bad_image: self.config.data.options.on_bad_image,
         })
+    }
+}
+
+/// Whatever is chosen, there must be layers to adapt in it: the shallowest candidate has the fewest.
+pub(super) fn check_adapters(config: &Config, spec: &BackboneSpec) -> Result<()> {
+    let candidates = config.backbone.depth.candidates.as_deref();
+    let shallowest = candidates.map_or(1, |candidates| candidates[0]);
+    let spec = spec.clone().with_blocks(Blocks::First(shallowest))?;
+    match Adapters::choose(&spec, &config.peft) {
+        Err(Error::Targets { key, reason }) => Err(Error::Targets {
+            key,
+            reason: format!(
+                "{reason}, and `backbone.blocks: auto` may choose the first {shallowest}: name deeper candidates alone \
+                 (backbone.depth.candidates), or adapt layers that all of them have"
+            ),
+        }),
+        other => other.map(|_| ()),
     }
 }
 
