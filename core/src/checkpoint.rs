@@ -89,6 +89,16 @@ impl Document for Checkpoint {
                 "a gate reads the hidden layer of an mlp head; this head has none".to_owned(),
             );
         }
+        let depth = match &self.backbone {
+            BackboneSpec::Vit(vit) => Some(vit.layers),
+            BackboneSpec::ConvNext(_) => None,
+        };
+        let read: Vec<usize> = self.head.blocks.into();
+        if !read.is_empty() && read.last().copied() != depth {
+            return Err(format!(
+                "a head that reads the blocks {read:?} of a backbone that ends elsewhere"
+            ));
+        }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
             return Err(format!(
                 "metric `{name}` is {value}: a checkpoint holds finite metrics only"
@@ -223,7 +233,7 @@ impl Checkpoint {
 
     /// The width of the features that the head reads.
     pub fn feature_width(&self) -> usize {
-        self.head.features.width(self.backbone.hidden())
+        self.head.width(self.backbone.hidden())
     }
 
     /// Writes the folder `dir` and fills in [`Checkpoint::files`]. What was in `dir` stays until the new folder is

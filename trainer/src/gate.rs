@@ -297,7 +297,7 @@ mod tests {
     use crate::{events::EpochRecord, fit::train, random::generator, sampling::Order};
     use stage1_core::{
         config::Sampling,
-        model::{Features, GateSpec, HeadKind, HeadSpec},
+        model::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks},
     };
     use tch::Device;
 
@@ -404,6 +404,7 @@ mod tests {
         let spec = |kind, features| HeadSpec {
             kind,
             features,
+            blocks: ReadBlocks::LAST,
             classes: 2,
         };
         let head = Head::new(spec(HeadKind::Mlp { hidden: 8 }, Features::Cls), 2, 0.0);

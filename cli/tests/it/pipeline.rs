@@ -113,6 +113,15 @@ fn every_kind_of_backbone_goes_the_whole_way() {
             "\"layers\":1",
         ),
         (
+            "several",
+            vec![
+                set("path", "dinov3-vit-swiglu"),
+                "head.blocks=[1, 2]".to_owned(),
+                "export.variants=[fp16, int8]".to_owned(),
+            ],
+            "\"layers\":2",
+        ),
+        (
             "adapter",
             vec![
                 format!("backbone.path={uneven}"),

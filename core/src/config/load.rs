@@ -3,7 +3,7 @@ use super::{
     GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling,
     ScoreChoice, Target, VERSION, VariantPrecision, schema,
 };
-use crate::{artifact::json::brief, certificate::Procedure, device};
+use crate::{artifact::json::brief, certificate::Procedure, device, model::ReadBlocks};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -279,6 +279,21 @@ impl Config {
                 (0.0..1.0).contains(&self.head.dropout),
                 "a number in [0, 1)",
                 self.head.dropout.to_string(),
+            ),
+            (
+                "head.blocks",
+                self.head
+                    .blocks
+                    .as_deref()
+                    .is_none_or(|blocks| ReadBlocks::new(blocks).is_some()),
+                "numbers of blocks from 1 to 64, ascending, or null for the last one that is run",
+                brief(&self.head.blocks),
+            ),
+            (
+                "head.blocks",
+                self.head.blocks.is_none() || !self.backbone.blocks.is_auto(),
+                "null, since `backbone.blocks: auto` chooses the one block that is read",
+                brief(&self.head.blocks),
             ),
             (
                 "head.hidden",
@@ -920,6 +935,19 @@ backbone: {path: weights}
                 "head: {hidden: 64}",
                 &[],
                 "at `head.hidden`: expected no value, since `head.kind` is `linear`",
+            ),
+            (
+                "head: {blocks: [12, 6]}",
+                &[],
+                "at `head.blocks`: expected numbers of blocks from 1 to 64, ascending, or null for the last one that is run, got [12,6]",
+            ),
+            ("", &["head.blocks=[6, 6]"], "at `head.blocks`"),
+            ("", &["head.blocks=[]"], "at `head.blocks`"),
+            ("", &["head.blocks=[0, 6]"], "at `head.blocks`"),
+            (
+                "",
+                &["head.blocks=[6, 12]", "backbone.blocks=auto"],
+                "at `head.blocks`: expected null, since `backbone.blocks: auto` chooses",
             ),
             (
                 "",

@@ -23,7 +23,7 @@ use stage1_core::{
     model::{BackboneSpec, Blocks},
     split::Split,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
 /// A GiB.
 const GIB: f64 = (1u64 << 30) as f64;
@@ -161,8 +161,8 @@ impl Job<'_> {
     ) -> Result<(usize, Judged)> {
         let head = self.head();
         let (train, select) = (
-            self.labelled(&candidate.cache, train)?,
-            self.labelled(&candidate.cache, select)?,
+            self.labelled(slice::from_ref(&candidate.cache), train)?,
+            self.labelled(slice::from_ref(&candidate.cache), select)?,
         );
         let mut watch = |_: &EpochRecord| -> Result<()> { Ok(()) };
         let (settings, seed) = (&self.config.train, self.config.seed);

@@ -14,7 +14,7 @@ use crate::{
 };
 use stage1_core::{
     config::{GateLoss, Sampling},
-    model::{Features, GateSpec, HeadKind, HeadSpec},
+    model::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks},
 };
 use tch::{Tensor, no_grad};
 
@@ -36,7 +36,7 @@ impl Job<'_> {
 
     pub(super) fn gate(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
@@ -45,14 +45,14 @@ impl Job<'_> {
         self.check_folds(train)?;
         match self.config.gate.loss {
             GateLoss::CrossFitted => {
-                let made = self.baseline(cache, train, select, keeper, state)?;
-                let gate = self.cross_fitted(cache, train, select, &made.head)?;
+                let made = self.baseline(caches, train, select, keeper, state)?;
+                let gate = self.cross_fitted(caches, train, select, &made.head)?;
                 Ok(Made {
                     gate: Some(gate),
                     ..made
                 })
             }
-            GateLoss::SelectiveNet => self.selective(cache, train, select, keeper, state),
+            GateLoss::SelectiveNet => self.selective(caches, train, select, keeper, state),
         }
     }
 
@@ -83,13 +83,15 @@ impl Job<'_> {
     /// Trains the gate on the hidden layer of `head` (for raw features), from what other heads answered.
     fn cross_fitted(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         parameters: &Tensor,
     ) -> Result<Tensor> {
-        let (train_rows, select_rows) =
-            (self.labelled(cache, train)?, self.labelled(cache, select)?);
+        let (train_rows, select_rows) = (
+            self.labelled(caches, train)?,
+            self.labelled(caches, select)?,
+        );
         let fold_of = self.folds(train);
         let right = self.right(&train_rows, &select_rows, &fold_of)?;
         self.tell_right(&right, parameters, &train_rows);
@@ -191,14 +193,17 @@ impl Job<'_> {
     /// SelectiveNet: classes and gate together.
     fn selective(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
         state: Option<State>,
     ) -> Result<Made> {
         let (labels, config) = (&train.labels, self.config);
-        let (train, select) = (self.labelled(cache, train)?, self.labelled(cache, select)?);
+        let (train, select) = (
+            self.labelled(caches, train)?,
+            self.labelled(caches, select)?,
+        );
         let (head, gate) = (
             self.head(),
             self.gate_head().expect("phase gate has a gate"),
@@ -207,6 +212,7 @@ impl Job<'_> {
             HeadSpec {
                 kind: HeadKind::Linear,
                 features: Features::Cls,
+                blocks: ReadBlocks::LAST,
                 classes: self.head.classes,
             },
             self.head.trunk().expect("phase gate has an mlp head"),

@@ -9,6 +9,7 @@ mod goldens;
 
 mod backbones;
 mod baseline;
+mod blocks;
 mod depth;
 mod explora;
 mod fixture;
