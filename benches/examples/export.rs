@@ -9,7 +9,7 @@ use stage1_core::{
     artifact::{Digest, Document as _, tensors::TensorFile},
     checkpoint::Checkpoint,
     config::Phase,
-    model::{Blocks, Features, HeadKind, HeadSpec, Weights},
+    model::{Blocks, Features, HeadKind, HeadSpec, ReadBlocks, Weights},
     preprocess::PreprocessSpec,
 };
 use stage1_exporter::{
@@ -89,6 +89,7 @@ fn export(
         head: HeadSpec {
             kind: HeadKind::Linear,
             features,
+            blocks: ReadBlocks::LAST,
             classes,
         },
         gate: None,
@@ -100,6 +101,7 @@ fn export(
         epochs_run: 1,
         metrics: BTreeMap::new(),
         splits_digest: digest,
+        init_digest: None,
         inputs_digest: digest,
         files: BTreeMap::new(),
     };

@@ -56,6 +56,7 @@ pub fn create(
         provenance: Provenance {
             splits_digest: digest("splits"),
             checkpoint_digest: digest("checkpoint"),
+            init_digest: None,
             backbone_digest: digest("backbone"),
             config_digest: digest("config"),
             phase: Phase::Baseline,

@@ -63,6 +63,9 @@ pub struct Checkpoint {
     pub metrics: BTreeMap<String, f64>,
     /// The digest of the `splits.json` that chose the images.
     pub splits_digest: Digest,
+    /// The digest of the `checkpoint.json` that the training started from, if it did; it was of the same splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_digest: Option<Digest>,
     /// The digest of everything that the training depended on: the same inputs need no second training.
     pub inputs_digest: Digest,
     /// The digests of the files beside this one, by name.
@@ -85,6 +88,16 @@ impl Document for Checkpoint {
             return Err(
                 "a gate reads the hidden layer of an mlp head; this head has none".to_owned(),
             );
+        }
+        let depth = match &self.backbone {
+            BackboneSpec::Vit(vit) => Some(vit.layers),
+            BackboneSpec::ConvNext(_) => None,
+        };
+        let read: Vec<usize> = self.head.blocks.into();
+        if !read.is_empty() && read.last().copied() != depth {
+            return Err(format!(
+                "a head that reads the blocks {read:?} of a backbone that ends elsewhere"
+            ));
         }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
             return Err(format!(
@@ -187,6 +200,16 @@ impl Checkpoint {
         self.has_adapter().then(open).transpose()
     }
 
+    /// The checkpoint that an adapter's folder lies in, if it is one of ours; its files aren't read.
+    pub fn around_adapter(adapter: &Path) -> Option<Self> {
+        let adapter = adapter.canonicalize().ok()?;
+        let dir = adapter
+            .parent()
+            .filter(|dir| dir.join(ADAPTER) == adapter)?;
+        let (checkpoint, _): (Self, _) = json::load(&dir.join(DOCUMENT)).ok()?;
+        checkpoint.has_adapter().then_some(checkpoint)
+    }
+
     /// The head's tensors, of the recorded digest.
     ///
     /// # Errors
@@ -210,7 +233,7 @@ impl Checkpoint {
 
     /// The width of the features that the head reads.
     pub fn feature_width(&self) -> usize {
-        self.head.features.width(self.backbone.hidden())
+        self.head.width(self.backbone.hidden())
     }
 
     /// Writes the folder `dir` and fills in [`Checkpoint::files`]. What was in `dir` stays until the new folder is

@@ -148,6 +148,45 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / n as f64
 }
 
+/// Rows from the surest to the least sure; equally sure ones form a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SurestFirst {
+    order: Vec<usize>,
+    /// Where each group ends in `order`.
+    ends: Vec<usize>,
+}
+
+impl SurestFirst {
+    /// Of scores, one to the row; larger is surer.
+    pub fn new(score: &[f64]) -> Self {
+        let mut order: Vec<_> = (0..score.len()).collect();
+        order.sort_by(|a, b| score[*b].total_cmp(&score[*a]));
+        let new = |end: &usize| {
+            *end == order.len() || score[order[end - 1]].total_cmp(&score[order[*end]]).is_ne()
+        };
+        let ends = (1..=order.len()).filter(new).collect();
+        Self { order, ends }
+    }
+
+    /// AUGRC (Traub et al. 2024): the area under wrong answers among all rows, over coverage, by trapezoids from the origin; tied
+    /// rows are averaged over all their orders. A row counts `times` times.
+    pub fn augrc(&self, wrong: impl Fn(usize) -> bool, times: impl Fn(usize) -> u64) -> f64 {
+        let (mut seen, mut errors, mut area, mut start) = (0, 0, 0.0, 0);
+        for &end in &self.ends {
+            let group = &self.order[start..end];
+            let all: u64 = group.iter().map(|row| times(*row)).sum();
+            let missed = group
+                .iter()
+                .filter(|row| wrong(**row))
+                .map(|row| times(*row));
+            let missed: u64 = missed.sum();
+            area += all as f64 * (errors as f64 + missed as f64 / 2.0);
+            (seen, errors, start) = (seen + all, errors + missed, end);
+        }
+        area / (seen as f64 * seen as f64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,5 +322,25 @@ mod tests {
             confusion.add(label, prediction);
         }
         confusion
+    }
+
+    #[test]
+    fn augrc_is_an_area_with_ties_averaged_and_weights_as_repetitions() {
+        let score = [0.9, 0.7, 0.7, 0.1];
+        let wrong = [false, true, false, true];
+        let augrc = |score: &[f64], wrong: &[bool], times: &[u64]| {
+            SurestFirst::new(score).augrc(|row| wrong[row], |row| times[row])
+        };
+        // Trapezoids: 0, then half an error over the two tied rows, then one and a half.
+        let once = augrc(&score, &wrong, &[1; 4]);
+        assert!((once - (2.0 * 0.5 + 1.5) / 16.0).abs() < 1e-15, "{once}");
+        let twice = augrc(
+            &[0.9, 0.7, 0.7, 0.7, 0.1],
+            &[false, true, true, false, true],
+            &[1; 5],
+        );
+        let weighed = augrc(&score, &wrong, &[1, 2, 1, 1]);
+        assert!((twice - weighed).abs() < 1e-15);
+        assert!(augrc(&[], &[], &[]).is_nan());
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
     checkpoint::Checkpoint,
-    model::Weights,
+    model::{HeadSpec as Spec, Weights},
     preprocess::{PixelFormat, PreprocessSpec},
 };
 use std::collections::BTreeMap;
@@ -52,8 +52,11 @@ pub fn export_classifier_as(
         4 * weights.spec().parameter_count(),
     );
     let size = checkpoint.preprocess.output_size();
-    let features = checkpoint.head.features;
-    let backbone = Backbone::write(&mut graph, weights, size, form.input, features.into())?;
+    let Spec {
+        features, blocks, ..
+    } = checkpoint.head;
+    let reads = features.into();
+    let backbone = Backbone::write(&mut graph, weights, size, form.input, reads, blocks)?;
     let features = backbone.features(&mut graph, features);
     let outputs = head.outputs(&mut graph, &features);
     let classes = Axis::Fixed(checkpoint.head.classes);

@@ -3,7 +3,7 @@ use crate::{
     backbone::{Backbone, Reads},
     graph::{Axis, Graph},
 };
-use stage1_core::model::Weights;
+use stage1_core::model::{ReadBlocks, Weights};
 use std::collections::BTreeMap;
 
 /// Writes a backbone alone: input `pixel_values` [N, 3, `height`, `width`] (float32, normalised), outputs `tokens`
@@ -31,7 +31,14 @@ pub fn export_embedding_as(
         4 * weights.spec().parameter_count(),
     );
     let size = (height, width);
-    let backbone = Backbone::write(&mut graph, weights, size, form.input, Reads::Tokens)?;
+    let backbone = Backbone::write(
+        &mut graph,
+        weights,
+        size,
+        form.input,
+        Reads::Tokens,
+        ReadBlocks::LAST,
+    )?;
     let tokens = backbone.tokens(&mut graph, "tokens");
     let features = graph.first("features", &tokens);
     let width = Axis::Fixed(backbone.hidden());

@@ -9,7 +9,7 @@ use serde_json::json;
 use stage1_core::{
     artifact::tensors::TensorFile,
     config::TrainConfig,
-    model::{Features, HeadKind, HeadSpec},
+    model::{Features, HeadKind, HeadSpec, ReadBlocks},
 };
 use stage1_trainer::{
     Result as Trained,
@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let spec = HeadSpec {
         kind: HeadKind::Linear,
         features: Features::Cls,
+        blocks: ReadBlocks::LAST,
         classes: 1 + train.labels.iter().max().copied().unwrap_or(0),
     };
     let mut config = TrainConfig {

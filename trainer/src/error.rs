@@ -2,7 +2,7 @@ use stage1_core::{
     artifact::{self, Digest},
     config, model, preprocess, split,
 };
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 /// Why nothing was trained.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ pub enum Error {
     },
     /// The training has diverged.
     #[error(
-        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower `train.learning_rate` (now {learning_rate:e}), a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
+        "training diverged: the {what} is {value} at epoch {epoch}, step {step}; no checkpoint was written. Try a lower {rates}, a longer `train.warmup_epochs` or a smaller `train.max_grad_norm`"
     )]
     Diverged {
         /// What isn't finite.
@@ -122,8 +122,8 @@ pub enum Error {
         epoch: usize,
         /// The step within the epoch, from 1.
         step: usize,
-        /// The configured peak rate.
-        learning_rate: f64,
+        /// The configured peak rates.
+        rates: Rates,
     },
     /// The self-supervised training has diverged.
     #[error(
@@ -169,11 +169,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A backbone was trained on images of other splits.
-    #[error("{}: this backbone was trained on images of other splits (digest {got}, this run's is {want}), which may be in this run's val_calib or val_test; use the run's splits, or train it again", path.display())]
-    PretrainedElsewhere {
-        /// The backbone's folder.
+    /// What a training begins with was trained on images of other splits.
+    #[error("{}: this {what} ({key}) was trained on images of other splits (digest {got}, this run's is {want}), which may be in this run's val_calib or val_test; take one that was trained under this run's splits, or train it again under them", path.display())]
+    TrainedElsewhere {
+        /// Its folder.
         path: PathBuf,
+        /// The configuration's key.
+        key: &'static str,
+        /// A backbone, an adapter or a checkpoint.
+        what: &'static str,
         /// The digest of its splits.
         got: Digest,
         /// This run's.
@@ -181,11 +185,13 @@ pub enum Error {
     },
     /// There are too few images to train a backbone on.
     #[error(
-        "self-supervised training needs at least 2 images, {images} can be used; name folders in `explora.data`, or set `explora.train_images: true`"
+        "self-supervised training needs at least 2 images, {images} can be used{why}; name folders of other images in `explora.data`, or set `explora.train_images: true`"
     )]
     NothingToPretrain {
         /// How many there are.
         images: usize,
+        /// What was left out, and why; or nothing.
+        why: String,
     },
     /// A trained backbone holds what isn't a number.
     #[error(
@@ -253,6 +259,12 @@ pub enum Error {
         got: String,
         /// The configuration's.
         want: String,
+    },
+    /// The backbone that a checkpoint would have to be of isn't there yet.
+    #[error("{}: cannot start from this (train.init_from): self-supervised training makes this run's backbone first, and no checkpoint is of a backbone that isn't there yet; go on with the backbone of the checkpoint's own run (`phase: explora-supervised`, `explora.from` its folder `explora`), or leave out `train.init_from`", path.display())]
+    StartBeforeBackbone {
+        /// The checkpoint's folder.
+        path: PathBuf,
     },
     /// The backbone isn't the one that the checkpoint was trained on.
     #[error("{}: was trained on the backbone {}, `backbone` names {}; restore it, or train again with --overwrite", path.display(), want.short(), got.short())]
@@ -340,6 +352,20 @@ impl Error {
             self,
             Self::DecodeImage { .. } | Self::PreprocessImage { .. }
         )
+    }
+}
+
+/// Learning rates by their keys; where there are several, the first is the likeliest to be too high.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates(pub Vec<(&'static str, f64)>);
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (key, value)) in self.0.iter().enumerate() {
+            let or = if n == 0 { "" } else { " or " };
+            write!(f, "{or}`{key}` (now {value:e})")?;
+        }
+        Ok(())
     }
 }
 

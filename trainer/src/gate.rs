@@ -5,7 +5,7 @@
 //! loss (Geifman and El-Yaniv 2019).
 
 use crate::{
-    Result,
+    Rates, Result,
     events::Metrics,
     fit::{Gradient, Labelled, Objective, Step, evaluate},
     head::{Head, Mode, Standardisation},
@@ -131,6 +131,10 @@ impl Objective for Correctness<'_> {
         None
     }
 
+    fn rate_keys(&self, config: &TrainConfig) -> Rates {
+        Rates(vec![("gate.learning_rate", config.learning_rate)])
+    }
+
     fn begin(&mut self, _: usize, _: usize, _: &[&[i64]]) {}
 
     fn step(&mut self, parameters: &Tensor, at: Step<'_>) -> Result<Gradient> {
@@ -157,6 +161,16 @@ pub struct Selective<'a> {
     features: Tensor,
     labels: Tensor,
     select: &'a Labelled,
+    start: SelectiveStart,
+}
+
+/// What classes (for raw features) and gate start from; what isn't given is drawn.
+#[derive(Debug, Default)]
+pub struct SelectiveStart {
+    /// The classes' parameters.
+    pub head: Option<Tensor>,
+    /// The gate's.
+    pub gate: Option<Tensor>,
 }
 
 impl<'a> Selective<'a> {
@@ -166,6 +180,7 @@ impl<'a> Selective<'a> {
         train: &Labelled,
         select: &'a Labelled,
         config: &'a Config,
+        start: SelectiveStart,
     ) -> Self {
         let standard = Standardisation::of(&train.features);
         let labels: Vec<_> = train.labels.iter().map(|&label| label as i64).collect();
@@ -178,6 +193,7 @@ impl<'a> Selective<'a> {
             config,
             standard,
             select,
+            start,
         }
     }
 
@@ -227,9 +243,16 @@ impl<'a> Selective<'a> {
 impl Objective for Selective<'_> {
     fn initial(&mut self) -> Tensor {
         let (seed, device) = (self.config.seed, self.labels.device());
+        let SelectiveStart { head, gate } = &self.start;
         let parts = [
-            self.head.initialise(seed, device),
-            self.gate.initialise(seed ^ OTHER_SEED, device),
+            match head {
+                Some(raw) => self.head.unfold(&raw.to_device(device), &self.standard),
+                None => self.head.initialise(seed, device),
+            },
+            match gate {
+                Some(gate) => gate.to_device(device),
+                None => self.gate.initialise(seed ^ OTHER_SEED, device),
+            },
             self.auxiliary.initialise(seed, device),
         ];
         Tensor::cat(&parts, 0)
@@ -274,7 +297,7 @@ mod tests {
     use crate::{events::EpochRecord, fit::train, random::generator, sampling::Order};
     use stage1_core::{
         config::Sampling,
-        model::{Features, GateSpec, HeadKind, HeadSpec},
+        model::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks},
     };
     use tch::Device;
 
@@ -381,6 +404,7 @@ mod tests {
         let spec = |kind, features| HeadSpec {
             kind,
             features,
+            blocks: ReadBlocks::LAST,
             classes: 2,
         };
         let head = Head::new(spec(HeadKind::Mlp { hidden: 8 }, Features::Cls), 2, 0.0);
@@ -392,7 +416,9 @@ mod tests {
             labels: labels.clone(),
         };
         let select = data();
-        let mut objective = Selective::new([&head, &gate, &auxiliary], &data(), &select, &config);
+        let parts = [&head, &gate, &auxiliary];
+        let start = SelectiveStart::default();
+        let mut objective = Selective::new(parts, &data(), &select, &config, start);
         let parameters = objective.initial();
         let rows = Tensor::arange(30, (Kind::Int64, Device::Cpu));
         let got = objective.loss(&parameters, &rows).double_value(&[]);

@@ -7,7 +7,7 @@ use stage1_core::{
         self,
         tensors::{Tensor as StoredTensor, TensorFile},
     },
-    model::{Features, GateSpec, HeadKind, HeadSpec},
+    model::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks},
 };
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -51,6 +51,7 @@ impl Head {
                     hidden: spec.hidden,
                 },
                 features: Features::Cls,
+                blocks: ReadBlocks::LAST,
                 classes: 1,
             },
             dropout: 0.0,
@@ -271,6 +272,7 @@ mod tests {
             let spec = HeadSpec {
                 kind,
                 features: Features::Cls,
+                blocks: ReadBlocks::LAST,
                 classes: 3,
             };
             let head = Head::new(spec, 4, 0.5);
@@ -294,6 +296,7 @@ mod tests {
         let spec = HeadSpec {
             kind: HeadKind::Linear,
             features: Features::ClsMeanPatch,
+            blocks: ReadBlocks::LAST,
             classes: 2,
         };
         let head = Head::new(spec, 3, 0.0);

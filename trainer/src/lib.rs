@@ -32,6 +32,7 @@ pub mod head;
 mod log;
 pub mod loss;
 pub mod optimiser;
+mod origin;
 pub mod peft;
 mod plan;
 pub mod random;
@@ -40,5 +41,5 @@ pub mod selection;
 pub mod tensorboard;
 mod train;
 
-pub use error::{Error, Result};
+pub use error::{Error, Rates, Result};
 pub use train::{Begin, Existing, Trained, plan, select_logits, train};

@@ -8,7 +8,7 @@ use crate::{
 use stage1_core::{
     config::{Config, Phase, Precision},
     events::{Plan, PlannedModule},
-    model::{BackboneSpec, Features, GateSpec, HeadSpec, Role},
+    model::{BackboneSpec, GateSpec, HeadSpec, Role},
 };
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ impl Known<'_> {
         let adapters = self.adapters.map_or(0, Adapters::parameter_count);
         let trained = (adapters + self.head_parameters()) as u64 * FLOAT * COPIES;
         let images = (self.train_images + self.select_images) as u64;
-        let features = images * Features::width(self.head.features, spec.hidden()) as u64 * FLOAT;
+        let features = images * self.head.width(spec.hidden()) as u64 * FLOAT;
         let (height, width) = self.config.preprocess.output_size();
         let pixels = (3 * height * width) as u64 * FLOAT;
         let (batch, passes) = match self.config.adapts() {

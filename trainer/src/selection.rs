@@ -2,19 +2,29 @@
 
 use crate::{events::Metrics, head::values};
 use serde::{Deserialize, Serialize};
-use stage1_core::{config::EarlyStop, metrics::Confusion};
+use stage1_core::{
+    config::EarlyStop,
+    metrics::{Confusion, SurestFirst},
+    policy::Score,
+};
 use tch::{Device, Kind, Tensor};
 
-/// Accuracy, balanced accuracy, MCC, F1 and NLL (nats per image) of `logits` `[n, K]`. A row's class is its first
+/// Accuracy, AUGRC by the largest probability, balanced accuracy, MCC, F1 and NLL (nats per image) of `logits` `[n, K]`. A row's class is its first
 /// largest logit.
 pub fn metrics(logits: &Tensor, labels: &[usize]) -> Metrics {
     let classes = logits.size()[1] as usize;
     let mut confusion = Confusion::new(classes);
-    for (row, &label) in values(logits).chunks_exact(classes).zip(labels) {
-        confusion.add(label, first_largest(row));
+    let rows = values(logits);
+    let mut wrong = Vec::with_capacity(labels.len());
+    for (row, &label) in rows.chunks_exact(classes).zip(labels) {
+        let answer = first_largest(row);
+        confusion.add(label, answer);
+        wrong.push(answer != label);
     }
+    let surest_first = SurestFirst::new(&largest_probabilities(&rows, classes));
     let named = [
         ("accuracy", confusion.accuracy()),
+        ("augrc", surest_first.augrc(|row| wrong[row], |_| 1)),
         ("balanced_accuracy", confusion.balanced_accuracy()),
         ("f1", confusion.f1_default()),
         ("mcc", confusion.mcc()),
@@ -23,6 +33,14 @@ pub fn metrics(logits: &Tensor, labels: &[usize]) -> Metrics {
     named
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// Of each row of logits.
+pub(crate) fn largest_probabilities(rows: &[f32], classes: usize) -> Vec<f64> {
+    let score = Score::MaxProbability { temperature: 1.0 };
+    rows.chunks_exact(classes)
+        .map(|row| score.value(row))
         .collect()
 }
 
@@ -227,6 +245,8 @@ mod tests {
         let nll = ((1.0 + (-2.0_f64).exp()).ln() * 2.0 + 2.0_f64.ln()) / 3.0;
         let want = [
             ("accuracy", 2.0 / 3.0),
+            // The wrong row is the least sure one.
+            ("augrc", 0.5 / 9.0),
             ("balanced_accuracy", 0.75),
             ("f1", 2.0 / 3.0),
             ("mcc", 0.5),

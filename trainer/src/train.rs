@@ -13,7 +13,7 @@ use crate::{
     device,
     events::{EpochRecord, Events},
     explora,
-    features::{Batches, Extractor, FeatureCache, Image, ImageReader},
+    features::{Batches, Extractor, FeatureCache, Found, Image, ImageReader, Target},
     fit::{self, Fitted, Keeper, Labelled, Origin, Start, State, fit},
     head::{Head, Mode, Standardisation, values},
     log::{Log, Unit},
@@ -27,11 +27,12 @@ use stage1_core::{
     artifact::{self, Digest, Lock, atomic, json, tensors::Tensor as StoredTensor},
     checkpoint::Checkpoint,
     config::{
-        AugmentConfig, Config, GateConfig, HeadConfig, PeftConfig, Phase, Precision, TrainConfig,
+        AugmentConfig, Config, GateConfig, GateLoss, HeadConfig, PeftConfig, Phase, Precision,
+        TrainConfig,
     },
     data::OnBadImage,
     events::Plan,
-    model::{Adapter, HeadSpec, NewAdapter, Weights},
+    model::{Adapter, Blocks, HeadSpec, NewAdapter, Weights},
     preprocess::Limits,
     split::{Split, SplitManifest, SplitSample},
 };
@@ -223,6 +224,9 @@ impl<'a> Job<'a> {
             .adapts()
             .then(|| Adapters::choose(weights.spec(), &config.peft))
             .transpose()?;
+        if adapters.is_some() && config.backbone.blocks.is_auto() {
+            depth::check_adapters(config, weights.spec())?;
+        }
         let job = Self {
             backbone_digest: weights.digest(),
             backbone,
@@ -230,6 +234,7 @@ impl<'a> Job<'a> {
             head: HeadSpec {
                 kind: config.head.architecture(),
                 features: config.head.features,
+                blocks: config.head.read_blocks(weights.spec())?,
                 classes: splits.labels.len(),
             },
             init: config
@@ -286,7 +291,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// The checkpoint to start from must be of the same architecture.
+    /// The checkpoint to start from must be of the same architecture; of the same splits, and so of the same classes, it is
+    /// (see [`crate::origin`]).
     fn check_init(&self) -> Result<()> {
         let Some((path, init)) = &self.init else {
             return Ok(());
@@ -302,9 +308,13 @@ impl<'a> Job<'a> {
             let (got, want) = (format!("{:?}", init.head), format!("{:?}", self.head));
             return Err(other("head", got, want));
         }
-        if init.labels != self.splits.labels {
-            let (got, want) = (init.labels.join(", "), self.splits.labels.join(", "));
-            return Err(other("list of classes", got, want));
+        // The cross-fitted gate is trained on what heads of folds say, and starts from nothing.
+        let goes_on = self.config.gate.loss == GateLoss::SelectiveNet;
+        if let (Some(want), Some(got), true) = (self.gate_spec(), init.gate, goes_on)
+            && got != want
+        {
+            let (got, want) = (format!("{got:?}"), format!("{want:?}"));
+            return Err(other("gate", got, want));
         }
         if init.backbone != *self.weights.spec() {
             let (got, want) = (init.backbone.to_string(), self.weights.spec().to_string());
@@ -388,16 +398,16 @@ impl<'a> Job<'a> {
         let cache_dir = self.config.cache_dir();
         // Other runs may fill the same cache: what they write must not be swept.
         let _in_use = Lock::share(&cache_dir.join(".lock"), || atomic::sweep(&cache_dir))?;
-        let (cache, computed, bad) = self.features(&train, &select)?;
+        let (caches, computed, bad) = self.features(&train, &select)?;
         let (train, select) = (train.without(&bad), select.without(&bad));
         self.check_left(&train, &select)?;
         let threads = state
             .as_ref()
             .map_or(self.config.thread_count(), |state| state.threads);
         let made = match (&self.adapters, self.gate_spec()) {
-            (Some(adapters), _) => self.peft(adapters, &cache, &train, &select, keeper, state)?,
-            (None, Some(_)) => self.gate(&cache, &train, &select, keeper, state)?,
-            (None, None) => self.baseline(&cache, &train, &select, keeper, state)?,
+            (Some(adapters), _) => self.peft(adapters, &caches, &train, &select, keeper, state)?,
+            (None, Some(_)) => self.gate(&caches, &train, &select, keeper, state)?,
+            (None, None) => self.baseline(&caches, &train, &select, keeper, state)?,
         };
         let head = self.head();
         let reference = self.reference(&head, &made, &select)?;
@@ -433,22 +443,65 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The cache with all features of both parts, how many were computed, and the images that can't be decoded.
+    /// The caches of the blocks that the head reads, shallowest first, with all features of both parts; how many images'
+    /// features were computed, and the images that can't be decoded.
     fn features(
         &self,
         train: &Part,
         select: &Part,
-    ) -> Result<(FeatureCache, usize, BTreeSet<Digest>)> {
-        let mut cache = FeatureCache::open(
-            &self.config.cache_dir(),
-            self.backbone_digest,
-            self.config.preprocess.digest(),
-            self.backbone.spec().hidden(),
-            &|message| self.events.warning(message),
-        )?;
+    ) -> Result<(Vec<FeatureCache>, usize, BTreeSet<Digest>)> {
+        let mut caches = self.caches(&self.weights)?;
         let images = [train.images.as_slice(), &select.images].concat();
-        let found = self.extractor().fill(&mut cache, &images)?;
-        Ok((cache, found.computed, found.bad))
+        let found = self.fill_caches(&self.extractor(), &mut caches, &images)?;
+        Ok((caches, found.computed, found.bad))
+    }
+
+    /// The caches of the blocks of `weights` that the head reads, shallowest first: each that of the backbone that ends there,
+    /// so that heads on fewer blocks use the same.
+    fn caches(&self, weights: &Weights) -> Result<Vec<FeatureCache>> {
+        let open = |weights: &Weights| {
+            FeatureCache::open(
+                &self.config.cache_dir(),
+                weights.digest(),
+                self.config.preprocess.digest(),
+                weights.spec().hidden(),
+                &|message| self.events.warning(message),
+            )
+        };
+        let (last, above) = match &self.depths()[..] {
+            [above @ .., last] => (*last, above.to_vec()),
+            [] => unreachable!("a head reads one block at least"),
+        };
+        let mut caches = vec![open(weights)?];
+        if !above.is_empty() {
+            // From the deepest one on, so that one copy of the weights serves all.
+            let mut weights = weights.clone().with_blocks(Blocks::First(last))?;
+            for &blocks in above.iter().rev() {
+                weights = weights.with_blocks(Blocks::First(blocks))?;
+                caches.push(open(&weights)?);
+            }
+        }
+        caches.reverse();
+        Ok(caches)
+    }
+
+    /// The blocks that the head reads, ascending.
+    fn depths(&self) -> Vec<usize> {
+        self.head.blocks.of(self.backbone.depth())
+    }
+
+    /// Computes in one pass what any of the caches lacks.
+    fn fill_caches(
+        &self,
+        extractor: &Extractor<'_>,
+        caches: &mut [FeatureCache],
+        images: &[Image],
+    ) -> Result<Found> {
+        let targets = self.depths().into_iter().zip(caches);
+        let mut targets: Vec<_> = targets
+            .map(|(depth, cache)| Target { depth, cache })
+            .collect();
+        extractor.fill_depths(&mut targets, images)
     }
 
     /// As [`check_classes`], once bad images are left out.
@@ -466,14 +519,17 @@ impl<'a> Job<'a> {
     /// Phase `baseline`: a head on the frozen backbone's features.
     fn baseline(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
         state: Option<State>,
     ) -> Result<Made> {
         let config = &self.config.train;
-        let (train, select) = (self.labelled(cache, train)?, self.labelled(cache, select)?);
+        let (train, select) = (
+            self.labelled(caches, train)?,
+            self.labelled(caches, select)?,
+        );
         let mut log = self.log(state.as_ref(), Unit::Epochs)?;
         let ended = state.as_ref().map_or(0, |state| state.records().len());
         self.events
@@ -514,7 +570,7 @@ impl<'a> Job<'a> {
     fn peft(
         &self,
         adapters: &Adapters,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
@@ -522,13 +578,13 @@ impl<'a> Job<'a> {
     ) -> Result<Made> {
         let config = self.config;
         let head = self.head();
-        let base = self.labelled(cache, train)?;
+        let base = self.labelled(caches, train)?;
         let standard = Standardisation::of(&base.features);
         let start = match &state {
             // What it goes on from replaces the start; only the shape matters.
             Some(_) => self.start(adapters, &head, &standard, self.initial_head()?)?,
             None => {
-                let warm = self.warm_up(&head, &base, cache, select)?;
+                let warm = self.warm_up(&head, &base, caches, select)?;
                 self.start(adapters, &head, &standard, warm)?
             }
         };
@@ -545,7 +601,7 @@ impl<'a> Job<'a> {
             places: &self.places,
             adapters,
             head: &head,
-            features: self.head.features,
+            spec: self.head,
             standard: &standard,
             size: self.reader.size(),
             train: batches(train, Some((varied, config.seed))),
@@ -566,7 +622,10 @@ impl<'a> Job<'a> {
         let fitted = fit::train(&mut objective, &order, settings, state, keeper, &mut log)?;
         self.events.finish();
         let count = adapters.parameter_count() as i64;
-        let adapter = adapters.to_files(&fitted.parameters.slice(0, 0, count, 1));
+        let adapter = adapters.to_files(
+            &fitted.parameters.slice(0, 0, count, 1),
+            Some(self.splits_digest),
+        );
         let weights = self.weights.clone().merged(&as_adapter(&adapter)?)?;
         Ok(Made {
             head: head.fold(&fitted.parameters.slice(0, count, None, 1), &standard),
@@ -582,7 +641,7 @@ impl<'a> Job<'a> {
         &self,
         head: &Head,
         base: &Labelled,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         select: &Part,
     ) -> Result<Option<Tensor>> {
         let (epochs, from) = (self.config.peft.head_warmup_epochs, self.initial_head()?);
@@ -594,7 +653,7 @@ impl<'a> Job<'a> {
             warmup_epochs: self.config.train.warmup_epochs.min(epochs as f64),
             ..self.config.train.clone()
         };
-        let select = self.labelled(cache, select)?;
+        let select = self.labelled(caches, select)?;
         self.events.start("head alone: epochs", epochs as u64);
         let mut watch = |_: &EpochRecord| -> Result<()> {
             self.events.advance(1);
@@ -620,7 +679,7 @@ impl<'a> Job<'a> {
     ) -> Result<Tensor> {
         let device = self.backbone.device();
         let head = match raw_head {
-            Some(raw) => head.unfold(&raw, standard),
+            Some(raw) => head.unfold(&raw.to_device(device), standard),
             None => head.initialise(self.config.seed, device),
         };
         let saved = match &self.init {
@@ -643,14 +702,23 @@ impl<'a> Job<'a> {
         ))
     }
 
-    fn labelled(&self, cache: &FeatureCache, part: &Part) -> Result<Labelled> {
+    /// What the head reads of images: rows of `caches`, side by side.
+    fn labelled(&self, caches: &[FeatureCache], part: &Part) -> Result<Labelled> {
         let digests: Vec<_> = part.images.iter().map(|image| image.digest).collect();
-        let rows = cache.gather(&digests, self.head.features)?;
         let width = self.head.features.width(self.backbone.spec().hidden()) as i64;
+        let blocks = caches
+            .iter()
+            .map(|cache| {
+                let rows = cache.gather(&digests, self.head.features)?;
+                Ok(Tensor::from_slice(&rows).reshape([-1, width]))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let features = match &blocks[..] {
+            [one] => one.shallow_clone(),
+            several => Tensor::cat(several, 1),
+        };
         Ok(Labelled {
-            features: Tensor::from_slice(&rows)
-                .reshape([-1, width])
-                .to_device(self.backbone.device()),
+            features: features.to_device(self.backbone.device()),
             labels: part.labels.clone(),
         })
     }
@@ -672,8 +740,7 @@ impl<'a> Job<'a> {
         let backbone = merged.as_ref().unwrap_or(&self.backbone);
         let mut named = Vec::new();
         no_grad(|| {
-            let features = backbone.features(&pixels, &self.places);
-            let features = features.select(self.head.features);
+            let features = backbone.read(&pixels, &self.places, &self.head);
             named.push(("logits", head.logits(&made.head, &features, Mode::Evaluate)));
             if let (Some(gate), Some(parameters)) = (self.gate_head(), &made.gate) {
                 let hidden = head.hidden(&made.head, &features);
@@ -706,6 +773,7 @@ impl<'a> Job<'a> {
             epochs_run: made.fitted.epochs_run,
             metrics: made.fitted.metrics.clone(),
             splits_digest: self.splits_digest,
+            init_digest: self.init.as_ref().map(|(_, init)| init.digest()),
             inputs_digest: self.inputs_digest(),
             files: BTreeMap::new(),
         }

@@ -72,8 +72,9 @@ pub fn judge_gate(
         let difference = &found.arms[rival].differences[&Measure::Augrc];
         let against = GateRival {
             augrc: augrc(rival),
-            difference: -difference.estimate,
-            interval: [-difference.high, -difference.low],
+            // Not its negative: that of no difference would be -0.
+            difference: 0.0 - difference.estimate,
+            interval: [0.0 - difference.high, 0.0 - difference.low],
         };
         (arms[rival].name.clone(), against)
     });
@@ -150,7 +151,13 @@ mod tests {
         let score = Score::MaxProbability { temperature: 1.0 };
         let gate = (0..same.n()).map(|row| score.value(same.row(row)) as f32);
         same.gate = Some(gate.collect());
-        assert!(!judge(&same).ships);
+        let decision = judge(&same);
+        assert!(!decision.ships);
+        // No difference, and none that is less than nothing.
+        let rival = &decision.rivals["max_probability"];
+        for number in [rival.difference, rival.interval[0], rival.interval[1]] {
+            assert_eq!(number.to_bits(), 0.0_f64.to_bits());
+        }
     }
 
     #[test]

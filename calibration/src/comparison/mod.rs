@@ -2,8 +2,9 @@
 //!
 //! Arms are compared with one of them, the reference, on the *same rows*, each arm trained with several seeds. Every measure is
 //! averaged over an arm's seeds, and the difference of the averages has a paired bootstrap interval: whole units of rows are
-//! drawn with replacement, the same draws for all arms and seeds. The p-values of the arms are adjusted by Holm (1979), measure
-//! by measure. So an interval is about *other images* for these seeds; how much seeds matter is in [`Spread`], and pooling rows
+//! drawn with replacement, the same draws for all arms and seeds. The p-value is the larger one of two: the bootstrap's, and that
+//! of exchanging the answers of arm and reference unit by unit, which stays valid where few rows make the difference. The p-values
+//! of the arms are adjusted by Holm (1979), measure by measure. So an interval is about *other images* for these seeds; how much seeds matter is in [`Spread`], and pooling rows
 //! over seeds, which would count each image several times, happens nowhere: McNemar's test is one per seed.
 //!
 //! | measure | better | what |
@@ -30,6 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod exchange;
 mod gate;
 mod mcnemar;
 mod paired;
@@ -195,6 +197,10 @@ pub struct Difference {
     /// 97.5th percentile.
     pub high: f64,
     /// Two-sided, from the share of resamples beyond 0.
+    pub p_bootstrap: f64,
+    /// Two-sided, from the share of exchanges of answers, unit by unit, that make a difference as large.
+    pub p_exchange: f64,
+    /// The larger of both.
     pub p: f64,
     /// Adjusted for the number of arms (Holm).
     pub p_holm: f64,
@@ -254,14 +260,23 @@ pub fn compare(
         })
         .collect();
     let others: Vec<_> = (0..arms.len()).filter(|arm| *arm != reference).collect();
+    let exchanges: Vec<_> = others
+        .iter()
+        .map(|arm| exchange::p_values(rows, &arms[*arm], &arms[reference], settings))
+        .collect();
     for (place, measure) in Measure::ALL.into_iter().enumerate() {
-        let (of, p): (Vec<_>, Vec<_>) = others
+        let found: Vec<_> = others
             .iter()
-            .map(|arm| draws.difference(*arm, reference, place))
-            .unzip();
-        for ((arm, (low, high)), (p, p_holm)) in others.iter().zip(of).zip(p.iter().zip(holm(&p))) {
+            .zip(&exchanges)
+            .map(|(arm, exchanges)| {
+                let (interval, p_bootstrap) = draws.difference(*arm, reference, place);
+                (interval, Chance::new(p_bootstrap, exchanges[place]))
+            })
+            .collect();
+        let p: Vec<_> = found.iter().map(|(_, chance)| chance.p).collect();
+        for ((arm, (interval, chance)), p_holm) in others.iter().zip(found).zip(holm(&p)) {
             let (ours, theirs) = (&estimates[*arm][&measure], &estimates[reference][&measure]);
-            let difference = difference(measure, ours, theirs, (low, high), (*p, p_holm));
+            let difference = difference(measure, ours, theirs, interval, (chance, p_holm));
             if measure == settings.primary {
                 results[*arm].verdict = Some(difference.verdict);
             }
@@ -357,12 +372,30 @@ impl Spread {
     }
 }
 
+/// How likely such a difference is by chance.
+#[derive(Clone, Copy)]
+struct Chance {
+    bootstrap: f64,
+    exchange: f64,
+    p: f64,
+}
+
+impl Chance {
+    fn new(bootstrap: f64, exchange: f64) -> Self {
+        Self {
+            bootstrap,
+            exchange,
+            p: bootstrap.max(exchange),
+        }
+    }
+}
+
 fn difference(
     measure: Measure,
     ours: &Spread,
     theirs: &Spread,
     (low, high): (f64, f64),
-    (p, p_holm): (f64, f64),
+    (chance, p_holm): (Chance, f64),
 ) -> Difference {
     let estimate = ours.mean - theirs.mean;
     let by_seed = ours.by_seed.iter().zip(&theirs.by_seed);
@@ -375,7 +408,9 @@ fn difference(
         estimate,
         low,
         high,
-        p,
+        p_bootstrap: chance.bootstrap,
+        p_exchange: chance.exchange,
+        p: chance.p,
         p_holm,
         seeds_agree: by_seed
             .filter(|(ours, theirs)| (*ours - *theirs) * estimate > 0.0)

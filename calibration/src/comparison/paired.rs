@@ -1,6 +1,6 @@
 //! The paired bootstrap: the same draws of units for all arms and seeds.
 
-use super::{Answers, Arm, Rows, Settings};
+use super::{Answers, Arm, Measure, Rows, Settings};
 use crate::{
     counter::bits,
     metrics::{Marked, Ranking, Units, percentiles},
@@ -28,18 +28,24 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// In the order of [`Measure::ALL`](super::Measure::ALL).
+    /// In the order of [`Measure::ALL`].
     pub(super) fn measures(&self, rows: &Rows, weights: &[u32], risk: f64) -> [f64; 3] {
-        let mut confusion = Confusion::new(rows.classes);
-        let answers = rows.labels.iter().zip(&self.answers.predicted);
-        for ((label, predicted), weight) in answers.zip(weights) {
-            confusion.add_times(*label, *predicted, u64::from(*weight));
+        Measure::ALL.map(|measure| self.measure(measure, rows, weights, risk))
+    }
+
+    pub(super) fn measure(&self, measure: Measure, rows: &Rows, weights: &[u32], risk: f64) -> f64 {
+        match measure {
+            Measure::Mcc => {
+                let mut confusion = Confusion::new(rows.classes);
+                let answers = rows.labels.iter().zip(&self.answers.predicted);
+                for ((label, predicted), weight) in answers.zip(weights) {
+                    confusion.add_times(*label, *predicted, u64::from(*weight));
+                }
+                confusion.mcc()
+            }
+            Measure::Augrc => self.marked.augrc(weights).unwrap_or(0.0),
+            Measure::Coverage => self.marked.coverage_at_risk(weights, risk).unwrap_or(0.0),
         }
-        [
-            confusion.mcc(),
-            self.marked.augrc(weights).unwrap_or(0.0),
-            self.marked.coverage_at_risk(weights, risk).unwrap_or(0.0),
-        ]
     }
 }
 
@@ -56,8 +62,7 @@ impl Draws {
         prepared: &[Vec<Prepared<'_>>],
         settings: &Settings,
     ) -> Self {
-        let keys = (0..rows.labels.len()).map(|row| key(rows, arms, row));
-        let units = Units::of_keys(keys.collect(), rows.units.is_some());
+        let units = units(rows, &arms.iter().collect::<Vec<_>>());
         let resample = |weights: &mut Vec<u32>, index: usize| {
             units.draw(settings.bootstrap.seed, index as u64, weights);
             let mean = |runs: &Vec<Prepared<'_>>| mean(rows, runs, weights, settings.risk);
@@ -107,8 +112,14 @@ fn mean(rows: &Rows, runs: &[Prepared<'_>], weights: &[u32], risk: f64) -> [f64;
     sum.map(|sum| sum / runs.len() as f64)
 }
 
-/// A row's unit, or a hash of all that it brings in: draws then don't depend on the order of the rows.
-fn key(rows: &Rows, arms: &[Arm], row: usize) -> u64 {
+/// What is drawn, or exchanged, as a whole, in an order that doesn't depend on the order of the rows.
+pub(super) fn units(rows: &Rows, arms: &[&Arm]) -> Units {
+    let keys = (0..rows.labels.len()).map(|row| key(rows, arms, row));
+    Units::of_keys(keys.collect(), rows.units.is_some())
+}
+
+/// A row's unit, or a hash of all that it brings in.
+fn key(rows: &Rows, arms: &[&Arm], row: usize) -> u64 {
     if let Some(units) = &rows.units {
         return units[row];
     }

@@ -84,6 +84,101 @@ fn equal_arms_are_rarely_told_apart() {
     assert!(found <= 12, "{found} of {comparisons}");
 }
 
+/// Arms that differ in the answers to a few rows, right or wrong alike in all seeds.
+fn few(rows: &Rows, gained: &[usize], lost: &[usize]) -> [Arm; 2] {
+    let plain = arm("plain", rows, 1, 0.2, 1).runs.remove(0);
+    let (mut base, mut other) = (plain.clone(), plain);
+    for row in gained {
+        (base.predicted[*row], other.predicted[*row]) = (1 - rows.labels[*row], rows.labels[*row]);
+    }
+    for row in lost {
+        (base.predicted[*row], other.predicted[*row]) = (rows.labels[*row], 1 - rows.labels[*row]);
+    }
+    [("base", base), ("other", other)].map(|(name, run)| Arm {
+        name: name.to_owned(),
+        runs: vec![run; 3],
+    })
+}
+
+#[test]
+fn few_rows_on_one_side_are_as_likely_as_so_many_coins() {
+    let rows = rows(400, None);
+    for k in 1..=8 {
+        let arms = few(&rows, &(0..2 * k).step_by(2).collect::<Vec<_>>(), &[]);
+        let found = compare(&rows, &[1, 2, 3], &arms, 0, &settings(2000)).unwrap();
+        let difference = &found.arms[1].differences[&Measure::Mcc];
+        // All of one class: then the exchange moves MCC one way. 2 of 2ᵏ exchanges are as far.
+        let want = 2.0_f64.powi(1 - k as i32);
+        assert!(
+            (difference.p_exchange - want).abs() < 1e-12,
+            "{k}: {difference:?}"
+        );
+        assert!(difference.p >= want && difference.p >= difference.p_bootstrap);
+        let verdict = if want <= LEVEL {
+            Verdict::Better
+        } else {
+            Verdict::Undecided
+        };
+        assert_eq!(difference.verdict, verdict, "{k}: {difference:?}");
+    }
+    let arms = few(&rows, &[], &[]);
+    let none = compare(&rows, &[1, 2, 3], &arms, 0, &settings(200)).unwrap();
+    for difference in none.arms[1].differences.values() {
+        assert_eq!(
+            (difference.p_exchange, difference.verdict),
+            (1.0, Verdict::Undecided)
+        );
+    }
+}
+
+/// Where four to nine rows differ, by the toss of a coin each, the bootstrap alone finds a difference in more than a
+/// twentieth of comparisons.
+#[test]
+fn few_rows_that_differ_by_chance_are_rarely_a_difference() {
+    let rounds = 300;
+    let (mut found, mut by_bootstrap) = ([0; 3], [0; 3]);
+    for round in 0..rounds {
+        let rows = rows(200, None);
+        let differing = 4 + round % 6;
+        let (gained, lost): (Vec<usize>, Vec<usize>) = (0..differing)
+            .map(|n| 13 * n)
+            .partition(|n| uniform(77, round as u64, *n as u64) < 0.5);
+        let arms = few(&rows, &gained, &lost);
+        let result = compare(&rows, &[1, 2, 3], &arms, 0, &settings(400)).unwrap();
+        for (place, measure) in Measure::ALL.into_iter().enumerate() {
+            let difference = &result.arms[1].differences[&measure];
+            found[place] += u32::from(difference.verdict != Verdict::Undecided);
+            by_bootstrap[place] += u32::from(difference.p_bootstrap <= LEVEL);
+        }
+    }
+    // A twentieth of 300 is 15; 23 and more have a chance of 3 %.
+    assert!(
+        found.iter().all(|count| *count < 23),
+        "{found:?} {by_bootstrap:?}"
+    );
+    assert!(
+        found
+            .iter()
+            .zip(&by_bootstrap)
+            .all(|(both, one)| both <= one)
+    );
+    assert!(by_bootstrap[0] > found[0], "{by_bootstrap:?} {found:?}");
+}
+
+#[test]
+fn an_exchange_is_of_whole_units() {
+    // Five patients of ten images each: all ten gained, or none. Fifty images look like much, five patients aren't.
+    let one = rows(200, Some((0..200).map(|row| row / 10).collect()));
+    let gained: Vec<_> = (0..50).collect();
+    let arms = few(&one, &gained, &[]);
+    let p = |rows: &Rows| {
+        let found = compare(rows, &[1, 2, 3], &arms, 0, &settings(500)).unwrap();
+        found.arms[1].differences[&Measure::Mcc].p_exchange
+    };
+    assert!((p(&one) - 2.0 / 32.0).abs() < 1e-12);
+    assert!(p(&rows(200, None)) < 0.01);
+}
+
 #[test]
 fn rows_of_a_unit_are_one_draw() {
     let n = 400;

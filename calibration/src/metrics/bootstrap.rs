@@ -85,6 +85,13 @@ impl Units {
         self.ends.len() as u64
     }
 
+    /// The rows of each unit.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &[u32]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let bounds = starts.zip(&self.ends);
+        bounds.map(|(start, end)| &self.rows[start as usize..*end as usize])
+    }
+
     /// Weights of the rows in one resample: as many draws of a unit as there are units.
     pub(crate) fn draw(&self, seed: u64, resample: u64, weights: &mut [u32]) {
         weights.fill(0);

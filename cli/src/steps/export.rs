@@ -63,6 +63,7 @@ pub(crate) fn ensure(
     let provenance = Provenance {
         splits_digest: splits.digest,
         checkpoint_digest: checkpoint.digest(),
+        init_digest: checkpoint.init_digest,
         backbone_digest: checkpoint.backbone_digest,
         config_digest: config_digest(&run.config),
         phase: checkpoint.phase,

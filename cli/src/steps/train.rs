@@ -28,6 +28,7 @@ pub(crate) fn check_backbone(config: &Config) -> anyhow::Result<()> {
         .backbone
         .spec()
         .context("`backbone` can't be used as configured")?;
+    config.head.read_blocks(&spec)?;
     let (height, width) = config.preprocess.output_size();
     spec.grid(height, width)
         .context("`preprocess` doesn't go with the backbone")?;

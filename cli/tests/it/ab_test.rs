@@ -223,7 +223,7 @@ fn the_exit_code_says_no_only_when_asked() {
 #[test]
 fn what_can_not_be_compared_is_refused_before_anything_is_trained() {
     let project = Project::new();
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&[], &["nothing to compare", "--arm"]),
         (
             &["--arm", WIDE, "--seeds", "1,2"],
@@ -247,6 +247,23 @@ fn what_can_not_be_compared_is_refused_before_anything_is_trained() {
             &["two arms are called wide"],
         ),
         (&["--arm", WIDE, "--reference", "narrow"], &["base, wide"]),
+        (
+            &["--arm", "a:export.variants=[fp16],validate.gamma=0.1"],
+            &[
+                "arm a",
+                "arm base",
+                "`export`, `validate`",
+                "calibrate.score",
+            ],
+        ),
+        (
+            &["--arm", "a:calibrate.score=max_probability"],
+            &["arm a", "`calibrate`", "neither what is trained"],
+        ),
+        (
+            &["--arm", "a:calibrate.score=best_on_select"],
+            &["arm a", "fitted on val_select", "margin and energy"],
+        ),
     ];
     for (more, parts) in cases {
         let refused = ab(&project, "a", more);
@@ -260,4 +277,85 @@ fn what_can_not_be_compared_is_refused_before_anything_is_trained() {
         }
     }
     assert!(!project.cli.path("a/ab-test").exists());
+}
+
+#[test]
+fn an_arm_is_judged_by_its_own_score() {
+    let project = Project::new();
+    // A classifier that is often wrong, so that rankings differ.
+    let keys = [
+        "--set",
+        "train.learning_rate=0.000001",
+        "--arm",
+        "energy:calibrate.score=energy",
+        "--json",
+    ];
+    let outcome = ab(&project, "a", &keys);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let found = outcome.json();
+    // The same trainings: classes and MCC are those of base, the ranking isn't.
+    let (base, energy) = (arm(&found, "base"), arm(&found, "energy"));
+    assert_eq!(base["measures"]["mcc"], energy["measures"]["mcc"]);
+    assert_ne!(base["measures"]["augrc"], energy["measures"]["augrc"]);
+    assert_eq!(energy["differences"]["mcc"]["p_exchange"], 1.0);
+    for (n, want) in ["max_probability", "energy"].into_iter().enumerate() {
+        for training in found["arms"][n]["trainings"].as_array().unwrap() {
+            assert_eq!(training["score"], want);
+        }
+    }
+    let report = String::from_utf8(project.read("a/ab-test/ab-test.md")).unwrap();
+    assert!(
+        report.contains("| `calibrate.score=energy` | energy |"),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_the_trainer_refuses_of_any_arm_it_refuses_before_one_is_trained() {
+    let project = Project::new();
+    let start = project.stage1("train", "b", &[]);
+    assert_eq!(start.code, 0, "{start}");
+    let start = project.cli.path("b/checkpoints/best");
+    let from = format!("started:train.init_from={}", start.display());
+    let names = "adapted:phase=peft,peft.target_modules=[quarry]";
+    let cases: [(&str, &[&str], &[&str]); 2] = [
+        (
+            names,
+            &[],
+            &["arm adapted", "`quarry` names no linear layer"],
+        ),
+        // The checkpoint has seen the images of the fold that judges here.
+        (
+            &from,
+            &["--on", "train-fold"],
+            &["arm started", "trained on images of other splits"],
+        ),
+    ];
+    for (last, more, parts) in cases {
+        let refused = ab(
+            &project,
+            "a",
+            &[&["--arm", WIDE, "--arm", last], more].concat(),
+        );
+        assert_eq!(refused.code, 2, "{refused}");
+        for part in parts {
+            assert!(refused.stderr.contains(part), "{part}: {refused}");
+        }
+        assert!(
+            !project
+                .cli
+                .path("a/ab-test/base/seed-42/checkpoints")
+                .exists()
+        );
+        fs::remove_dir_all(project.cli.path("a")).unwrap();
+    }
+    // On val_select, which it hasn't seen, it may take part.
+    fs::create_dir_all(project.cli.path("a")).unwrap();
+    fs::copy(
+        project.cli.path("b/splits.json"),
+        project.cli.path("a/splits.json"),
+    )
+    .unwrap();
+    let fine = ab(&project, "a", &["--arm", &from]);
+    assert_eq!(fine.code, 0, "{fine}");
 }

@@ -678,6 +678,7 @@ fn deploy(watched: &Watched) {
         provenance: Provenance {
             splits_digest: digest("splits"),
             checkpoint_digest: digest("checkpoint"),
+            init_digest: None,
             backbone_digest: digest("backbone"),
             config_digest: digest("config"),
             phase: Phase::Baseline,

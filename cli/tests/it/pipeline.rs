@@ -113,6 +113,15 @@ fn every_kind_of_backbone_goes_the_whole_way() {
             "\"layers\":1",
         ),
         (
+            "several",
+            vec![
+                set("path", "dinov3-vit-swiglu"),
+                "head.blocks=[1, 2]".to_owned(),
+                "export.variants=[fp16, int8]".to_owned(),
+            ],
+            "\"layers\":2",
+        ),
+        (
             "adapter",
             vec![
                 format!("backbone.path={uneven}"),
@@ -137,6 +146,11 @@ fn every_kind_of_backbone_goes_the_whole_way() {
         let parity = project.read(&format!("{run_dir}/bundle/variants/fp32/parity.json"));
         let parity: Value = serde_json::from_slice(&parity).unwrap();
         assert_eq!(parity["passed"], true, "{parity}");
+        for variant in ["fp16", "int8"] {
+            let model = format!("{run_dir}/bundle/variants/{variant}/model.onnx");
+            let exists = project.cli.path(&model).exists();
+            assert_eq!(exists, run_dir == "several", "{model}: {outcome}");
+        }
     }
 }
 

@@ -124,6 +124,12 @@ fn tail(manifest: &BundleManifest, out: &mut String) -> std::fmt::Result {
     ] {
         writeln!(out, "| {what} | `{digest}` |")?;
     }
+    if let Some(init) = from.init_digest {
+        writeln!(
+            out,
+            "| checkpoint.json that training started from | `{init}` |"
+        )?;
+    }
     if !manifest.licences.is_empty() {
         writeln!(out, "\n## Licences\n")?;
         for file in &manifest.licences {

@@ -112,6 +112,9 @@ pub struct Provenance {
     pub splits_digest: Digest,
     /// Of `checkpoint.json`.
     pub checkpoint_digest: Digest,
+    /// Of the `checkpoint.json` that its training started from, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_digest: Option<Digest>,
     /// Of the backbone's spec and weights.
     pub backbone_digest: Digest,
     /// Of the resolved configuration, without paths, `calibrate` and `validate`: what decided the model.

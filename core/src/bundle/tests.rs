@@ -59,6 +59,7 @@ fn make(dir: &Path, existing: Existing) -> Result<Bundle> {
         provenance: Provenance {
             splits_digest: digest("splits"),
             checkpoint_digest: digest("checkpoint"),
+            init_digest: None,
             backbone_digest: digest("backbone"),
             config_digest: digest("config"),
             phase: Phase::Baseline,

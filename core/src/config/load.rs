@@ -3,7 +3,7 @@ use super::{
     GroupRiskChoice, HeadType, MAX_THREADS, PeftConfig, Phase, Precision, Result, Sampling,
     ScoreChoice, Target, VERSION, VariantPrecision, schema,
 };
-use crate::{artifact::json::brief, certificate::Procedure, device};
+use crate::{artifact::json::brief, certificate::Procedure, device, model::ReadBlocks};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -279,6 +279,21 @@ impl Config {
                 (0.0..1.0).contains(&self.head.dropout),
                 "a number in [0, 1)",
                 self.head.dropout.to_string(),
+            ),
+            (
+                "head.blocks",
+                self.head
+                    .blocks
+                    .as_deref()
+                    .is_none_or(|blocks| ReadBlocks::new(blocks).is_some()),
+                "numbers of blocks from 1 to 64, ascending, or null for the last one that is run",
+                brief(&self.head.blocks),
+            ),
+            (
+                "head.blocks",
+                self.head.blocks.is_none() || !self.backbone.blocks.is_auto(),
+                "null, since `backbone.blocks: auto` chooses the one block that is read",
+                brief(&self.head.blocks),
             ),
             (
                 "head.hidden",
@@ -916,6 +931,19 @@ backbone: {path: weights}
                 "at `head.hidden`: expected no value, since `head.kind` is `linear`",
             ),
             (
+                "head: {blocks: [12, 6]}",
+                &[],
+                "at `head.blocks`: expected numbers of blocks from 1 to 64, ascending, or null for the last one that is run, got [12,6]",
+            ),
+            ("", &["head.blocks=[6, 6]"], "at `head.blocks`"),
+            ("", &["head.blocks=[]"], "at `head.blocks`"),
+            ("", &["head.blocks=[0, 6]"], "at `head.blocks`"),
+            (
+                "",
+                &["head.blocks=[6, 12]", "backbone.blocks=auto"],
+                "at `head.blocks`: expected null, since `backbone.blocks: auto` chooses",
+            ),
+            (
                 "",
                 &["backbone.blocks=0"],
                 "at `backbone.blocks`: expected a number of blocks ≥ 1, `auto`, or null for all, got 0",
@@ -933,7 +961,7 @@ backbone: {path: weights}
             (
                 "",
                 &["backbone.blocks=auto", "backbone.depth.candidates=[4, 2]"],
-                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4, 2]",
+                "at `backbone.depth.candidates`: expected numbers of blocks ≥ 1, ascending, or null for all, got [4,2]",
             ),
             (
                 "",
@@ -1018,7 +1046,7 @@ backbone: {path: weights}
             (
                 "phase: explora\nexplora: {unfreeze_blocks: [3, 1]}",
                 &[],
-                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3, 1]",
+                "at `explora.unfreeze_blocks`: expected null, or a rising list of blocks, got [3,1]",
             ),
             (
                 "phase: explora\naugment: {flip: 0.5}",

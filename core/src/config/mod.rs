@@ -34,7 +34,9 @@ use crate::{
     certificate::{Attempts, Constraint, GroupRisk, Guarantee, Procedure},
     data::DataOptions,
     device::{Ladder, OptionValue, ProviderOptions},
-    model::{self, Adapter, BackboneSpec, Blocks, Features, HeadKind, RopePeriods, Weights},
+    model::{
+        self, Adapter, BackboneSpec, Blocks, Features, HeadKind, ReadBlocks, RopePeriods, Weights,
+    },
     preprocess::{PixelFormat, PreprocessSpec},
     split::SplitOptions,
 };
@@ -238,6 +240,11 @@ pub struct HeadConfig {
     pub kind: HeadType,
     /// What the head reads: `cls`, or `cls_mean_patch` (CLS and the mean of the patch tokens, concatenated).
     pub features: Features,
+    /// The blocks that it reads these of, counted from 1, ascending, e.g. `[6, 12]`: concatenated, each after the final norm.
+    /// The last of them must be the last that is run (`backbone.blocks`); `null` means that one alone.
+    // Left out where it is the default, so that the digests of trainings from before this key stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Vec<usize>>,
     /// Width of the hidden layer; for `mlp` only (default 512).
     pub hidden: Option<usize>,
     /// Dropout before the last layer while training (default 0).
@@ -260,6 +267,7 @@ impl Default for HeadConfig {
         Self {
             kind: HeadType::Linear,
             features: Features::ClsMeanPatch,
+            blocks: None,
             hidden: None,
             dropout: 0.0,
         }
@@ -267,6 +275,39 @@ impl Default for HeadConfig {
 }
 
 impl HeadConfig {
+    /// The blocks that it reads of a backbone.
+    ///
+    /// # Errors
+    /// [`ModelError::HeadBlocks`](model::ModelError::HeadBlocks) for blocks that aren't run, or would be run for nothing.
+    pub fn read_blocks(&self, backbone: &BackboneSpec) -> model::Result<ReadBlocks> {
+        let Some(blocks) = &self.blocks else {
+            return Ok(ReadBlocks::LAST);
+        };
+        let refused = |reason: String| {
+            let blocks = blocks.clone();
+            Err(model::ModelError::HeadBlocks { blocks, reason })
+        };
+        let BackboneSpec::Vit(vit) = backbone else {
+            return refused(format!(
+                "can't be read of a {} backbone, which has stages; leave out the key",
+                backbone.model_type()
+            ));
+        };
+        let last = blocks.last().copied().unwrap_or(0);
+        match (ReadBlocks::new(blocks), last.cmp(&vit.layers)) {
+            (Some(blocks), std::cmp::Ordering::Equal) => Ok(blocks),
+            (Some(_), std::cmp::Ordering::Less) => refused(format!(
+                "end with block {last} of {} that are run: those above would be run for nothing; set `backbone.blocks: {last}`, or \
+                 read block {} too",
+                vit.layers, vit.layers
+            )),
+            _ => refused(format!(
+                "are to be read, the backbone runs {} blocks: name some of them, ascending, the last one included",
+                vit.layers
+            )),
+        }
+    }
+
     /// The architecture that the fields describe.
     pub fn architecture(&self) -> HeadKind {
         match self.kind {
@@ -318,7 +359,8 @@ pub struct TrainConfig {
     /// Seconds between saves of the state that an interrupted training continues from; 0 saves after every step.
     pub save_every_seconds: u64,
     /// A checkpoint's folder, whose weights the training starts from, with everything else anew; its head (and adapters)
-    /// must be of the same architecture.
+    /// must be of the same architecture, and it must be of the same splits. With `phase: gate`, heads of folds always start
+    /// anew, and so does a cross-fitted gate; SelectiveNet's starts from the checkpoint's, if that has one.
     pub init_from: Option<PathBuf>,
     /// Decay of the weights' moving average, updated each step; 0 turns it off.
     pub ema_decay: f64,
@@ -406,6 +448,8 @@ pub enum SelectionMetric {
     BalancedAccuracy,
     /// F1 of class 1 for two classes, else the mean of the classes' F1.
     F1,
+    /// Area under the generalised risk over coverage, by the largest probability (Traub et al. 2024); lower is better.
+    Augrc,
     /// Negative log-likelihood; lower is better.
     Nll,
 }
@@ -418,6 +462,7 @@ impl SelectionMetric {
             Self::Accuracy => "accuracy",
             Self::BalancedAccuracy => "balanced_accuracy",
             Self::F1 => "f1",
+            Self::Augrc => "augrc",
             Self::Nll => "nll",
         }
     }
@@ -425,8 +470,8 @@ impl SelectionMetric {
     /// A value turned so that higher is better.
     pub fn score(self, value: f64) -> f64 {
         match self {
-            Self::Nll => -value,
-            _ => value,
+            Self::Augrc | Self::Nll => -value,
+            Self::Mcc | Self::Accuracy | Self::BalancedAccuracy | Self::F1 => value,
         }
     }
 }

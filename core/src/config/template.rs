@@ -81,6 +81,8 @@ mod tests {
         // Left out where it is the default.
         assert_eq!(resolved["train"]["device"], Value::Null);
         resolved["train"]["device"] = "cpu".into();
+        assert_eq!(resolved["head"].get("blocks"), None);
+        resolved["head"]["blocks"] = Value::Null;
         assert_eq!(
             document, resolved,
             "the template leaves out a key, or differs from a default"

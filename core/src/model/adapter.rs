@@ -18,9 +18,10 @@ pub use error::AdapterError;
 pub use layout::{ADAPTER_CONFIG, ADAPTER_TENSORS, AdaptableLayer, Naming, NewAdapter, NewLayer};
 
 use super::{BackboneSpec, BlockRole, Result, Role, VitFamily, VitSpec, Weights};
-use crate::artifact::tensors::TensorFile;
+use crate::artifact::{Digest, tensors::TensorFile};
 use config::Config;
 use error::AdapterError as E;
+use layout::SPLITS;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -34,6 +35,7 @@ const WRAPPER: &str = "base_model.model.";
 #[derive(Debug, Clone)]
 pub struct Adapter {
     path: PathBuf,
+    splits_digest: Option<Digest>,
     /// By the adapted module's name in the wrapped model.
     changes: BTreeMap<String, Change>,
 }
@@ -104,9 +106,15 @@ impl Adapter {
             })?;
         }
         Ok(Self {
+            splits_digest: splits_digest(&file)?,
             path: file.path().to_owned(),
             changes,
         })
+    }
+
+    /// The digest of the `splits.json` that chose the images which it was trained on; none where it doesn't say.
+    pub fn splits_digest(&self) -> Option<Digest> {
+        self.splits_digest
     }
 
     /// The change of the layer `module`, if it is adapted.
@@ -125,6 +133,20 @@ impl Adapter {
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.changes.keys().map(String::as_str)
     }
+}
+
+fn splits_digest(file: &TensorFile) -> Result<Option<Digest>> {
+    let metadata = file.metadata()?;
+    let Some(text) = metadata.get(SPLITS) else {
+        return Ok(None);
+    };
+    let digest = text.parse().map_err(|_| E::InvalidValue {
+        path: file.path().to_owned(),
+        key: SPLITS.to_owned(),
+        got: format!("`{text}`"),
+        want: "the SHA-256 of a splits.json",
+    })?;
+    Ok(Some(digest))
 }
 
 impl Weights {

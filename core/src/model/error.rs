@@ -19,6 +19,14 @@ pub enum ModelError {
         /// The types that can be read.
         supported: String,
     },
+    /// A head can't read these blocks.
+    #[error("head.blocks: {blocks:?} {reason}")]
+    HeadBlocks {
+        /// The blocks.
+        blocks: Vec<usize>,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A configuration key is missing.
     #[error("{}: key `{key}` is missing; a `{model_type}` configuration needs it", path.display())]
     MissingKey {

@@ -25,7 +25,7 @@ pub use adapter::{
 };
 pub use convnext::ConvNextSpec;
 pub use error::{ModelError, Result};
-pub use head::{Features, GateSpec, HeadKind, HeadSpec};
+pub use head::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks};
 pub use positions::{position_embeddings, rope_tables};
 pub use presets::{PRESETS, preset};
 pub use role::{BlockRole, LayerRole, Role, StageRole, TensorSpec};

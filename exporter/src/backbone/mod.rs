@@ -15,7 +15,7 @@ use crate::{
     inspect::FOLDED,
 };
 use picture::Picture;
-use stage1_core::model::{BackboneSpec, Features, Result, Role, Weights};
+use stage1_core::model::{BackboneSpec, Features, ReadBlocks, Result, Role, Weights};
 
 /// A backbone that was written into a graph, up to its final norm.
 pub(crate) struct Backbone<'a> {
@@ -23,6 +23,8 @@ pub(crate) struct Backbone<'a> {
     norm_eps: f64,
     tokens: usize,
     body: Body,
+    /// All tokens after shallower blocks that are read, too, not normed, by the block.
+    shallower: Vec<(usize, Body)>,
     folded: Vec<&'static str>,
 }
 
@@ -65,26 +67,31 @@ impl<'a> Backbone<'a> {
         size @ (height, width): (usize, usize),
         input: Input,
         reads: Reads,
+        blocks: ReadBlocks,
     ) -> Result<Self> {
         let spec = weights.spec();
         let grid = spec.grid(height, width)?;
         let picture = Picture::write(graph, size, input);
-        let (norm_eps, body, mut folded) = match spec {
+        let (norm_eps, (body, shallower), mut folded) = match spec {
             BackboneSpec::Vit(vit) => {
-                let body = vit::body(graph, vit, weights, grid, &picture, reads);
+                let body = vit::body(graph, vit, weights, grid, &picture, (reads, blocks));
                 (vit.norm_eps, body, vit::folded(vit, reads))
             }
             BackboneSpec::ConvNext(convnext) => {
                 let map = convnext::map(graph, convnext, weights, &picture);
-                (convnext.norm_eps, Body::Map(map), convnext::FOLDED.to_vec())
+                let body = (Body::Map(map), Vec::new());
+                (convnext.norm_eps, body, convnext::FOLDED.to_vec())
             }
         };
+        let shallower = shallower.into_iter();
+        let shallower = shallower.map(|(block, tokens)| (block, Body::Sequence(tokens)));
         folded.extend(picture.folded());
         Ok(Self {
             weights,
             norm_eps,
             tokens: spec.token_count(height, width)?,
             body,
+            shallower: shallower.collect(),
             folded,
         })
     }
@@ -110,7 +117,11 @@ impl<'a> Backbone<'a> {
     /// # Panics
     /// When it was written to be read by the class token alone.
     pub(crate) fn tokens(&self, graph: &mut Graph, name: &str) -> Value {
-        let tokens = match &self.body {
+        self.tokens_of(graph, &self.body, name)
+    }
+
+    fn tokens_of(&self, graph: &mut Graph, body: &Body, name: &str) -> Value {
+        let tokens = match body {
             Body::Sequence(tokens) => tokens.clone(),
             Body::Class(_) => panic!("only the class token was computed"),
             Body::Map(map) => {
@@ -123,25 +134,51 @@ impl<'a> Backbone<'a> {
         self.norm(graph, name, &tokens)
     }
 
-    /// What a head reads, [N, F].
+    /// What a head reads, [N, F]: features of the blocks that it was written for, from the shallowest on.
     pub(crate) fn features(&self, graph: &mut Graph, kind: Features) -> Value {
+        if self.shallower.is_empty() {
+            return self.features_of(graph, &self.body, kind, "", "features");
+        }
+        let mut parts: Vec<_> = self
+            .shallower
+            .iter()
+            .map(|(block, body)| {
+                let prefix = format!("read.{block}.");
+                let name = format!("{prefix}features");
+                self.features_of(graph, body, kind, &prefix, &name)
+            })
+            .collect();
+        parts.push(self.features_of(graph, &self.body, kind, "", "read.last.features"));
+        graph.concat("features", &parts.iter().collect::<Vec<_>>(), 1)
+    }
+
+    /// Features of one block, as the value `name`; what leads to it has names with `prefix`.
+    fn features_of(
+        &self,
+        graph: &mut Graph,
+        body: &Body,
+        kind: Features,
+        prefix: &str,
+        name: &str,
+    ) -> Value {
+        let inner = |part: &str| format!("{prefix}{part}");
         match kind {
             Features::Cls => {
                 // The norm works token by token: that of the class token is enough.
-                let class = match &self.body {
-                    Body::Sequence(tokens) => graph.first("class_token", tokens),
+                let class = match body {
+                    Body::Sequence(tokens) => graph.first(&inner("class_token"), tokens),
                     Body::Class(class) => class.clone(),
-                    Body::Map(map) => graph.mean_axes("class_token", map, &[1, 2], false),
+                    Body::Map(map) => graph.mean_axes(&inner("class_token"), map, &[1, 2], false),
                 };
-                self.norm(graph, "features", &class)
+                self.norm(graph, name, &class)
             }
             Features::ClsMeanPatch => {
-                let normed = self.tokens(graph, "norm");
-                let class = graph.first("class_token", &normed);
+                let normed = self.tokens_of(graph, body, &inner("norm"));
+                let class = graph.first(&inner("class_token"), &normed);
                 let (start, end) = (self.weights.spec().prefix_tokens(), self.tokens);
-                let patches = graph.rows("patch_tokens", &normed, start, end);
-                let mean = graph.mean_axes("patch_tokens.mean", &patches, &[1], false);
-                graph.concat("features", &[&class, &mean], 1)
+                let patches = graph.rows(&inner("patch_tokens"), &normed, start, end);
+                let mean = graph.mean_axes(&inner("patch_tokens.mean"), &patches, &[1], false);
+                graph.concat(name, &[&class, &mean], 1)
             }
         }
     }

@@ -14,18 +14,18 @@ use crate::{
     linear::Linear,
 };
 use stage1_core::model::{
-    BlockRole, Ffn, Positions, Role, VitSpec, Weights, position_embeddings, rope_tables,
+    BlockRole, Ffn, Positions, ReadBlocks, Role, VitSpec, Weights, position_embeddings, rope_tables,
 };
 
-/// What the last block leaves, not normed.
+/// What the last block leaves, not normed, and all tokens after the others that are read.
 pub(super) fn body(
     graph: &mut Graph,
     spec: &VitSpec,
     weights: &Weights,
     grid: (usize, usize),
     picture: &Picture,
-    reads: Reads,
-) -> Body {
+    (reads, blocks): (Reads, ReadBlocks),
+) -> (Body, Vec<(usize, Value)>) {
     let mut vit = Vit {
         spec,
         weights,
@@ -37,13 +37,18 @@ pub(super) fn body(
     }
     let mut x = vit.embed(graph, picture);
     let last = spec.layers - 1;
+    let (read, mut shallower) = (blocks.of(spec.layers), Vec::new());
     for index in 0..last {
         x = vit.block(graph, index, &x);
+        if read.contains(&(index + 1)) {
+            shallower.push((index + 1, x.clone()));
+        }
     }
-    match reads {
+    let body = match reads {
         Reads::Tokens => Body::Sequence(vit.block(graph, last, &x)),
         Reads::Class => Body::Class(vit.class_block(graph, last, &x)),
-    }
+    };
+    (body, shallower)
 }
 
 /// What is folded, for people.

@@ -8,7 +8,7 @@ use stage1_core::{
     },
     checkpoint::Checkpoint,
     config::Phase,
-    model::{Features, GateSpec, HeadKind, HeadSpec, Weights},
+    model::{Blocks, Features, GateSpec, HeadKind, HeadSpec, ReadBlocks, Weights},
     preprocess::PreprocessSpec,
 };
 use stage1_exporter::{
@@ -38,9 +38,14 @@ impl Trained {
     }
 
     pub(crate) fn on(weights: Weights, kind: HeadKind, features: Features) -> Self {
+        Self::reading(weights, kind, features, ReadBlocks::LAST)
+    }
+
+    fn reading(weights: Weights, kind: HeadKind, features: Features, blocks: ReadBlocks) -> Self {
         let head = HeadSpec {
             kind,
             features,
+            blocks,
             classes: CLASSES,
         };
         let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
@@ -92,14 +97,37 @@ impl Trained {
     }
 
     fn logits(&self) -> Vec<f32> {
-        let exported = export_embedding(&self.weights, SIDE, SIDE).expect("the backbone");
-        let outputs = Ort::new(&exported.model).outputs(&self.pixels, SHAPE, &["tokens"]);
-        let tokens: Vec<f64> = outputs[0].iter().map(|x| f64::from(*x)).collect();
-        let per_image = tokens.len() / IMAGES;
-        tokens
-            .chunks_exact(per_image)
-            .flat_map(|tokens| self.head(&self.features(tokens)))
+        let blocks: Vec<usize> = self.checkpoint.head.blocks.into();
+        let of_blocks = match &blocks[..] {
+            [] => vec![self.tokens(Blocks::All)],
+            blocks => blocks
+                .iter()
+                .map(|b| self.tokens(Blocks::First(*b)))
+                .collect(),
+        };
+        let per_image = of_blocks[0].len() / IMAGES;
+        let features = |image: usize| -> Vec<f64> {
+            let part = image * per_image..(image + 1) * per_image;
+            let blocks = of_blocks.iter();
+            blocks
+                .flat_map(|tokens| self.features(&tokens[part.clone()]))
+                .collect()
+        };
+        (0..IMAGES)
+            .flat_map(|image| self.head(&features(image)))
             .collect()
+    }
+
+    /// Of the backbone alone, cut after its first blocks.
+    fn tokens(&self, blocks: Blocks) -> Vec<f64> {
+        let weights = self
+            .weights
+            .clone()
+            .with_blocks(blocks)
+            .expect("as many blocks");
+        let exported = export_embedding(&weights, SIDE, SIDE).expect("the backbone");
+        let outputs = Ort::new(&exported.model).outputs(&self.pixels, SHAPE, &["tokens"]);
+        outputs[0].iter().map(|x| f64::from(*x)).collect()
     }
 
     fn features(&self, tokens: &[f64]) -> Vec<f64> {
@@ -179,15 +207,24 @@ fn checkpoint(weights: &Weights, head: HeadSpec) -> Checkpoint {
         epochs_run: 1,
         metrics: BTreeMap::new(),
         splits_digest: Digest::of_bytes(b"splits"),
+        init_digest: None,
         inputs_digest: Digest::of_bytes(b"inputs"),
         files: BTreeMap::new(),
     }
 }
 
 /// All backbones and heads, once each.
-fn all() -> [Trained; 8] {
+fn all() -> Vec<Trained> {
     let mlp = HeadKind::Mlp { hidden: 7 };
-    [
+    let both = |backbone, kind, features| {
+        let blocks = ReadBlocks::new(&[1, 2]).expect("two blocks");
+        Trained::reading(golden_backbone(backbone), kind, features, blocks)
+    };
+    vec![
+        both("dinov2", HeadKind::Linear, Features::ClsMeanPatch),
+        both("dinov2-registers-swiglu", HeadKind::Linear, Features::Cls),
+        both("dinov3-vit-mlp", mlp, Features::Cls),
+        both("dinov3-vit-swiglu", mlp, Features::ClsMeanPatch),
         Trained::new("dinov2", HeadKind::Linear, Features::Cls),
         Trained::new(
             "dinov2-registers-swiglu",

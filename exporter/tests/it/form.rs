@@ -120,6 +120,7 @@ fn create(dir: &Path, exported: &Exported, batch: usize, batch_mode: BatchMode) 
         provenance: Provenance {
             splits_digest: digest,
             checkpoint_digest: digest,
+            init_digest: None,
             backbone_digest: digest,
             config_digest: digest,
             phase: Phase::Baseline,

@@ -133,6 +133,7 @@ fn create(dir: &Path, pixels: PixelFormat, batch_mode: BatchMode) {
         provenance: Provenance {
             splits_digest: digest("splits"),
             checkpoint_digest: digest("checkpoint"),
+            init_digest: None,
             backbone_digest: digest("backbone"),
             config_digest: digest("config"),
             phase: Phase::Baseline,

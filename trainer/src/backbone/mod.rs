@@ -15,7 +15,7 @@ pub use vit::{Masked, Vit};
 
 use convnext::ConvNext;
 use layers::Tensors;
-use stage1_core::model::{BackboneSpec, Features, Role, Weights};
+use stage1_core::model::{BackboneSpec, Features, HeadSpec, Role, Weights};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
@@ -124,6 +124,14 @@ impl Backbone {
                 depths.iter().map(|_| one()).collect()
             }
         }
+    }
+
+    /// What a head reads, `[B, F]`: features of each of its blocks, from the shallowest on.
+    pub fn read(&self, pixel_values: &Tensor, places: &Places, head: &HeadSpec) -> Tensor {
+        let depths = head.blocks.of(self.depth());
+        let blocks = self.features_at(pixel_values, places, &depths);
+        let blocks: Vec<_> = blocks.iter().map(|b| b.select(head.features)).collect();
+        Tensor::cat(&blocks, 1)
     }
 
     /// The number of blocks, in the sense of [`Backbone::features_at`].

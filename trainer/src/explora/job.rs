@@ -12,6 +12,7 @@ use crate::{
     features::{Image, ImageReader},
     fit::{Keeper, Origin, State},
     log::{Log, Unit},
+    origin,
     plan::Pretraining as Known,
     train::{Begin, Existing, PATIENCE, Part, data_root, interrupted},
 };
@@ -42,7 +43,7 @@ pub(crate) fn prepare<'a>(
     begin: Begin,
     events: &dyn Events,
 ) -> Result<(Cow<'a, Config>, Begin)> {
-    check_origin(config, &config.backbone.path)?;
+    origin::check(config, events)?;
     if !config.phase.pretrains() {
         return Ok((Cow::Borrowed(config), begin));
     }
@@ -66,7 +67,7 @@ pub(crate) fn plan<'a>(
     begin: Begin,
     events: &dyn Events,
 ) -> Result<(Cow<'a, Config>, Option<Plan>, Begin)> {
-    check_origin(config, &config.backbone.path)?;
+    origin::check(config, events)?;
     if !config.phase.pretrains() {
         return Ok((Cow::Borrowed(config), None, begin));
     }
@@ -90,27 +91,30 @@ fn supervised(config: &Config) -> Config {
     }
 }
 
-/// A backbone that was trained on images of other splits may know this run's held-out ones.
-fn check_origin(config: &Config, dir: &Path) -> Result<()> {
-    if !Pretrained::is_in(dir) {
-        return Ok(());
+/// Why images in the folders of `explora.data` aren't used.
+fn left_out(used: &ImagesUsed, train_images: bool) -> String {
+    let repeated = match train_images {
+        true => "there twice, or in train, which is used already",
+        false => "there twice, or in train, which `explora.train_images: false` leaves out",
+    };
+    let parts = [
+        (used.held_out, "in val_select, val_calib or val_test"),
+        (used.nearly_held_out, "nearly the same as one there"),
+        (used.repeated, repeated),
+        (used.unreadable, "unreadable"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<_> = parts.map(|(count, why)| format!("{count} {why}")).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" (left out: {})", parts.join("; ")),
     }
-    let (_, splits): (SplitManifest, _) = json::load(&config.splits_path())?;
-    let record = Pretrained::read(dir)?;
-    if record.splits_digest == splits {
-        return Ok(());
-    }
-    Err(Error::PretrainedElsewhere {
-        path: dir.to_owned(),
-        got: record.splits_digest,
-        want: splits,
-    })
 }
 
 /// The backbone of another run must be whole, of the same splits, and made from the configured one.
 fn check_from(config: &Config, dir: &Path) -> Result<()> {
     let record = Pretrained::load(dir)?;
-    check_origin(config, dir)?;
+    origin::backbone(config, dir, "explora.from")?;
     let base = config.backbone.open()?.digest();
     if record.base_digest == base {
         return Ok(());
@@ -194,6 +198,7 @@ impl<'a> Pretraining<'a> {
                 .note("self-supervised training: up to date, reused");
             return Ok(begin);
         }
+        self.check_start()?;
         let path = self.config.pretraining_state_path();
         let state: Option<State<Notes>> = interrupted(&keeper, &path, existing, begin)?;
         if state.is_none() {
@@ -211,6 +216,14 @@ impl<'a> Pretraining<'a> {
         keeper.remove()?;
         tch::set_num_threads(self.config.thread_count() as i32);
         Ok(Begin::Anywhere)
+    }
+
+    /// Before the backbone is there, no checkpoint is of it: said before it is trained, not after.
+    fn check_start(&self) -> Result<()> {
+        match &self.config.train.init_from {
+            None => Ok(()),
+            Some(path) => Err(Error::StartBeforeBackbone { path: path.clone() }),
+        }
     }
 
     fn is_done(&self, dir: &Path, existing: Existing) -> Result<bool> {
@@ -357,6 +370,7 @@ impl<'a> Pretraining<'a> {
         if images.len() < 2 {
             return Err(Error::NothingToPretrain {
                 images: images.len(),
+                why: left_out(&used, self.config.explora.train_images),
             });
         }
         let mut hasher = Hasher::new();
@@ -412,6 +426,9 @@ impl<'a> Pretraining<'a> {
 
     fn plan(&self, existing: Existing, begin: Begin) -> Result<Plan> {
         let done = self.is_done(&self.config.pretrained_dir(), existing)?;
+        if !done {
+            self.check_start()?;
+        }
         let path = self.config.pretraining_state_path();
         let state: Option<State<Notes>> = match done {
             true => None,

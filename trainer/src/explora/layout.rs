@@ -250,7 +250,8 @@ impl Layout {
     pub(crate) fn merged(&self, flat: &Tensor, weights: &Weights) -> Result<Weights> {
         let mut views = self.views(flat).into_iter();
         let adapters = self.adapters.as_ref();
-        let adapters = adapters.map(|a| a.to_files(&views.next().expect("the adapters' part")));
+        let adapters =
+            adapters.map(|a| a.to_files(&views.next().expect("the adapters' part"), None));
         let mut changed = BTreeMap::new();
         for (tensor, view) in self.trained.iter().zip(views) {
             let values = values(&view);

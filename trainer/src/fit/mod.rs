@@ -12,7 +12,7 @@ pub(crate) use state::kept;
 pub use state::{Keeper, Origin, State};
 
 use crate::{
-    Error, Result,
+    Error, Rates, Result,
     events::{EpochRecord, Metrics},
     optimiser::{AdamW, Ema, Schedule, clip},
     sampling::Order,
@@ -31,6 +31,10 @@ pub trait Objective {
     fn decay(&self) -> Tensor;
     /// What the learning rate of each parameter is multiplied with; none: 1.
     fn rates(&self) -> Option<Tensor>;
+    /// The keys of its learning rates, with their values; `config` is how it is trained.
+    fn rate_keys(&self, config: &TrainConfig) -> Rates {
+        Rates(vec![("train.learning_rate", config.learning_rate)])
+    }
     /// An epoch begins at the step `first`, or goes on there, with these batches ahead.
     fn begin(&mut self, epoch: usize, first: usize, batches: &[&[i64]]);
     /// The loss of the next batch and its gradient.
@@ -269,7 +273,7 @@ impl<'a> Run<'a> {
             value,
             epoch,
             step: step + 1,
-            learning_rate: self.config.learning_rate,
+            rates: self.objective.rate_keys(self.config),
         })
     }
 }

@@ -111,7 +111,7 @@ impl<'a> Probe<'a> {
             features: standard.apply(&train.features),
             labels: Tensor::from_slice(&labels).to_device(device),
             loss: Loss::new(config, &train.labels, head.classes(), device),
-            start: start.map(|raw| head.unfold(&raw, &standard)),
+            start: start.map(|raw| head.unfold(&raw.to_device(device), &standard)),
             head,
             config,
             seed,
@@ -164,7 +164,7 @@ mod tests {
     use crate::{events::EpochRecord, random::generator};
     use stage1_core::{
         config::ClassWeights,
-        model::{Features, HeadKind, HeadSpec},
+        model::{Features, HeadKind, HeadSpec, ReadBlocks},
     };
 
     const WIDTH: i64 = 4;
@@ -194,6 +194,7 @@ mod tests {
         let spec = HeadSpec {
             kind: HeadKind::Linear,
             features: Features::Cls,
+            blocks: ReadBlocks::LAST,
             classes: 2,
         };
         Head::new(spec, WIDTH as usize, 0.0)

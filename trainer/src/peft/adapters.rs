@@ -8,7 +8,7 @@ use crate::{
 };
 use regex::Regex;
 use stage1_core::{
-    artifact::tensors::Tensor as StoredTensor,
+    artifact::{Digest, tensors::Tensor as StoredTensor},
     config::{PeftConfig, TargetModules},
     model::{AdaptableLayer, Adapter, BackboneSpec, Naming, NewAdapter, NewLayer, Role, Weights},
 };
@@ -235,8 +235,8 @@ impl Adapters {
         .chain(magnitude)
     }
 
-    /// The adapter that a flat buffer holds, as PEFT saves it.
-    pub fn to_files(&self, flat: &Tensor) -> NewAdapter {
+    /// The adapter that a flat buffer holds, as PEFT saves it, with the digest of the splits that chose its images.
+    pub fn to_files(&self, flat: &Tensor, splits_digest: Option<Digest>) -> NewAdapter {
         let mut views = self.views(flat).into_iter();
         let layers = self.layers.iter().map(|adapted| {
             let mut next = || {
@@ -265,6 +265,7 @@ impl Adapters {
             rank_stabilised: self.config.use_rslora,
             dora: self.config.use_dora,
             dropout: self.config.lora_dropout,
+            splits_digest,
         }
     }
 

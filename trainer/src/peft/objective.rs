@@ -2,7 +2,7 @@
 
 use super::Adapters;
 use crate::{
-    Result,
+    Rates, Result,
     augment::Mixer,
     backbone::{Backbone, BlockChanges, Pass, Places, Vit},
     events::Metrics,
@@ -14,10 +14,10 @@ use crate::{
     selection,
 };
 use stage1_core::{
-    config::{Config, Precision},
-    model::Features,
+    config::{Config, Precision, TrainConfig},
+    model::HeadSpec,
 };
-use std::sync::mpsc::Receiver;
+use std::{collections::BTreeMap, sync::mpsc::Receiver};
 use tch::{Device, Tensor, no_grad};
 
 /// What a training through the backbone is made of.
@@ -27,7 +27,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) places: &'a Places,
     pub(crate) adapters: &'a Adapters,
     pub(crate) head: &'a Head,
-    pub(crate) features: Features,
+    /// What the head reads.
+    pub(crate) spec: HeadSpec,
     /// Of the frozen backbone's features: it keeps the head's inputs at a scale that trains well.
     pub(crate) standard: &'a Standardisation,
     pub(crate) size: (usize, usize),
@@ -98,8 +99,13 @@ impl<'a> Adapting<'a> {
             .to_device(self.device())
     }
 
-    /// Tokens before the first adapted block, without a graph.
-    fn frozen(&self, pixels: &Tensor, precision: Precision) -> Tensor {
+    /// Whether the head reads the tokens after so many blocks.
+    fn reads(&self, depth: usize) -> bool {
+        self.parts.spec.blocks.of(self.vit.depth()).contains(&depth)
+    }
+
+    /// Tokens before the first adapted block, without a graph, and those below that the head reads.
+    fn frozen(&self, pixels: &Tensor, precision: Precision) -> (Vec<Tensor>, Tensor) {
         let pass = Pass {
             changes: None,
             precision,
@@ -107,17 +113,24 @@ impl<'a> Adapting<'a> {
         };
         no_grad(|| {
             let mut tokens = self.vit.embed(pixels, self.parts.places);
+            let mut read = Vec::new();
             for block in 0..self.parts.adapters.first_block() {
                 tokens = self.vit.block(block, &tokens, self.parts.places, pass);
+                if self.reads(block + 1) {
+                    read.push(tokens.shallow_clone());
+                }
             }
-            tokens
+            (read, tokens)
         })
     }
 
-    /// Logits of tokens after the last block.
-    fn logits(&self, tokens: &Tensor, head: &Tensor, mode: Mode) -> Tensor {
-        let pooled = self.parts.backbone.pool(&self.vit.finish(tokens));
-        let features = pooled.select(self.parts.features);
+    /// Logits of tokens after each block that the head reads.
+    fn logits(&self, read: &[Tensor], head: &Tensor, mode: Mode) -> Tensor {
+        let features = read.iter().map(|tokens| {
+            let pooled = self.parts.backbone.pool(&self.vit.finish(tokens));
+            pooled.select(self.parts.spec.features)
+        });
+        let features = Tensor::cat(&features.collect::<Vec<_>>(), 1);
         let features = self.parts.standard.apply(&features);
         self.parts.head.logits(head, &features, mode)
     }
@@ -148,8 +161,8 @@ impl<'a> Adapting<'a> {
         self.vit.block(index, tokens, self.parts.places, pass)
     }
 
-    /// The share of the batch's loss that a portion adds: a scalar with a graph from `tokens` on.
-    fn loss(&self, tokens: &Tensor, head: &Tensor, at: &Portion<'_>) -> Tensor {
+    /// The share of the batch's loss that a portion adds: a scalar with a graph from the tokens on that are `read`.
+    fn loss(&self, read: &[Tensor], head: &Tensor, at: &Portion<'_>) -> Tensor {
         let (epoch, step) = (at.epoch, at.step);
         // Another draw for each portion: they would drop the same units.
         let draw = match at.part {
@@ -162,7 +175,7 @@ impl<'a> Adapting<'a> {
             },
         };
         draw.seed_libtorch(self.parts.config.seed);
-        let logits = self.logits(tokens, head, Mode::Train);
+        let logits = self.logits(read, head, Mode::Train);
         self.loss.sum(&logits, at.targets) / at.weight
     }
 
@@ -170,21 +183,26 @@ impl<'a> Adapting<'a> {
     fn at_once(&self, parameters: &Tensor, at: &Portion<'_>) -> (f64, Tensor) {
         let (adapters, head) = self.split(parameters);
         let changes = self.parts.adapters.changes(&adapters);
-        let mut tokens = self.frozen(at.pixels, self.parts.config.train.precision);
+        let (mut read, mut tokens) = self.frozen(at.pixels, self.parts.config.train.precision);
         let first = self.parts.adapters.first_block();
         for (index, changes) in changes.iter().enumerate().skip(first) {
             tokens = self.block(index, &tokens, changes, at);
+            if self.reads(index + 1) {
+                read.push(tokens.shallow_clone());
+            }
         }
-        let loss = self.loss(&tokens, &head, at);
+        let loss = self.loss(&read, &head, at);
         let gradient = Tensor::run_backward(&[&loss], &[parameters], false, false).remove(0);
         (loss.double_value(&[]), gradient)
     }
 
     /// The same, block by block: only what goes into each block is kept, and each block's graph is made when its gradient is
-    /// due. A block's gradient is that of the sum of its outputs times theirs, which is the same to the last bit.
+    /// due. A block's gradient is that of the sum of its outputs times theirs, which is the same to the last bit. Outputs that the
+    /// head reads have a gradient from there, too.
     fn by_block(&self, parameters: &Tensor, at: &Portion<'_>) -> (f64, Tensor) {
         let first = self.parts.adapters.first_block();
-        let mut inputs = vec![self.frozen(at.pixels, self.parts.config.train.precision)];
+        let (mut read, tokens) = self.frozen(at.pixels, self.parts.config.train.precision);
+        let mut inputs = vec![tokens];
         no_grad(|| {
             let (adapters, _) = self.split(parameters);
             let changes = self.parts.adapters.changes(&adapters);
@@ -194,18 +212,33 @@ impl<'a> Adapting<'a> {
             }
         });
         let leaf = |tokens: Tensor| tokens.detach().set_requires_grad(true);
-        let last = leaf(inputs.pop().expect("at least one block"));
+        let depths: Vec<_> = (first + 1..=self.vit.depth())
+            .filter(|depth| self.reads(*depth))
+            .collect();
+        let outputs = depths
+            .iter()
+            .map(|depth| leaf(inputs[depth - first].shallow_clone()));
+        let outputs: Vec<_> = outputs.collect();
+        inputs.pop();
+        read.extend(outputs.iter().map(Tensor::shallow_clone));
         let (_, head) = self.split(parameters);
-        let loss = self.loss(&last, &head, at);
-        let mut gradients = Tensor::run_backward(&[&loss], &[&last, parameters], false, false);
-        let mut total = gradients.pop().expect("two gradients");
-        let mut outer = gradients.remove(0);
+        let loss = self.loss(&read, &head, at);
+        drop(read);
+        let of: Vec<_> = outputs.iter().chain([parameters]).collect();
+        let mut gradients = Tensor::run_backward(&[&loss], &of, false, false);
+        let mut total = gradients.pop().expect("the parameters' gradient");
+        let mut outer = gradients.pop().expect("the last block is read");
+        let mut of_read: BTreeMap<usize, Tensor> = depths.into_iter().zip(gradients).collect();
         for index in (first..self.vit.depth()).rev() {
             let input = leaf(inputs.pop().expect("one input to each block"));
             let (adapters, _) = self.split(parameters);
             let changes = self.parts.adapters.changes(&adapters);
             let output = self.block(index, &input, &changes[index], at);
-            let product = (output * outer.detach()).sum(tch::Kind::Float);
+            let mut product = (output * outer.detach()).sum(tch::Kind::Float);
+            // What the head takes from there comes last, and so its gradient first, as in the whole graph: sums are the same bits.
+            if let Some(gradient) = of_read.remove(&index) {
+                product += (&input * gradient).sum(tch::Kind::Float);
+            }
             if changes[index].is_empty() {
                 outer = Tensor::run_backward(&[&product], &[&input], false, false).remove(0);
                 continue;
@@ -246,6 +279,13 @@ impl Objective for Adapting<'_> {
         let head = Tensor::ones([count], (tch::Kind::Float, Device::Cpu));
         let rates = Tensor::cat(&[self.parts.adapters.rates(base), head], 0);
         Some(rates.to_device(self.device()))
+    }
+
+    fn rate_keys(&self, config: &TrainConfig) -> Rates {
+        Rates(vec![
+            ("peft.learning_rate", self.parts.config.peft.learning_rate),
+            ("train.learning_rate", config.learning_rate),
+        ])
     }
 
     fn begin(&mut self, epoch: usize, first: usize, batches: &[&[i64]]) {
@@ -326,7 +366,7 @@ impl Adapting<'_> {
     pub(crate) fn answer(&self, parameters: &Tensor, pixels: &Tensor) -> Tensor {
         let (adapters, head) = self.split(parameters);
         let changes = self.parts.adapters.changes(&adapters);
-        let mut tokens = self.frozen(pixels, Precision::Fp32);
+        let (mut read, mut tokens) = self.frozen(pixels, Precision::Fp32);
         for (index, changes) in changes
             .iter()
             .enumerate()
@@ -338,7 +378,10 @@ impl Adapting<'_> {
                 dropout: 0.0,
             };
             tokens = self.vit.block(index, &tokens, self.parts.places, pass);
+            if self.reads(index + 1) {
+                read.push(tokens.shallow_clone());
+            }
         }
-        self.logits(&tokens, &head, Mode::Evaluate)
+        self.logits(&read, &head, Mode::Evaluate)
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     features::{FeatureCache, Target},
     fit::{self, Start, fit},
     head::values,
+    peft::Adapters,
     selection,
 };
 use bootstrap::{Judged, Resamples};
@@ -18,10 +19,11 @@ use stage1_core::{
     config::{Config, DepthConfig, HeadConfig, SelectionMetric, TrainConfig},
     data::OnBadImage,
     depth::{DepthCandidate, DepthChoice},
-    model::Blocks,
+    metrics::SurestFirst,
+    model::{BackboneSpec, Blocks},
     split::Split,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
 /// A GiB.
 const GIB: f64 = (1u64 << 30) as f64;
@@ -159,8 +161,8 @@ impl Job<'_> {
     ) -> Result<(usize, Judged)> {
         let head = self.head();
         let (train, select) = (
-            self.labelled(&candidate.cache, train)?,
-            self.labelled(&candidate.cache, select)?,
+            self.labelled(slice::from_ref(&candidate.cache), train)?,
+            self.labelled(slice::from_ref(&candidate.cache), select)?,
         );
         let mut watch = |_: &EpochRecord| -> Result<()> { Ok(()) };
         let (settings, seed) = (&self.config.train, self.config.seed);
@@ -180,6 +182,7 @@ impl Job<'_> {
                     .map(selection::first_largest)
                     .collect(),
                 nll: selection::nll_of_each(&logits, &select.labels),
+                surest_first: SurestFirst::new(&selection::largest_probabilities(&rows, classes)),
             },
         ))
     }
@@ -258,6 +261,23 @@ impl Job<'_> {
             train: super::that_decides(&self.config.train),
             on_bad_image: self.config.data.options.on_bad_image,
         })
+    }
+}
+
+/// Whatever is chosen, there must be layers to adapt in it: the shallowest candidate has the fewest.
+pub(super) fn check_adapters(config: &Config, spec: &BackboneSpec) -> Result<()> {
+    let candidates = config.backbone.depth.candidates.as_deref();
+    let shallowest = candidates.map_or(1, |candidates| candidates[0]);
+    let spec = spec.clone().with_blocks(Blocks::First(shallowest))?;
+    match Adapters::choose(&spec, &config.peft) {
+        Err(Error::Targets { key, reason }) => Err(Error::Targets {
+            key,
+            reason: format!(
+                "{reason}, and `backbone.blocks: auto` may choose the first {shallowest}: name deeper candidates alone \
+                 (backbone.depth.candidates), or adapt layers that all of them have"
+            ),
+        }),
+        other => other.map(|_| ()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     events::EpochRecord,
     features::FeatureCache,
     fit::{self, Fitted, Keeper, Labelled, Start, State, fit},
-    gate::{self, Correctness, Judged, Selective},
+    gate::{self, Correctness, Judged, Selective, SelectiveStart},
     head::{Head, values},
     log::Unit,
     sampling::Order,
@@ -14,7 +14,7 @@ use crate::{
 };
 use stage1_core::{
     config::{GateLoss, Sampling},
-    model::{Features, GateSpec, HeadKind, HeadSpec},
+    model::{Features, GateSpec, HeadKind, HeadSpec, ReadBlocks},
 };
 use tch::{Tensor, no_grad};
 
@@ -36,7 +36,7 @@ impl Job<'_> {
 
     pub(super) fn gate(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
@@ -45,14 +45,14 @@ impl Job<'_> {
         self.check_folds(train)?;
         match self.config.gate.loss {
             GateLoss::CrossFitted => {
-                let made = self.baseline(cache, train, select, keeper, state)?;
-                let gate = self.cross_fitted(cache, train, select, &made.head)?;
+                let made = self.baseline(caches, train, select, keeper, state)?;
+                let gate = self.cross_fitted(caches, train, select, &made.head)?;
                 Ok(Made {
                     gate: Some(gate),
                     ..made
                 })
             }
-            GateLoss::SelectiveNet => self.selective(cache, train, select, keeper, state),
+            GateLoss::SelectiveNet => self.selective(caches, train, select, keeper, state),
         }
     }
 
@@ -83,13 +83,15 @@ impl Job<'_> {
     /// Trains the gate on the hidden layer of `head` (for raw features), from what other heads answered.
     fn cross_fitted(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         parameters: &Tensor,
     ) -> Result<Tensor> {
-        let (train_rows, select_rows) =
-            (self.labelled(cache, train)?, self.labelled(cache, select)?);
+        let (train_rows, select_rows) = (
+            self.labelled(caches, train)?,
+            self.labelled(caches, select)?,
+        );
         let fold_of = self.folds(train);
         let right = self.right(&train_rows, &select_rows, &fold_of)?;
         self.tell_right(&right, parameters, &train_rows);
@@ -118,6 +120,9 @@ impl Job<'_> {
     }
 
     /// For each row of train, whether a head that was trained without its fold answers it rightly: 1 or 0.
+    ///
+    /// These heads are always drawn anew: a head to start from has seen the rows of every fold, and would make their
+    /// correctness that of images it knows.
     fn right(&self, train: &Labelled, select: &Labelled, fold_of: &[usize]) -> Result<Vec<f32>> {
         let (head, folds) = (self.head(), self.config.gate.folds);
         let device = train.features.device();
@@ -176,17 +181,29 @@ impl Job<'_> {
         }
     }
 
+    /// The gate of the checkpoint to start from; none where that has a head alone.
+    fn initial_gate(&self, gate: &Head) -> Result<Option<Tensor>> {
+        let init = self.init.as_ref();
+        let Some((dir, init)) = init.filter(|(_, init)| init.gate.is_some()) else {
+            return Ok(None);
+        };
+        Ok(Some(gate.load(&init.head_file(dir)?)?))
+    }
+
     /// SelectiveNet: classes and gate together.
     fn selective(
         &self,
-        cache: &FeatureCache,
+        caches: &[FeatureCache],
         train: &Part,
         select: &Part,
         keeper: &mut Keeper,
         state: Option<State>,
     ) -> Result<Made> {
         let (labels, config) = (&train.labels, self.config);
-        let (train, select) = (self.labelled(cache, train)?, self.labelled(cache, select)?);
+        let (train, select) = (
+            self.labelled(caches, train)?,
+            self.labelled(caches, select)?,
+        );
         let (head, gate) = (
             self.head(),
             self.gate_head().expect("phase gate has a gate"),
@@ -195,12 +212,18 @@ impl Job<'_> {
             HeadSpec {
                 kind: HeadKind::Linear,
                 features: Features::Cls,
+                blocks: ReadBlocks::LAST,
                 classes: self.head.classes,
             },
             self.head.trunk().expect("phase gate has an mlp head"),
             0.0,
         );
-        let mut objective = Selective::new([&head, &gate, &auxiliary], &train, &select, config);
+        let start = SelectiveStart {
+            head: self.initial_head()?,
+            gate: self.initial_gate(&gate)?,
+        };
+        let parts = [&head, &gate, &auxiliary];
+        let mut objective = Selective::new(parts, &train, &select, config, start);
         let settings = &config.train;
         let order = Order::new(settings.sampling, config.seed, labels, self.head.classes);
         let mut log = self.log(state.as_ref(), Unit::Epochs)?;

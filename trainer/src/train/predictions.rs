@@ -5,7 +5,6 @@ use crate::{
     Error, Result,
     backbone::Backbone,
     events::Events,
-    features::FeatureCache,
     fit,
     head::{Head, values},
 };
@@ -65,14 +64,8 @@ impl Job<'_> {
         let part = super::Part::find(&samples, &data_root(self.config), self.events)?;
         let cache_dir = self.config.cache_dir();
         let _in_use = Lock::share(&cache_dir.join(".lock"), || atomic::sweep(&cache_dir))?;
-        let mut cache = FeatureCache::open(
-            &cache_dir,
-            checkpoint.backbone_digest,
-            self.config.preprocess.digest(),
-            checkpoint.backbone.hidden(),
-            &|message| self.events.warning(message),
-        )?;
-        let found = extractor.fill(&mut cache, &part.images)?;
+        let mut caches = self.caches(&weights)?;
+        let found = self.fill_caches(&extractor, &mut caches, &part.images)?;
         let kept = samples.iter().zip(&part.images);
         let kept: Vec<_> = kept
             .filter(|(_, image)| !found.bad.contains(&image.digest))
@@ -83,7 +76,7 @@ impl Job<'_> {
         let parameters = head
             .load(&checkpoint.head_file(dir)?)?
             .to_device(self.backbone.device());
-        let rows = self.labelled(&cache, &part)?;
+        let rows = self.labelled(&caches, &part)?;
         let logits = values(&fit::logits(&head, &parameters, &rows.features));
         let gate = match (checkpoint.gate, self.head.trunk()) {
             (Some(spec), Some(trunk)) => {

@@ -140,7 +140,20 @@ fn what_can_not_be_chosen_is_refused_by_name() {
         "backbone.path={}/../goldens/backbones/dinov3-convnext",
         env!("CARGO_MANIFEST_DIR")
     );
-    let cases: [(&[&str], &[&str]); 3] = [
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &[
+                "phase=peft",
+                "peft.target_modules=[query, value]",
+                "peft.layers_to_transform=[1]",
+            ],
+            &[
+                "peft.layers_to_transform",
+                "there is no block 1",
+                "may choose the first 1",
+                "backbone.depth.candidates",
+            ],
+        ),
         (
             &["backbone.depth.max_cache_gib=0.00001"],
             &[
@@ -169,6 +182,10 @@ fn what_can_not_be_chosen_is_refused_by_name() {
         }
         assert!(!fixture.path("run/checkpoints/best").exists());
         assert!(!fixture.path("run/depth.json").exists());
+        assert!(
+            !fixture.path("cache/features").exists(),
+            "before any head is trained"
+        );
     }
 }
 

@@ -405,6 +405,12 @@ fn what_can_not_be_trained_this_way_is_refused_by_name() {
             "image size 9x8 is not a multiple of the patch size",
         ),
         (vec!["explora.data=[nowhere]"], "nowhere"),
+        // The folder of the labelled images themselves: 48 of train, 36 held out.
+        (
+            vec!["explora.data=[images]", "explora.train_images=false"],
+            "0 can be used (left out: 36 in val_select, val_calib or val_test; 48 there twice, or in train, which \
+             `explora.train_images: false` leaves out)",
+        ),
         (
             vec!["explora.epochs=1", "explora.warmup_epochs=3"],
             "explora.warmup_epochs",

@@ -102,3 +102,40 @@ fn a_class_that_is_in_one_fold_alone_is_refused_by_name() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+#[test]
+fn a_gate_that_diverges_names_its_own_rate() {
+    let fixture = Fixture::new(Content::Digest);
+    let message = fixture.refusal(&with(&["gate.learning_rate=1e30"]));
+    for part in ["training diverged", "lower `gate.learning_rate` (now 1e30)"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!fixture.path("run/checkpoints/best").exists());
+}
+
+#[test]
+fn selective_net_starts_from_a_checkpoints_head_and_gate() {
+    let loss = "gate.loss=selective_net";
+    let first = Fixture::new(Content::Digest);
+    first.train(&with(&[loss]));
+    let start = first.path("run/checkpoints/best").display().to_string();
+    let second = Fixture::new(Content::Digest);
+    // A rate that changes nothing: what comes out is what it started from.
+    let still = with(&[loss, "train.learning_rate=1e-12", "train.ema_decay=0"]);
+    second.train(&[&still[..], &["--init-from", &start]].concat());
+    let ((before, from), (after, got)) = (head(&first), head(&second));
+    assert_eq!(after.init_digest, Some(before.digest()));
+    for (name, shape) in before.head_tensors() {
+        let want = from.f32_of_shape(&name, &shape).unwrap();
+        let got = got.f32_of_shape(&name, &shape).unwrap();
+        for (a, b) in want.iter().zip(got) {
+            assert!(
+                (a - b).abs() <= 1e-5 * (1.0 + a.abs()),
+                "{name}: {b} for {a}"
+            );
+        }
+    }
+    let other = with(&[loss, "gate.hidden=4"]);
+    let message = second.refusal(&[&other[..], &["--init-from", &start]].concat());
+    assert!(message.contains("its gate is"), "{message}");
+}

@@ -9,10 +9,12 @@ mod goldens;
 
 mod backbones;
 mod baseline;
+mod blocks;
 mod depth;
 mod explora;
 mod fixture;
 mod gate;
+mod origin;
 mod peft;
 mod python;
 mod refusals;

@@ -1,13 +1,16 @@
 //! `stage1 ab-test`: trains each arm with each seed on the same splits, and compares what they answer on val_select, or on a
-//! fold of train. No image of val_calib or val_test is opened.
+//! fold of train. Nothing is trained on an image of val_calib or val_test, or judged by one; where an arm trains on unlabelled
+//! folders (`explora.data`) they are opened, to leave their copies out.
 
+mod arms;
 mod report;
 
 pub(crate) use report::AbTest;
 
 use super::{Run, train};
 use crate::plots::{self, Curve, Estimate, Panel};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use arms::ArmScore;
 use report::{ArmRecord, Training};
 use stage1_calibration::{
     comparison::{self, Answers, Comparison, Measure, Rows, Settings},
@@ -21,7 +24,6 @@ use stage1_core::{
     split::{Split, SplitManifest},
 };
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -65,8 +67,9 @@ impl JudgedOn {
 
 /// Trains what isn't trained yet, and compares.
 pub(crate) fn compare(run: &Run, plan: &Plan) -> anyhow::Result<AbTest> {
-    check_arms(run, plan)?;
+    let scores = arms::check(run, plan)?;
     let splits = splits(run, plan)?;
+    plan_trainings(run, plan, &splits)?;
     let (mut arms, mut records) = (Vec::new(), Vec::new());
     let mut shared = None;
     for (n, arm) in plan.arms.iter().enumerate() {
@@ -79,9 +82,12 @@ pub(crate) fn compare(run: &Run, plan: &Plan) -> anyhow::Result<AbTest> {
                 "arm {}, seed {seed} ({number} of {all})",
                 arm.name
             ));
-            let (training, set) = trained(run, plan, arm, *seed, &splits)
+            let (mut training, set) = trained(run, plan, arm, *seed, &splits)
                 .with_context(|| format!("arm {}, seed {seed}", arm.name))?;
-            runs.push(answers(run, &set, training.checkpoint_digest)?);
+            let one = config(run, plan, arm, *seed)?;
+            let (answers, by) = answers(&one, &set, training.checkpoint_digest, &scores[n])?;
+            runs.push(answers);
+            training.score = by.to_owned();
             check_same_rows(&mut shared, &set)
                 .with_context(|| format!("arm {}, seed {seed}", arm.name))?;
             trainings.push(training);
@@ -100,68 +106,36 @@ pub(crate) fn compare(run: &Run, plan: &Plan) -> anyhow::Result<AbTest> {
     let mut settings = Settings::new(plan.primary, run.config.calibrate.alpha, run.config.seed);
     settings.bootstrap.resamples = plan.resamples;
     let found = comparison::compare(&rows, &plan.seeds, &arms, plan.reference, &settings)?;
-    let test = AbTest::new(plan, &splits, records, found);
+    let test = AbTest::new(plan, &splits, looks_for_copies(run, plan)?, records, found);
     save(&plan.out, &test, &rows, &arms)?;
     Ok(test)
 }
 
-/// Arms may differ in how they train, and in nothing that makes them incomparable.
-fn check_arms(run: &Run, plan: &Plan) -> anyhow::Result<()> {
-    let mut known: BTreeMap<Digest, &str> = BTreeMap::new();
+/// Whether an arm trains on unlabelled folders by itself.
+fn looks_for_copies(run: &Run, plan: &Plan) -> anyhow::Result<bool> {
     for arm in &plan.arms {
-        let config =
-            config(run, plan, arm, plan.seeds[0]).with_context(|| format!("arm {}", arm.name))?;
-        let base = &run.config;
-        let shared = [
-            ("data", config.data == base.data),
-            ("split", config.split == base.split),
-            ("threads", config.threads == base.threads),
-            (
-                "calibrate.alpha",
-                config.calibrate.alpha.to_bits() == base.calibrate.alpha.to_bits(),
-            ),
-        ];
-        if let Some((key, _)) = shared.iter().find(|(_, same)| !same) {
-            bail!(
-                "arm {}: it changes `{key}`, which all arms share: images, splits, threads and the target risk are those of the \
-                 configuration; change it there",
-                arm.name
-            );
-        }
-        let sets = |key: &str| {
-            let mut keys = arm.overrides.iter();
-            keys.any(|o| o.split_once('=').is_some_and(|(k, _)| k.trim() == key))
-        };
-        for (key, instead) in [
-            ("seed", "seeds are shared: --seeds 1,2,3"),
-            ("run_dir", "each training gets its own folder below --out"),
-            (
-                "train.cache_dir",
-                "arms share features: set it in the configuration",
-            ),
-        ] {
-            ensure!(!sets(key), "arm {}: it sets `{key}`; {instead}", arm.name);
-        }
-        train::check_backbone(&config).with_context(|| format!("arm {}", arm.name))?;
-        if let Some(same) = known.insert(recipe(&config)?, &arm.name) {
-            bail!(
-                "arm {} is the same as arm {same}: nothing would be compared",
-                arm.name
-            );
+        let config = config(run, plan, arm, plan.seeds[0])?;
+        let explora = &config.explora;
+        if config.phase.pretrains() && explora.from.is_none() && !explora.data.is_empty() {
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
-/// The digest of what an arm is: the configuration, and which files it names.
-fn recipe(config: &Config) -> anyhow::Result<Digest> {
-    let files = (
-        &config.backbone.path,
-        &config.backbone.adapter,
-        &config.train.init_from,
-    );
-    let text = serde_json::to_string(&(config.digest(), files))?;
-    Ok(Digest::of_bytes(text.as_bytes()))
+/// What the trainer refuses of any arm (names of layers, starts of other splits, what is in the way), it refuses before the first
+/// one is trained.
+fn plan_trainings(run: &Run, plan: &Plan, splits: &SplitManifest) -> anyhow::Result<()> {
+    for arm in &plan.arms {
+        let seed = plan.seeds[0];
+        let context = || format!("arm {}, seed {seed}", arm.name);
+        let one = run
+            .beside(&overrides(run, plan, arm, seed))
+            .with_context(context)?;
+        place_splits(&one, splits)?;
+        train::plan(&one, train::Begin::Anywhere).with_context(context)?;
+    }
+    Ok(())
 }
 
 /// The overrides of an arm's training.
@@ -223,6 +197,7 @@ fn trained(
         config_digest: one.config.digest(),
         checkpoint_digest: checkpoint.digest(),
         epoch: checkpoint.epoch,
+        score: String::new(),
         predictions,
     };
     Ok((training, set))
@@ -258,28 +233,34 @@ fn check_same_rows(shared: &mut Option<LogitSet>, set: &LogitSet) -> anyhow::Res
     Ok(())
 }
 
-/// Classes, and how sure the training is of them: by its largest probability, or by its gate where that would be deployed.
-fn answers(run: &Run, set: &LogitSet, checkpoint: Digest) -> anyhow::Result<Answers> {
+/// Classes, and how sure the training is of them: by the arm's score, or by its gate where that would be deployed; and the name of
+/// what says so.
+fn answers<'a>(
+    config: &Config,
+    set: &LogitSet,
+    checkpoint: Digest,
+    score: &'a ArmScore,
+) -> anyhow::Result<(Answers, &'a str)> {
     let deploys_gate = match &set.gate {
         None => false,
         Some(_) => {
-            let settings = &run.config.gate;
             let bootstrap = Bootstrap {
-                resamples: settings.resamples,
-                seed: run.config.seed,
+                resamples: config.gate.resamples,
+                seed: config.seed,
             };
-            comparison::judge_gate(set, checkpoint, settings.loss, bootstrap)?.ships
+            comparison::judge_gate(set, checkpoint, config.gate.loss, bootstrap)?.ships
         }
     };
-    let score = match deploys_gate {
-        true => Score::Gate,
-        false => Score::MaxProbability { temperature: 1.0 },
+    let (score, name) = match deploys_gate {
+        true => (&Score::Gate, "gate"),
+        false => (&score.score, score.name),
     };
     let rows = || (0..set.n()).map(|row| set.model_row(row));
-    Ok(Answers {
+    let answers = Answers {
         predicted: rows().map(|row| argmax(row.logits)).collect(),
         score: rows().map(|row| score.value(row)).collect(),
-    })
+    };
+    Ok((answers, name))
 }
 
 fn rows(set: &LogitSet) -> Rows {

@@ -9,7 +9,7 @@ use stage1_core::{
     artifact::{Digest, Document},
     split::SplitManifest,
 };
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
 pub(super) const MARKDOWN: &str = "ab-test.md";
 pub(super) const DIFFERENCES: &str = "differences.svg";
@@ -26,6 +26,8 @@ pub(crate) struct AbTest {
     images: u64,
     /// The digest of the splits, as they were divided from the images.
     inputs_digest: Digest,
+    /// Whether an arm trained on unlabelled folders, in which copies of held-out images are looked for.
+    looks_for_copies: bool,
     arms: Vec<ArmRecord>,
     pub(crate) comparison: Comparison,
     /// The arm to go on with: the best one that is better than the reference, else the reference.
@@ -53,6 +55,8 @@ pub(super) struct Training {
     pub(super) checkpoint_digest: Digest,
     /// The epoch that was kept.
     pub(super) epoch: usize,
+    /// What said how sure it is: the score of its logits, or `gate`.
+    pub(super) score: String,
     /// Logits of each image.
     pub(super) predictions: PathBuf,
 }
@@ -90,6 +94,7 @@ impl AbTest {
     pub(super) fn new(
         plan: &Plan,
         splits: &SplitManifest,
+        looks_for_copies: bool,
         arms: Vec<ArmRecord>,
         comparison: Comparison,
     ) -> Self {
@@ -105,6 +110,7 @@ impl AbTest {
             on: plan.on.name().to_owned(),
             images: judged_images(splits),
             inputs_digest: splits.inputs_digest,
+            looks_for_copies,
             arms,
             any_better: best.is_some(),
             recommended: best.map_or(&comparison.reference, |arm| &arm.name).clone(),
@@ -195,17 +201,19 @@ impl AbTest {
 
     fn arms_table(&self, text: &mut String) {
         let found = &self.comparison;
-        text.push_str("## Arms\n\n| arm | keys |");
+        text.push_str("## Arms\n\n| arm | keys | score |");
         for measure in Measure::ALL {
             _ = write!(text, " {} | by seed |", name(measure, found.risk));
         }
-        text.push_str("\n|---|---|---|---|---|---|---|---|\n");
+        text.push_str("\n|---|---|---|---|---|---|---|---|---|\n");
         for (arm, record) in found.arms.iter().zip(&self.arms) {
             let keys = match record.overrides.is_empty() {
                 true => "the configuration as it is".to_owned(),
                 false => format!("`{}`", record.overrides.join("`, `")),
             };
-            _ = write!(text, "| {} | {keys} |", arm.name);
+            let scores: BTreeSet<_> = record.trainings.iter().map(|t| t.score.as_str()).collect();
+            let scores: Vec<_> = scores.into_iter().collect();
+            _ = write!(text, "| {} | {keys} | {} |", arm.name, scores.join(", "));
             for measure in Measure::ALL {
                 let spread = &arm.measures[&measure];
                 let each: Vec<_> = spread.by_seed.iter().map(|x| format!("{x:.4}")).collect();
@@ -235,8 +243,8 @@ impl AbTest {
         let found = &self.comparison;
         _ = writeln!(
             text,
-            "## Differences from {}\n\n| arm | measure | difference | 95 % interval | p | p (Holm) | seeds of the same sign | verdict |\n\
-             |---|---|---|---|---|---|---|---|",
+            "## Differences from {}\n\n| arm | measure | difference | 95 % interval | p, resampled | p, exchanged | p (Holm) | seeds of \
+             the same sign | verdict |\n|---|---|---|---|---|---|---|---|---|",
             found.reference
         );
         for arm in &found.arms {
@@ -249,13 +257,14 @@ impl AbTest {
                 let primary = if *measure == found.primary { "**" } else { "" };
                 _ = writeln!(
                     text,
-                    "| {} | {} | {:+.4} | {:+.4} to {:+.4} | {:.4} | {:.4} | {} of {} | {primary}{verdict}{primary} |",
+                    "| {} | {} | {:+.4} | {:+.4} to {:+.4} | {:.4} | {:.4} | {:.4} | {} of {} | {primary}{verdict}{primary} |",
                     arm.name,
                     difference_name(*measure, found.risk),
                     d.estimate,
                     d.low,
                     d.high,
-                    d.p,
+                    d.p_bootstrap,
+                    d.p_exchange,
                     d.p_holm,
                     d.seeds_agree,
                     found.seeds.len()
@@ -300,15 +309,22 @@ impl AbTest {
         _ = writeln!(
             text,
             "## What this says\n\n\
-             Judged on {} images of {} ({} independent units), which trained no arm; val_calib and val_test were not opened. \
-             The verdict is by {}; the other measures are told beside it. Each measure is averaged over the seeds; intervals and p \
-             come from {} paired resamples of whole units, the same for all arms, and p is adjusted for {} arms (Holm, measure by \
-             measure). They are about other images, for these seeds: how much seeds matter is the ± above.{} \
+             Judged on {} images of {} ({} independent units), which trained no arm{}. \
+             The verdict is by {}; the other measures are told beside it. Each measure is averaged over the seeds; intervals \
+             come from {} paired resamples of whole units, the same for all arms. p is the larger one of two: that of the resamples, \
+             which are too sure of themselves where few images make the difference, and that of exchanging the arm's answers with the \
+             reference's, unit by unit (all exchanges where they are few). It is adjusted for {} arms (Holm, measure by measure). They are about other images, for these seeds: how much seeds matter is the ± above.{} \
              Coverage at a risk is descriptive: its threshold is found on the images that it describes. \"Undecided\" doesn't mean \
              equal. A certificate needs `stage1 calibrate` on val_calib.",
             found.rows,
             self.on,
             found.units,
+            match self.looks_for_copies {
+                false => "; val_calib and val_test were not opened",
+                true =>
+                    "; nothing was trained on images of val_calib or val_test or judged by them, but an arm trains on unlabelled folders, \
+                     and they were opened to leave their copies out",
+            },
             name(found.primary, found.risk),
             found.resamples,
             found.arms.len() - 1,

@@ -105,6 +105,9 @@ pub struct NewAdapter {
     pub dora: bool,
     /// `lora_dropout`, which matters only when the adapter is trained further.
     pub dropout: f64,
+    /// The digest of the `splits.json` that chose the images which it was trained on: kept in the tensors' file, where PEFT
+    /// leaves it alone and copies of the folder have it.
+    pub splits_digest: Option<Digest>,
     /// The changes, by module.
     pub layers: BTreeMap<String, NewLayer>,
 }
@@ -129,6 +132,9 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The name of the tensors in an adapter's folder.
 pub const ADAPTER_TENSORS: &str = "adapter_model.safetensors";
 
+/// Where the tensors' file says which splits chose the images.
+pub(super) const SPLITS: &str = "splits_digest";
+
 impl NewAdapter {
     /// Writes PEFT's two files into the folder `dir`; returns their digests by name.
     ///
@@ -138,10 +144,13 @@ impl NewAdapter {
         let mut config = serde_json::to_vec_pretty(&self.config()).expect("a JSON value");
         config.push(b'\n');
         atomic::write_bytes(&dir.join(ADAPTER_CONFIG), &config)?;
+        let origin = self
+            .splits_digest
+            .map(|d| (SPLITS.to_owned(), d.to_string()));
         let tensors = tensors::save(
             &dir.join(ADAPTER_TENSORS),
             &self.tensors(),
-            &BTreeMap::new(),
+            &origin.into_iter().collect(),
         )?;
         Ok(BTreeMap::from([
             (ADAPTER_CONFIG.to_owned(), Digest::of_bytes(&config)),

@@ -2,7 +2,10 @@
 //! heads (Efron and Tibshirani 1993, percentile intervals).
 
 use crate::{events::Metrics, random::Draw};
-use stage1_core::{config::SelectionMetric, metrics::Confusion};
+use stage1_core::{
+    config::SelectionMetric,
+    metrics::{Confusion, SurestFirst},
+};
 use std::collections::BTreeMap;
 
 const RESAMPLES: usize = 1000;
@@ -16,6 +19,8 @@ pub(super) struct Judged {
     pub(super) predicted: Vec<usize>,
     /// Negative log-likelihood of each row, in nats.
     pub(super) nll: Vec<f64>,
+    /// By the largest probability.
+    pub(super) surest_first: SurestFirst,
 }
 
 /// Draws of units, as how often each row comes.
@@ -82,6 +87,10 @@ impl Resamples {
             });
             return sum / rows;
         }
+        if metric == SelectionMetric::Augrc {
+            let wrong = |row: usize| of.predicted[row] != self.labels[row];
+            return of.surest_first.augrc(wrong, |row| times[self.unit_of[row]]);
+        }
         let mut confusion = Confusion::new(self.classes);
         for (row, (&label, &predicted)) in self.labels.iter().zip(&of.predicted).enumerate() {
             confusion.add_times(label, predicted, times[self.unit_of[row]]);
@@ -90,7 +99,7 @@ impl Resamples {
             SelectionMetric::Accuracy => confusion.accuracy(),
             SelectionMetric::BalancedAccuracy => confusion.balanced_accuracy(),
             SelectionMetric::F1 => confusion.f1_default(),
-            SelectionMetric::Mcc | SelectionMetric::Nll => confusion.mcc(),
+            SelectionMetric::Mcc | SelectionMetric::Augrc | SelectionMetric::Nll => confusion.mcc(),
         }
     }
 }
@@ -109,6 +118,11 @@ mod tests {
         Judged {
             metrics: Metrics::new(),
             nll: vec![0.5; predicted.len()],
+            surest_first: SurestFirst::new(
+                &(0..predicted.len())
+                    .map(|row| row as f64)
+                    .collect::<Vec<_>>(),
+            ),
             predicted,
         }
     }
@@ -149,5 +163,18 @@ mod tests {
         for (got, want) in value.iter().chain(&behind).zip([0.75, 0.75, 0.25, 0.25]) {
             assert!((got - want).abs() < 1e-12, "{got} for {want}");
         }
+    }
+
+    #[test]
+    fn an_error_that_is_sure_of_itself_lies_behind() {
+        // The last row is the surest one: wrong there, or in the first.
+        let labels = vec![0, 1, 0, 1];
+        let (good, bad) = (judged(vec![1, 1, 0, 1]), judged(vec![0, 1, 0, 0]));
+        let resamples = Resamples::new(labels, &[0, 1, 2, 3], 2, 1);
+        let augrc = |of| resamples.metric(SelectionMetric::Augrc, of, &[1; 4]);
+        assert!((augrc(&good) - 0.5 / 16.0).abs() < 1e-15);
+        assert!((augrc(&bad) - 3.5 / 16.0).abs() < 1e-15);
+        let (_, behind) = resamples.intervals(SelectionMetric::Augrc, &bad, &good);
+        assert!(behind[1] > 0.1, "{behind:?}");
     }
 }
