@@ -139,8 +139,8 @@ impl Predictor {
     /// [`Error::NoPolicy`] before the bundle was calibrated; [`Error::NotCovered`] with every difference; as
     /// [`Scorer::open`] and [`Scorer::check_golden`].
     pub fn open(dir: &Path, options: &PredictorOptions) -> Result<Self> {
-        with_bundle(dir, options.variant.as_deref(), |bundle| {
-            Self::from_bundle(bundle, options)
+        with_bundle(dir, options.variant.as_deref(), |bundle, model| {
+            Self::of_read(bundle, Some(model), options)
         })
     }
 
@@ -149,9 +149,18 @@ impl Predictor {
     /// # Errors
     /// As [`Predictor::open`].
     pub fn from_bundle(bundle: Bundle, options: &PredictorOptions) -> Result<Self> {
+        Self::of_read(bundle, None, options)
+    }
+
+    /// `model` is what was read of the model's file, if it was.
+    fn of_read(
+        bundle: Bundle,
+        mut model: Option<Vec<u8>>,
+        options: &PredictorOptions,
+    ) -> Result<Self> {
         let of_model = options.scorer();
         let open = |device| {
-            let scorer = Scorer::on_device(bundle.clone(), device, &of_model)?;
+            let scorer = Scorer::on_device(bundle.clone(), model.take(), device, &of_model)?;
             Self::of_scorer(scorer, options.allow_uncertified)
         };
         let (predictor, climb) = climb(&options.devices, open)?;

@@ -214,8 +214,8 @@ impl Scorer {
     /// [`Error::Bundle`]; [`Error::VariantNeeded`]; as [`OrtSession::from_bytes`]; [`Error::Model`] when model and
     /// `bundle.json` disagree.
     pub fn open(dir: &Path, options: &ScorerOptions) -> Result<Self> {
-        with_bundle(dir, options.variant.as_deref(), |bundle| {
-            Self::from_bundle(bundle, options)
+        with_bundle(dir, options.variant.as_deref(), |bundle, model| {
+            Self::of_read(bundle, Some(model), options)
         })
     }
 
@@ -224,8 +224,17 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::open`].
     pub fn from_bundle(bundle: Bundle, options: &ScorerOptions) -> Result<Self> {
+        Self::of_read(bundle, None, options)
+    }
+
+    /// `model` is what was read of the model's file, if it was.
+    fn of_read(
+        bundle: Bundle,
+        mut model: Option<Vec<u8>>,
+        options: &ScorerOptions,
+    ) -> Result<Self> {
         let open = |device| {
-            let scorer = Self::on_device(bundle.clone(), device, options)?;
+            let scorer = Self::on_device(bundle.clone(), model.take(), device, options)?;
             scorer.prove()?;
             Ok(scorer)
         };
@@ -252,9 +261,10 @@ impl Scorer {
         })
     }
 
-    /// On one device, unproven.
+    /// On one device, unproven. `model` is what was read of the model's file, if it was.
     pub(crate) fn on_device(
         bundle: Bundle,
+        model: Option<Vec<u8>>,
         device: Device,
         options: &ScorerOptions,
     ) -> Result<Self> {
@@ -262,10 +272,12 @@ impl Scorer {
         let variant = bundle.variant(&name)?.clone();
         let file = variant.model.clone();
         let weights = weights(&bundle, &variant)?;
-        let opened = bundle.clone().verify_while(&file, |model| {
+        let model = model.map_or_else(|| bundle.read_unverified(&file), Ok)?;
+        let opened = bundle.clone().verify_while(&file, &model, |model| {
             let files = CandidateFiles { model, weights };
             Self::of_model(bundle, name, variant, &files, device, options)
         })?;
+        drop(model);
         native::return_freed_memory();
         opened
     }
@@ -899,21 +911,22 @@ fn weights(bundle: &Bundle, variant: &Variant) -> Result<Option<Weights>> {
     }))
 }
 
-/// Opens a bundle's model while ONNX Runtime is loaded beside it, and while the models that aren't used are verified.
+/// Opens a bundle's model, which is read while ONNX Runtime is loaded, while the models that aren't used are verified.
 pub(crate) fn with_bundle<T>(
     dir: &Path,
     variant: Option<&str>,
-    open: impl FnOnce(Bundle) -> Result<T>,
+    open: impl FnOnce(Bundle, Vec<u8>) -> Result<T>,
 ) -> Result<T> {
     let bundle = Bundle::open_before_models(dir)?;
     let used = choose(&bundle, variant)?;
-    let others = bundle.clone();
+    let (others, model) = (bundle.clone(), bundle.variant(&used)?.model.clone());
     thread::scope(|scope| {
-        let verifying = scope.spawn(move || {
-            _ = init::loaded(None);
-            others.verify_models(|name| name != used)
-        });
-        let opened = open(bundle)?;
+        let reading = scope.spawn(|| others.read_unverified(&model));
+        // Here, because it allocates in many small pieces, for which the heap of another thread grows page by page.
+        _ = init::loaded(None);
+        let model = reading.join().expect("reading doesn't panic")?;
+        let verifying = scope.spawn(|| others.verify_models(|name| name != used));
+        let opened = open(bundle, model)?;
         verifying.join().expect("verifying doesn't panic")?;
         Ok(opened)
     })

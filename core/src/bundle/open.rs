@@ -248,17 +248,30 @@ impl Bundle {
         Ok(file.digest.read_file(&self.resolve(file)?)?)
     }
 
+    /// The bytes of a listed file as they are, for [`Bundle::verify_while`].
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when it can't be read, [`Error::Escapes`].
+    pub fn read_unverified(&self, file: &FileRef) -> Result<Vec<u8>> {
+        let path = self.resolve(file)?;
+        fs::read(&path).map_err(io_error("read", &path))
+    }
+
     /// Does something with the bytes of a listed file while they are verified on another thread, and hands out what came
     /// of it only if they are those that were listed. That they aren't counts before whatever `work` says of them.
     ///
     /// # Errors
     /// As [`Bundle::read`].
-    pub fn verify_while<T>(&self, file: &FileRef, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    pub fn verify_while<T>(
+        &self,
+        file: &FileRef,
+        bytes: &[u8],
+        work: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
         let path = self.resolve(file)?;
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
         thread::scope(|scope| {
-            let verifying = scope.spawn(|| file.digest.verify_bytes(&bytes, &path));
-            let worked = work(&bytes);
+            let verifying = scope.spawn(|| file.digest.verify_bytes(bytes, &path));
+            let worked = work(bytes);
             verifying.join().expect("hashing doesn't panic")?;
             Ok(worked)
         })
