@@ -1,6 +1,6 @@
 """`stage1 serve` beside the FastAPI peer, alternately, under the same load generator.
 
-usage: compare.py WORK [--stage1 PATH] [--load PATH] [--seconds S] [--rounds N] [--concurrency 1 2 4 8 16] [--peer-runs 2] [--peer-threads 1]
+usage: compare.py WORK [--stage1 PATH] [--load PATH] [--seconds S] [--rounds N] [--concurrency 1 2 4 8 16] [--options "--instances 2"] [--peer-runs 2] [--peer-threads 1]
 WORK is what the example `serving_bundle` made. Prints a table: requests per second and latencies at each concurrency, medians of the rounds,
 and how many requests per second either server does within the latency (p99) that the peer has at its best throughput.
 """
@@ -24,6 +24,8 @@ arguments.add_argument("--load", default=release / "examples" / "load")
 arguments.add_argument("--seconds", type=float, default=10)
 arguments.add_argument("--rounds", type=int, default=1)
 arguments.add_argument("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+arguments.add_argument("--bundle", default="bundle", help="the bundle that ours serves, in WORK")
+arguments.add_argument("--options", default="", help='further options of ours, e.g. --options="--instances 2"')
 arguments.add_argument("--peer-runs", default="2")
 arguments.add_argument("--peer-threads", default="1")
 args = arguments.parse_args()
@@ -42,7 +44,7 @@ def wait_for(port, path):
 
 
 def ours():
-    command = [args.stage1, "serve", "--bundle", f"m={args.work / 'bundle'}", "--http", "127.0.0.1:8700", "--grpc", "none", "--quiet"]
+    command = [args.stage1, "serve", "--bundle", f"m={args.work / args.bundle}", "--http", "127.0.0.1:8700", "--grpc", "none", "--quiet", *args.options.split()]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(8700, "/readyz")
     return process, 8700
