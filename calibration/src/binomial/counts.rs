@@ -15,12 +15,16 @@ pub fn min_errors_refuting(n: u64, alpha: f64, level: f64) -> u64 {
 }
 
 /// The fewest rows that reject "the risk is at least `alpha`" at `level` although `errors` of them are wrong:
-/// min {n : P(Bin(n, α) ≤ errors) ≤ level}. For no error it is ⌈ln level / ln(1 − α)⌉.
+/// min {n : P(Bin(n, α) ≤ errors) ≤ level}, or `u64::MAX` if that is larger. For no error it is ⌈ln level / ln(1 − α)⌉.
 pub fn min_rows(errors: u64, alpha: f64, level: f64) -> u64 {
     let enough = |n: u64| cdf(errors, n, alpha) <= level;
     let mut high = errors + 1;
     while !enough(high) {
-        high *= 2;
+        // Beyond all numbers of rows: so large a number is as good as none.
+        let Some(twice) = high.checked_mul(2) else {
+            return u64::MAX;
+        };
+        high = twice;
     }
     first(high / 2, high, enough)
 }

@@ -47,6 +47,9 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let logits = args.logits.as_deref().context("--logits names no file")?;
     let out = args.out.clone().unwrap_or_else(|| beside(logits));
     check_free(&out, args.step.overwrite)?;
+    for other in &args.joint {
+        check_free(&out.join(stem(other)), args.step.overwrite)?;
+    }
     let settings = settings(args)?;
     let names = names(logits, &args.joint)?;
     let division = Division::read(logits, args.select.as_deref(), args.seed, *output)?;
@@ -55,15 +58,22 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .iter()
         .map(|path| division.through(path, *output))
         .collect::<anyhow::Result<_>>()?;
+    let all_used: Vec<Digest> = std::iter::once(&division.calib)
+        .chain(&sessions)
+        .flat_map(|set| division.used_rows(set))
+        .collect();
     check_choice(settings.calibrator, division.calib.classes).context("calibrate.calibrator")?;
     check_score(settings.score, division.calib.classes).context("calibrate.score")?;
     division.tell_of_equal_rows(*output);
     let select = SelectRows::new(&division.select, args.seed)?;
     let shape = shape(&division.calib);
     let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
-    let mut record = Record::open(logits, &division, &sessions, *output)?;
-    if args.out.is_none()
-        && let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE))
+    let mut record = Record::open(logits, &args.joint, &division, &sessions, *output)?;
+    let used = division.used_rows(&division.calib);
+    let is_of_these =
+        |earlier: &Certificate| earlier.used_rows.iter().any(|rows| used.contains(rows));
+    if let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE))
+        && (args.out.is_none() || is_of_these(&earlier))
     {
         record.check(&earlier);
     }
@@ -83,10 +93,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         )?,
     };
     let mut findings = Vec::new();
-    for (fit, set) in fits
-        .into_iter()
-        .zip(std::iter::once(&division.calib).chain(&sessions))
-    {
+    for fit in fits {
         findings.push(match fit {
             Fit::Certified {
                 policy,
@@ -99,7 +106,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
                 }
                 let mut circumstances = Circumstances::new(record.state_at(attempt), None);
                 circumstances.jointly.clone_from(&names);
-                circumstances.used_rows = division.used_rows(set);
+                circumstances.used_rows.clone_from(&all_used);
                 Finding::Certified {
                     certificate: certificate(&plan, &policy, &proof, circumstances)?,
                     policy,
@@ -270,10 +277,9 @@ fn check_free(out: &Path, overwrite: bool) -> anyhow::Result<()> {
 /// without one is worth nothing. Folders of other sessions that were certified together go as a whole with theirs.
 fn clear(out: &Path) -> anyhow::Result<()> {
     let mut folders = vec![out.to_owned()];
-    for entry in fs::read_dir(out).into_iter().flatten().flatten() {
-        if entry.path().join(CERTIFICATE).is_file() {
-            folders.push(entry.path());
-        }
+    if let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE)) {
+        let others = earlier.jointly.iter().skip(1);
+        folders.extend(others.map(|name| out.join(stem(Path::new(name)))));
     }
     for path in folders
         .iter()

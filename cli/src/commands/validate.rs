@@ -7,6 +7,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use stage1_calibration::{promise::Judgement, verdict::Verdict};
 use stage1_core::{
+    artifact::json,
     bundle::Bundle,
     certificate::{Certificate, Guarantee},
 };
@@ -23,8 +24,17 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     }
     let validation = steps::validate::ensure(&run, &splits, &bundle, &args.variant)?;
     run.record()?;
-    let report = steps::report::read(&run.config, &args.variant)?;
-    output.answer(&validation, &report.text())?;
+    let of_first = steps::validate::path(&run.config, &args.variant);
+    let is_first = json::load::<Judgement>(&of_first).is_ok_and(|(first, _)| first == validation);
+    let text = match is_first {
+        true => steps::report::read(&run.config, &args.variant)?.text(),
+        // The report is about the session that the policy was calibrated through.
+        false => {
+            let here = steps::validate::certificate_here(&run, &bundle, &args.variant)?;
+            steps::report::verdict_text(&here, &validation)
+        }
+    };
+    output.answer(&validation, &text)?;
     Ok(answer(&validation, args.require_held))
 }
 

@@ -107,8 +107,8 @@ pub(crate) fn ledger_of(config: &Config, splits: Digest, kind: Kind) -> ledger::
 pub(crate) fn tell_if_private(ledger: &Ledger, output: Output) {
     if ledger.is_private() {
         output.warn(&format!(
-            "{} is the only record of this use of the data: neither the data's folder nor the one above the run directory can \
-             be written to, so another run directory would count from one again",
+            "the data's folder can't be written to, so this use of the data is on record in {} and beside other run directories of \
+             the same folder only: one elsewhere would count from one again",
             ledger.path().display()
         ));
     }

@@ -26,7 +26,14 @@ pub(crate) fn path(config: &Config, variant: &str) -> PathBuf {
 /// That on a further session lies beside it.
 fn path_of(config: &Config, variant: &str, further: Option<&Certificate>) -> PathBuf {
     match further.and_then(|certificate| certificate.fingerprint.as_ref()) {
-        Some(session) => config.variant_file(&format!("validation.{}", session.provider), variant),
+        Some(session) => {
+            let name = format!(
+                "validation.{}-{}",
+                session.provider,
+                Digest::of_json(session).short()
+            );
+            config.variant_file(&name, variant)
+        }
         None => path(config, variant),
     }
 }
@@ -104,7 +111,19 @@ fn further_session(
 ) -> anyhow::Result<Option<Certificate>> {
     let here = scoring::open_session(run, variant)?.fingerprint();
     let is_it = |one: &&Certificate| one.fingerprint.as_ref() == Some(&here);
-    Ok(certificates[1..].iter().find(is_it).cloned())
+    Ok(certificates.iter().skip(1).find(is_it).cloned())
+}
+
+/// The certificate of the session that opens here, or else that of the first.
+pub(crate) fn certificate_here(
+    run: &Run,
+    bundle: &Bundle,
+    variant: &str,
+) -> anyhow::Result<Certificate> {
+    let mut certificates = bundle.certificates(variant)?;
+    let further = further_session(run, &certificates, variant)?;
+    ensure!(!certificates.is_empty(), "the bundle has no certificate");
+    Ok(further.unwrap_or_else(|| certificates.remove(0)))
 }
 
 /// The val_test of other splits may hold images that trained or calibrated this bundle.

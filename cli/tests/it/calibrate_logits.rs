@@ -616,6 +616,23 @@ fn each_session_of_a_joint_calibration_gets_its_policy() {
     );
     let policies = ["one-policy/policy.json", "one-policy/two/policy.json"].map(read);
     assert_eq!(policies[0]["threshold"], policies[1]["threshold"]);
+    // The rows of neither session can judge, by whichever policy.
+    for (file, policy) in [
+        ("two.csv", "one-policy/two"),
+        ("two.csv", "one-policy"),
+        ("one.csv", "one-policy/two"),
+    ] {
+        cli.refuses(
+            &[
+                "validate", "--logits", file, "--policy", policy, "--out", "judged",
+            ],
+            &["rows of this file certified a policy"],
+        );
+    }
+    // A policy that happens to lie in the folder isn't this calibration's to replace.
+    cli.write("single.csv", csv(&rows(1500, 8), "s"));
+    let single = calibrate(&cli, &["single.csv", "--out", "one-policy/mine"]);
+    assert_eq!(single.code, 0, "{single}");
     // Each can be judged on rows of its own session.
     cli.write("test.csv", csv(&rows(900, 5), "t"));
     let judged = cli.run([
@@ -645,6 +662,7 @@ fn each_session_of_a_joint_calibration_gets_its_policy() {
     );
     assert!(!cli.path("one-policy/policy.json").exists());
     assert!(!cli.path("one-policy/two/policy.json").exists());
+    assert!(cli.path("one-policy/mine/policy.json").is_file());
     let text = calibrate(&cli, &[&strict[..5], &["--overwrite"]].concat());
     assert!(
         text.stdout.contains("of the session that did worst"),
@@ -763,6 +781,8 @@ fn extremes_are_told_briefly() {
         outcome.stdout.lines().all(|line| line.len() < 200),
         "{outcome}"
     );
+    let tiny = calibrate(&cli, &["mine.csv", "--alpha", "1e-100", "--out", "tiny"]);
+    assert_eq!(tiny.code, 1, "{tiny}");
     let fnr = r#"calibrate.constraints=[{"kind":"fnr","alpha":0.1}]"#;
     cli.refuses(
         &[

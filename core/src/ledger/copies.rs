@@ -80,11 +80,12 @@ impl Places {
 
     /// Opens the files that are written to, for this process alone until they are dropped.
     pub(super) fn lock(&self) -> Result<Copies> {
-        let mut files = Vec::new();
-        for path in &self.shared {
+        let (mut files, mut is_shared) = (Vec::new(), false);
+        for (place, path) in self.shared.iter().enumerate() {
             match open_shared(path) {
                 Ok(file) => {
                     files.push((path.clone(), file));
+                    is_shared = place == 0;
                     break;
                 }
                 Err(error) if is_refused(&error) => {}
@@ -97,7 +98,7 @@ impl Places {
         for (path, file) in &files {
             file.lock().map_err(Error::io("lock", path))?;
         }
-        Ok(Copies { files })
+        Ok(Copies { files, is_shared })
     }
 }
 
@@ -105,12 +106,14 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Copies {
     files: Vec<(PathBuf, File)>,
+    /// The data's folder has one of them.
+    is_shared: bool,
 }
 
 impl Copies {
     /// Whether run directories elsewhere find it, too.
     pub(super) const fn are_shared(&self) -> bool {
-        self.files.len() > 1
+        self.is_shared
     }
 
     /// Brings every file to the state of `all`, which continues what each of them holds.

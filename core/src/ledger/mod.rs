@@ -126,8 +126,8 @@ impl Ledger {
         &self.places.own
     }
 
-    /// Whether the last append reached no place that other run directories of the same splits look at: neither the data's
-    /// folder nor the one above the run directory can be written to.
+    /// Whether the last append didn't reach the data's folder, which can't be written to: run directories of the same splits
+    /// elsewhere don't see it.
     pub const fn is_private(&self) -> bool {
         self.is_private
     }

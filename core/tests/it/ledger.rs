@@ -458,8 +458,8 @@ fn data_that_cannot_be_written_to_resets_nothing() {
         let begun = ledger.begin_attempt(attempt(model)).unwrap();
         (begun.number, ledger.is_private())
     };
-    assert_eq!(begin("runs/a", "one"), (1, false));
-    assert_eq!(begin("runs/b", "two"), (2, false));
+    assert_eq!(begin("runs/a", "one"), (1, true));
+    assert_eq!(begin("runs/b", "two"), (2, true));
     fs::remove_dir_all(folder.path("runs/.stage1")).unwrap();
     fs::write(folder.path("runs/.stage1"), "").unwrap();
     assert_eq!(begin("runs/b", "three"), (3, true));

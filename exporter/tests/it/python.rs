@@ -8,6 +8,7 @@ use crate::{
 use stage1_core::{
     artifact::tensors::{self, Tensor},
     model::{Adapter, Blocks, Features, HeadKind, Weights},
+    preprocess::Arithmetic,
 };
 use stage1_exporter::{
     Attention, Exported, Form, Input, Int8Options, Sample, export_embedding_as, fp16, int8,
@@ -157,7 +158,9 @@ fn onnx_accepts_every_export_and_python_computes_the_same() {
             export_embedding_as(&weights, SIDE, SIDE, form).expect("exported")
         });
         let gated = HeadKind::Mlp { hidden: 7 };
-        let gated = Trained::on(weights.clone(), gated, Features::Cls).with_gate();
+        let mut gated = Trained::on(weights.clone(), gated, Features::Cls).with_gate();
+        // Grey levels are asked for, too.
+        gated.checkpoint.preprocess.arithmetic = Arithmetic::Uint8;
         collection.add_precisions(&format!("{name}.classifier-gate"), |form| {
             gated.export_as(form).expect("exported")
         });
@@ -165,7 +168,8 @@ fn onnx_accepts_every_export_and_python_computes_the_same() {
             ("cls", HeadKind::Linear, Features::Cls),
             ("mean", HeadKind::Mlp { hidden: 7 }, Features::ClsMeanPatch),
         ] {
-            let trained = Trained::on(weights.clone(), kind, features);
+            let mut trained = Trained::on(weights.clone(), kind, features);
+            trained.checkpoint.preprocess.arithmetic = Arithmetic::Uint8;
             collection.add_precisions(&format!("{name}.classifier-{head}"), |form| {
                 trained.export_as(form).expect("exported")
             });

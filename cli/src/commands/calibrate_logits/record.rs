@@ -11,13 +11,15 @@ use stage1_core::{
     ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
     logits::LogitSet,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Rows without a bundle have no variant; ledgers name one.
 const VARIANT: &str = "logits";
 
 pub(super) struct Record {
     ledger: Ledger,
+    /// Of the files of further sessions, whose rows are used, too.
+    others: Vec<Ledger>,
     /// What the model says of the rows that certify: it stands for both.
     model: Digest,
     variant: String,
@@ -38,13 +40,20 @@ impl Record {
     /// `sessions` are those that certify with the first.
     pub(super) fn open(
         logits: &Path,
+        joint: &[PathBuf],
         division: &Division,
         sessions: &[LogitSet],
         output: Output,
     ) -> anyhow::Result<Self> {
         let calib = &division.calib;
+        let open =
+            |path: &Path| Ledger::open(path, Digest::of_bytes(b"a file of logits"), Kind::Calib);
         Ok(Self {
-            ledger: Ledger::open(logits, Digest::of_bytes(b"a file of logits"), Kind::Calib)?,
+            ledger: open(logits)?,
+            others: joint
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<_, _>>()?,
             model: contents_of(calib),
             variant: variant(sessions),
             output,
@@ -69,6 +78,9 @@ impl Record {
             ))
         };
         let begun = self.ledger.begin_attempt(attempt)?;
+        for other in &mut self.others {
+            other.begin_attempt(attempt)?;
+        }
         if begun.repeated {
             self.output.note(&format!(
                 "the same as attempt {}, which the ledger has",

@@ -1,8 +1,8 @@
 //! Several variants under one promise: one plan, one attempt and one threshold, at which all of them hold together.
 
 use super::{
-    Attachment, Origin, Outcome, Record, attach, begin, conclude, flip_bounds, known, record,
-    refuse, withheld_by,
+    Attachment, Origin, Outcome, Record, attach, begin, check_ledger, conclude, flip_bounds, known,
+    record, refuse, withheld_by,
 };
 use crate::steps::{Run, ledger_of, scoring, split::Splits};
 use anyhow::ensure;
@@ -138,12 +138,7 @@ fn attempt(
     let (config, first) = (&run.config, &members[0]);
     let dir = config.bundle_dir();
     let mut ledger = ledger_of(config, splits.digest, Kind::Calib)?;
-    let before = Bundle::open(&dir)?;
-    for member in members {
-        if let Some(earlier) = before.certificate(&member.variant)? {
-            ledger.check(&earlier.calib_ledger);
-        }
-    }
+    check_ledger(&mut ledger, &Bundle::open(&dir)?)?;
     let variants: Vec<&str> = members.iter().map(|member| &*member.variant).collect();
     let plan = begin(
         run,

@@ -283,9 +283,7 @@ fn attempt(
     record: &Record,
 ) -> anyhow::Result<Outcome> {
     let mut ledger = ledger_of(&run.config, splits.digest, Kind::Calib)?;
-    if let Some(earlier) = Bundle::open(&run.config.bundle_dir())?.certificate(variant)? {
-        ledger.check(&earlier.calib_ledger);
-    }
+    check_ledger(&mut ledger, &Bundle::open(&run.config.bundle_dir())?)?;
     let names = (&[variant][..], variant.to_owned());
     let plan = begin(run, splits, names, &mut ledger, origin, calib, record)?;
     let rows = CalibRows::new(calib, run.config.split.seed)?;
@@ -315,6 +313,16 @@ fn attempt(
             Ok(outcome)
         }
     }
+}
+
+/// What any certificate of the bundle recorded of the ledger must still be there.
+fn check_ledger(ledger: &mut Ledger, bundle: &Bundle) -> anyhow::Result<()> {
+    for variant in bundle.manifest().variants.keys() {
+        for certificate in bundle.certificates(variant)? {
+            ledger.check(&certificate.calib_ledger);
+        }
+    }
+    Ok(())
 }
 
 /// What a variant gets.

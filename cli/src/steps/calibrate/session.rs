@@ -2,7 +2,8 @@
 //! stays, and the session gets a certificate of its own if the policy's threshold is among its rejections, too.
 
 use super::{
-    Origin, Outcome, Record, begin, conclude, deltas_beside, plan_path, record_path, withheld_by,
+    Origin, Outcome, Record, begin, check_ledger, conclude, deltas_beside, plan_path, record_path,
+    withheld_by,
 };
 use crate::steps::{Run, ledger_of, scoring, split::Splits};
 use anyhow::{Context, bail};
@@ -70,9 +71,7 @@ pub(super) fn ensure(
         )?);
     }
     let mut ledger = ledger_of(&run.config, splits.digest, Kind::Calib)?;
-    known
-        .iter()
-        .for_each(|certificate| ledger.check(&certificate.calib_ledger));
+    check_ledger(&mut ledger, bundle)?;
     let name = format!(
         "{variant} on {} ({}, {})",
         here.provider, here.provider_version, here.cpu_isa
