@@ -58,7 +58,8 @@ impl Head {
         let inner = graph.linear("gate.fc1", hidden, first);
         let inner = graph.gelu("gate.gelu", &inner);
         let gate = graph.linear("gate.fc2", &inner, second);
-        Some(graph.reshape("gate", &gate, &[-1]))
+        // The number of images, by its name: ONNX infers no shape from -1.
+        Some(graph.reshape("gate", &gate, &[0]))
     }
 }
 
