@@ -69,9 +69,8 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let shape = shape(&division.calib);
     let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
     let mut record = Record::open(logits, &args.joint, &division, &sessions, *output)?;
-    let used = division.used_rows(&division.calib);
     let is_of_these =
-        |earlier: &Certificate| earlier.used_rows.iter().any(|rows| used.contains(rows));
+        |earlier: &Certificate| earlier.used_rows.iter().any(|rows| all_used.contains(rows));
     if let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE))
         && (args.out.is_none() || is_of_these(&earlier))
     {
