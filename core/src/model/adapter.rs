@@ -17,7 +17,7 @@ mod tests;
 pub use error::AdapterError;
 pub use layout::{ADAPTER_CONFIG, ADAPTER_TENSORS, AdaptableLayer, Naming, NewAdapter, NewLayer};
 
-use super::{BackboneSpec, BlockRole, Result, Role, VitFamily, VitSpec, Weights};
+use super::{BackboneSpec, Result, Role, VitSpec, Weights};
 use crate::artifact::{Digest, tensors::TensorFile};
 use config::Config;
 use error::AdapterError as E;
@@ -196,6 +196,18 @@ struct Target {
 }
 
 impl Target {
+    /// None for what isn't a linear layer's weight.
+    fn new(role: Role, first_row: usize, shape: &[usize]) -> Option<Self> {
+        let &[rows, columns] = shape else {
+            return None;
+        };
+        Some(Self {
+            role,
+            first_row,
+            shape: [rows, columns],
+        })
+    }
+
     /// Its values in the weight.
     fn range(&self) -> Range<usize> {
         let [rows, columns] = self.shape;
@@ -220,44 +232,24 @@ fn targets(spec: &BackboneSpec) -> BTreeMap<String, Target> {
     targets
 }
 
-/// The linear layers by the names of transformers 5, which are those of DINOv3.
+/// The linear layers by the names of their modules in transformers 5.
 fn renamed(vit: &VitSpec) -> impl Iterator<Item = (String, Target)> {
-    let renamed = BackboneSpec::Vit(VitSpec {
-        family: VitFamily::Dinov3Vit,
-        ..vit.clone()
-    });
-    linear_layers(&renamed).map(|(name, target)| (name, packed(vit, target)))
+    vit.in_transformers5().into_iter().filter_map(|tensor| {
+        let target = Target::new(tensor.role, tensor.first_row, &tensor.shape)?;
+        Some((module(&tensor.name)?, target))
+    })
 }
 
 fn linear_layers(spec: &BackboneSpec) -> impl Iterator<Item = (String, Target)> + use<> {
     spec.tensors().into_iter().filter_map(|tensor| {
-        let &[rows, columns] = &tensor.shape[..] else {
-            return None;
-        };
-        let target = Target {
-            role: tensor.role,
-            first_row: 0,
-            shape: [rows, columns],
-        };
-        Some((tensor.name.strip_suffix(".weight")?.to_owned(), target))
+        let target = Target::new(tensor.role, 0, &tensor.shape)?;
+        Some((module(&tensor.name)?, target))
     })
 }
 
-/// Gate and up are layers of their own by the new names, and one weight in DINOv2's files.
-fn packed(spec: &VitSpec, target: Target) -> Target {
-    let (block, first_row) = match target.role {
-        Role::Block(block, BlockRole::GateWeight) => (block, 0),
-        Role::Block(block, BlockRole::UpWeight) => (block, spec.ffn_hidden),
-        _ => return target,
-    };
-    match spec.packs_gate_and_up() {
-        true => Target {
-            role: Role::Block(block, BlockRole::GateUpWeight),
-            first_row,
-            ..target
-        },
-        false => target,
-    }
+/// The module that has this weight.
+fn module(weight: &str) -> Option<String> {
+    weight.strip_suffix(".weight").map(str::to_owned)
 }
 
 /// The layer that a module's name ends in: what precedes it is the path of the backbone inside the wrapped model.

@@ -75,6 +75,19 @@ pub enum BlockRole {
     GateUpBias,
 }
 
+impl BlockRole {
+    /// Where gate and up are one tensor of twice as many rows as `inner`: what holds this one, and its first row there.
+    pub(super) fn packed(self, inner: usize) -> (Self, usize) {
+        match self {
+            Self::GateWeight => (Self::GateUpWeight, 0),
+            Self::UpWeight => (Self::GateUpWeight, inner),
+            Self::GateBias => (Self::GateUpBias, 0),
+            Self::UpBias => (Self::GateUpBias, inner),
+            role => (role, 0),
+        }
+    }
+}
+
 /// What a tensor of the step down into a stage is for. C is the stage's width, B that of the stage before (3 at first).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StageRole {

@@ -132,11 +132,36 @@ impl VitSpec {
 
     /// Every tensor that the forward pass needs, in the order of use.
     pub(super) fn tensors(&self) -> Vec<TensorSpec> {
-        let blocks = (0..self.layers).flat_map(|i| self.block(i));
+        let blocks =
+            (0..self.layers).flat_map(|i| self.block(i, BlockNames::of(self.family, self.ffn)));
         self.embeddings()
             .into_iter()
             .chain(blocks)
             .chain(self.final_norm())
+            .collect()
+    }
+
+    /// The tensors of the blocks as transformers 5 has them in memory, and in files of `save_original_format=False`: some have
+    /// other names than in the files that it saves otherwise, and DINOv2's packed layer is two.
+    pub(super) fn in_transformers5(&self) -> Vec<RenamedTensor> {
+        let place = |row: TensorSpec| {
+            let (role, first_row) = match row.role {
+                Role::Block(block, role) if self.packs_gate_and_up() => {
+                    let (role, first_row) = role.packed(self.ffn_hidden);
+                    (Role::Block(block, role), first_row)
+                }
+                role => (role, 0),
+            };
+            RenamedTensor {
+                name: row.name,
+                role,
+                first_row,
+                shape: row.shape,
+            }
+        };
+        (0..self.layers)
+            .flat_map(|i| self.block(i, BlockNames::in_transformers5(self.family, self.ffn)))
+            .map(place)
             .collect()
     }
 
@@ -177,10 +202,9 @@ impl VitSpec {
         ]
     }
 
-    fn block(&self, index: usize) -> Vec<TensorSpec> {
+    fn block(&self, index: usize, names: BlockNames) -> Vec<TensorSpec> {
         use BlockRole as R;
         let (d, h) = (self.hidden, self.ffn_hidden);
-        let names = BlockNames::of(self.family, self.ffn);
         let prefix = format!("{}.{index}", names.prefix);
         let mut block = Table::new(prefix, |role| Role::Block(index, role));
         let square: &[usize] = &[d, d];
@@ -219,6 +243,18 @@ impl VitSpec {
         block.push(R::Scale2, "layer_scale2.lambda1", &[d]);
         block.rows()
     }
+}
+
+/// A tensor by another name: one of the backbone's, or some of its rows.
+pub(super) struct RenamedTensor {
+    /// Its name.
+    pub name: String,
+    /// What holds it.
+    pub role: Role,
+    /// Its first row in that.
+    pub first_row: usize,
+    /// Its shape.
+    pub shape: Vec<usize>,
 }
 
 /// The layers into the inner width of a feed-forward network.
@@ -264,6 +300,21 @@ impl BlockNames {
             norm2: "norm2",
             ffn,
             down,
+        }
+    }
+
+    /// transformers 5 gives DINOv2's layers the names of DINOv3's, but for those of its two-layer MLP.
+    fn in_transformers5(family: VitFamily, ffn: Ffn) -> Self {
+        let (saved, dinov3) = (Self::of(family, ffn), Self::dinov3(ffn));
+        let mlp = match ffn {
+            Ffn::Mlp => (saved.ffn, saved.down),
+            Ffn::SwiGlu => (dinov3.ffn, dinov3.down),
+        };
+        Self {
+            prefix: saved.prefix,
+            ffn: mlp.0,
+            down: mlp.1,
+            ..dinov3
         }
     }
 

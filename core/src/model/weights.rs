@@ -3,7 +3,7 @@ mod stored;
 use super::{BackboneSpec, Blocks, ModelError, Result, Role, RopePeriods, TensorSpec};
 use crate::artifact::{self, Digest, Hasher, atomic, tensors};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     io::Write as _,
     path::{Path, PathBuf},
@@ -36,7 +36,8 @@ impl Weights {
     /// Reads `config.json` and `model.safetensors` of a Hugging Face folder, or the files that
     /// `model.safetensors.index.json` names in its place.
     ///
-    /// Names may carry one prefix (`dinov2.`, `backbone.`, …), and DINOv3's blocks and stages may be nested in `model.`.
+    /// Names may carry one prefix (`dinov2.`, `backbone.`, …), DINOv3's blocks and stages may be nested in `model.`, and
+    /// DINOv2's layers may have the names of transformers 5 (`save_original_format=False`).
     /// Half-precision files are widened. The mask token, poolers and classifiers are left out.
     ///
     /// # Errors
@@ -53,16 +54,14 @@ impl Weights {
     pub fn open_blocks(dir: &Path, blocks: Blocks) -> Result<Self> {
         let whole = BackboneSpec::from_hf_config(&dir.join("config.json"))?;
         let known = whole.tensors();
-        let spec = whole.with_blocks(blocks)?;
+        let spec = whole.clone().with_blocks(blocks)?;
         let stored = Stored::open(dir)?;
         let table = spec.tensors();
-        let names = NamesInFile::resolve(&stored, &table)?;
+        let names = NamesInFile::resolve(&stored, &whole, &table)?;
         names.check(&table, &known)?;
         let mut tensors = BTreeMap::new();
         for TensorSpec { role, name, shape } in table {
-            let found = &names.by_hf_name[&name];
-            let values = stored.f32_of_shape(found, &shape)?;
-            check_finite(stored.path(), found, &values)?;
+            let values = names.read(&stored, &name)?;
             tensors.insert(role, (shape, values));
         }
         Ok(Self { spec, tensors })
@@ -233,32 +232,47 @@ pub fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
 /// A file's tensors by their Hugging Face name.
 struct NamesInFile {
     path: PathBuf,
-    by_hf_name: BTreeMap<String, String>,
-    shapes: BTreeMap<String, Vec<usize>>,
+    /// By the name, and the first row of each piece that the file has of it.
+    by_hf_name: BTreeMap<String, BTreeMap<usize, Piece>>,
     outside: Vec<String>,
 }
 
+/// A tensor, or some of its rows, by the name that it has in the file: the shape there, and the one that it should have.
+struct Piece {
+    found: String,
+    got: Vec<usize>,
+    want: Vec<usize>,
+}
+
 impl NamesInFile {
-    fn resolve(stored: &Stored, table: &[TensorSpec]) -> Result<Self> {
+    /// `table` are the tensors that are wanted, of the backbone `whole`.
+    fn resolve(stored: &Stored, whole: &BackboneSpec, table: &[TensorSpec]) -> Result<Self> {
         let mut shapes = stored.shapes();
         // transformers saves "no registers" as a tensor without values.
         shapes.retain(|_, shape| !shape.contains(&0));
         let prefix = prefix(&shapes, table, stored.path())?;
-        let (mut by_hf_name, mut outside) = (BTreeMap::new(), Vec::new());
-        for found in shapes.keys() {
-            let name = found.strip_prefix(&prefix).map(canonical);
-            // A second spelling of the same tensor would be ambiguous: it stays outside, and is reported.
-            match name {
-                Some(name) if !by_hf_name.contains_key(name) => {
-                    by_hf_name.insert(name.to_owned(), found.clone());
+        let places = places(whole);
+        let (mut by_hf_name, mut outside) = (BTreeMap::<_, BTreeMap<_, _>>::new(), Vec::new());
+        for (found, got) in shapes {
+            let Some(name) = found.strip_prefix(&prefix).map(canonical) else {
+                outside.push(found);
+                continue;
+            };
+            let (tensor, first_row, want) = match places.get(name) {
+                Some(place) => (place.tensor.clone(), place.first_row, place.shape.clone()),
+                None => (name.to_owned(), 0, got.clone()),
+            };
+            match by_hf_name.entry(tensor).or_default().entry(first_row) {
+                Entry::Vacant(free) => {
+                    free.insert(Piece { found, got, want });
                 }
-                _ => outside.push(found.clone()),
+                // A second spelling of the same tensor would be ambiguous: it stays outside, and is reported.
+                Entry::Occupied(_) => outside.push(found),
             }
         }
         Ok(Self {
             path: stored.path().to_owned(),
             by_hf_name,
-            shapes,
             outside,
         })
     }
@@ -266,9 +280,7 @@ impl NamesInFile {
     /// The tensors of `table` must be there, and no others than those `known`.
     fn check(&self, table: &[TensorSpec], known: &[TensorSpec]) -> Result<()> {
         let path = || self.path.clone();
-        let missing = table
-            .iter()
-            .filter(|t| !self.by_hf_name.contains_key(&t.name));
+        let missing = table.iter().filter(|t| !self.is_whole(t));
         let names: Vec<_> = missing.map(|t| t.name.clone()).collect();
         if !names.is_empty() {
             return Err(ModelError::MissingTensors {
@@ -283,19 +295,43 @@ impl NamesInFile {
                 names,
             });
         }
-        for TensorSpec { name, shape, .. } in table {
-            let found = &self.by_hf_name[name];
-            let got = &self.shapes[found];
-            if got != shape {
+        let pieces = table.iter().flat_map(|t| self.by_hf_name[&t.name].values());
+        for Piece { found, got, want } in pieces {
+            if got != want {
                 return Err(ModelError::TensorShape {
                     path: path(),
                     name: found.clone(),
                     got: got.clone(),
-                    want: shape.clone(),
+                    want: want.clone(),
                 });
             }
         }
         Ok(())
+    }
+
+    /// Whether the pieces that should be there follow each other from the first row to the last.
+    fn is_whole(&self, tensor: &TensorSpec) -> bool {
+        let Some(pieces) = self.by_hf_name.get(&tensor.name) else {
+            return false;
+        };
+        let next = |row: usize, (first, piece): (&usize, &Piece)| {
+            (*first == row).then_some(row + piece.want[0])
+        };
+        pieces.iter().try_fold(0, next) == Some(tensor.shape[0])
+    }
+
+    /// The values of a tensor that was checked.
+    fn read(&self, stored: &Stored, name: &str) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        for Piece { found, want, .. } in self.by_hf_name[name].values() {
+            let piece = stored.f32_of_shape(found, want)?;
+            check_finite(stored.path(), found, &piece)?;
+            match values.is_empty() {
+                true => values = piece,
+                false => values.extend(piece),
+            }
+        }
+        Ok(values)
     }
 
     fn unknown(&self, known: &[TensorSpec]) -> Vec<String> {
@@ -306,11 +342,44 @@ impl NamesInFile {
             .filter(|(name, _)| !in_table(name) && !is_dropped(name));
         let outside = self.outside.iter().filter(|name| !is_dropped(name));
         inside
-            .map(|(_, found)| found)
+            .flat_map(|(_, pieces)| pieces.values().map(|piece| &piece.found))
             .chain(outside)
             .cloned()
             .collect()
     }
+}
+
+/// Where the values of a name in a file belong.
+struct Place {
+    tensor: String,
+    first_row: usize,
+    shape: Vec<usize>,
+}
+
+/// The backbone's tensors by all names that files give them or their rows.
+fn places(spec: &BackboneSpec) -> BTreeMap<String, Place> {
+    let table = spec.tensors();
+    let names: BTreeMap<_, _> = table.iter().map(|t| (t.role, &t.name)).collect();
+    let mut places = BTreeMap::new();
+    if let BackboneSpec::Vit(vit) = spec {
+        for renamed in vit.in_transformers5() {
+            let place = Place {
+                tensor: names[&renamed.role].clone(),
+                first_row: renamed.first_row,
+                shape: renamed.shape,
+            };
+            places.insert(renamed.name, place);
+        }
+    }
+    for TensorSpec { name, shape, .. } in table {
+        let place = Place {
+            tensor: name.clone(),
+            first_row: 0,
+            shape,
+        };
+        places.insert(name, place);
+    }
+    places
 }
 
 /// Tensors that files carry and the forward pass of a backbone doesn't use.

@@ -6,24 +6,60 @@ use stage1_core::{
     checkpoint::Checkpoint,
     config::{BackboneConfig, BlockChoice, DepthConfig},
     data::Content,
-    model::RopePeriods,
+    model::{RopePeriods, Weights},
 };
 use stage1_trainer::{
     backbone::{Backbone, Places},
     head::values,
 };
-use std::{collections::BTreeMap, env, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use tch::{Device, Tensor, no_grad};
+
+fn python() -> String {
+    env::var("STAGE1_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
+fn goldens() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .join("../goldens/backbones")
+        .canonicalize()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "calls transformers in Python: cargo xtask test --python"]
+fn what_transformers_saves_in_its_own_form_is_the_same_backbone() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/resave.py");
+    for name in [
+        "dinov2",
+        "dinov2-registers-swiglu",
+        "dinov3-vit-swiglu",
+        "dinov3-convnext",
+    ] {
+        let (folder, out) = (goldens().join(name), tempfile::tempdir().unwrap());
+        let status = Command::new(python())
+            .arg(&script)
+            .args([folder.as_path(), out.path()])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{name}");
+        let digest = |dir: &Path| Weights::open(dir).unwrap().digest();
+        assert_eq!(digest(out.path()), digest(&folder), "{name}");
+    }
+}
 
 #[test]
 #[ignore = "calls PEFT in Python: cargo xtask test --python"]
 fn peft_loads_what_we_save() {
-    let python = env::var("STAGE1_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = python();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let goldens = manifest
-        .join("../goldens/backbones")
-        .canonicalize()
-        .unwrap();
+    let goldens = goldens();
     let cases: [(&str, &[&str]); 6] = [
         (
             "dinov3-vit-mlp",

@@ -3,7 +3,7 @@
 use super::{Part, Target, WRAPPER, linear_layers, renamed};
 use crate::{
     artifact::{self, Digest, atomic, tensors},
-    model::{BackboneSpec, BlockRole, Ffn, Role, VitFamily, VitSpec},
+    model::{BackboneSpec, BlockRole, Role, VitFamily, VitSpec},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
@@ -67,26 +67,11 @@ fn prefix(family: VitFamily, naming: Naming) -> &'static str {
     }
 }
 
-/// The linear layers, called as the modules are: transformers 5 renamed those of DINOv2, but for its two-layer MLP, and not the
-/// tensors that it saves.
+/// The linear layers, called as the modules are.
 fn modules(spec: &BackboneSpec, vit: &VitSpec, naming: Naming) -> Vec<(String, Target)> {
-    let is_renamed = vit.family != VitFamily::Dinov3Vit && naming == Naming::Transformers5;
-    let saved = linear_layers(spec);
-    match (is_renamed, vit.ffn) {
-        (false, _) => saved.collect(),
-        (true, Ffn::SwiGlu) => renamed(vit).collect(),
-        (true, Ffn::Mlp) => {
-            let is_mlp = |target: &Target| {
-                matches!(
-                    target.role,
-                    Role::Block(_, BlockRole::UpWeight | BlockRole::DownWeight)
-                )
-            };
-            let pairs = saved.zip(renamed(vit));
-            pairs
-                .map(|(saved, renamed)| if is_mlp(&saved.1) { saved } else { renamed })
-                .collect()
-        }
+    match naming {
+        Naming::Transformers4 => linear_layers(spec).collect(),
+        Naming::Transformers5 => renamed(vit).collect(),
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     artifact::tensors::{self, Tensor},
-    model::{ConvNextSpec, Ffn, TensorSpec, spec::tests},
+    model::{BlockRole, ConvNextSpec, Ffn, TensorSpec, spec::tests},
 };
 use serde_json::{Value, json};
 use std::fs;

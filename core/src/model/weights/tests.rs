@@ -357,3 +357,69 @@ fn an_index_that_is_not_of_the_files_is_refused() {
     let error = Weights::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("is in model-00001"), "{error}");
 }
+
+/// DINOv2 as transformers 5 saves it with `save_original_format=False`: renamed, and SwiGLU's packed layer as two.
+#[test]
+fn dinov2_may_have_the_names_of_transformers_5() {
+    let renames = [
+        ("attention.attention.query", "attention.q_proj"),
+        ("attention.attention.key", "attention.k_proj"),
+        ("attention.attention.value", "attention.v_proj"),
+        ("attention.output.dense", "attention.o_proj"),
+        ("mlp.weights_out", "mlp.down_proj"),
+    ];
+    for ffn in [Ffn::Mlp, Ffn::SwiGlu] {
+        let spec = BackboneSpec::Vit(VitSpec {
+            ffn,
+            ..tests::dinov2(8, 2)
+        });
+        let (config, saved) = (spec.to_hf_config(), model_of(&spec));
+        let mut renamed = Tensors::new();
+        for (name, tensor) in &saved {
+            let halves = ["mlp.gate_proj", "mlp.up_proj"];
+            if !name.contains("mlp.weights_in") {
+                let rename = |name: String, (old, new): &(&str, &str)| name.replace(old, new);
+                let name = renames.iter().fold(name.clone(), rename);
+                renamed.insert(name, tensor.clone());
+                continue;
+            }
+            let tensors::Values::F32(values) = &tensor.values else {
+                panic!("not float32: {name}");
+            };
+            let mut shape = tensor.shape.clone();
+            shape[0] /= 2;
+            for (half, values) in halves.iter().zip(values.chunks(values.len() / 2)) {
+                let name = name.replace("mlp.weights_in", half);
+                renamed.insert(name, Tensor::f32(shape.clone(), values.to_vec()));
+            }
+        }
+        let open = |tensors: &Tensors| Weights::open(folder_of(&config, tensors).path());
+        let plain = open(&saved).unwrap();
+        assert_eq!(open(&renamed).unwrap().digest(), plain.digest(), "{ffn:?}");
+
+        let in_prefix =
+            |(name, tensor): (&String, &Tensor)| (format!("dinov2.{name}"), tensor.clone());
+        let prefixed = open(&renamed.iter().map(in_prefix).collect()).unwrap();
+        assert_eq!(prefixed.digest(), plain.digest(), "{ffn:?}");
+
+        if ffn == Ffn::SwiGlu {
+            let mut lacks_half = renamed.clone();
+            lacks_half
+                .remove("encoder.layer.0.mlp.up_proj.weight")
+                .unwrap();
+            let error = open(&lacks_half).unwrap_err().to_string();
+            assert!(
+                error.contains("encoder.layer.0.mlp.weights_in.weight"),
+                "{error}"
+            );
+        }
+        let query = "encoder.layer.0.attention.attention.query.weight";
+        let mut twice = renamed.clone();
+        twice.insert(query.to_owned(), saved[query].clone());
+        let error = open(&twice).unwrap_err().to_string();
+        assert!(
+            error.contains("encoder.layer.0.attention.q_proj.weight"),
+            "{error}"
+        );
+    }
+}
