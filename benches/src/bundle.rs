@@ -189,7 +189,7 @@ fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
         plan_digest: policy.plan_digest,
         policy_digest: Digest::of_bytes(&json::to_bytes(policy)),
         splits_digest: None,
-        used_rows: Vec::new(),
+        used_rows: None,
         calib_ledger: LedgerState::Unknown {
             reason: "made to measure speed".to_owned(),
         },

@@ -135,8 +135,8 @@ pub struct Circumstances {
     pub jointly: Vec<String>,
     /// How often the variant differs from float32; none of float32 itself.
     pub flips: Option<FlipBounds>,
-    /// Digests of the rows that selected and certified, where there are no splits.
-    pub used_rows: Vec<Digest>,
+    /// The digest of the file of rows that selected and certified, where there are no splits.
+    pub used_rows: Option<Digest>,
 }
 
 impl Circumstances {
@@ -148,7 +148,7 @@ impl Circumstances {
             beside: Vec::new(),
             jointly: Vec::new(),
             flips: None,
-            used_rows: Vec::new(),
+            used_rows: None,
         }
     }
 
@@ -263,7 +263,7 @@ fn several(plan: &Plan, beside: &[f64]) -> String {
     }
     let spent = plan.delta + beside.iter().sum::<f64>();
     format!(
-        " With {} certificates of variants on this val_calib, all of them hold together with confidence at least {}; \
+        " With {} certificates of variants or sessions on this val_calib, all of them hold together with confidence at least {}; \
          choosing one by its speed costs nothing, by its certified coverage it does.",
         beside.len() + 1,
         percent((1.0 - spent).max(0.0))

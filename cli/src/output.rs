@@ -47,6 +47,33 @@ pub(crate) fn level(level: f64) -> String {
     }
 }
 
+/// `12.5 %`; as many more decimals as it takes where something would become nothing, or almost all become all.
+pub(crate) fn percent(share: f64, decimals: usize) -> String {
+    let percent = 100.0 * share;
+    let least = 0.5 * 0.1_f64.powi(i32::try_from(decimals).unwrap_or(i32::MAX));
+    let from_end = percent.min(100.0 - percent);
+    if from_end <= 0.0 || from_end >= least {
+        return format!("{percent:.decimals$} %");
+    }
+    if percent < 1e-6 {
+        return format!("{percent:.1e} %");
+    }
+    let places = (-from_end.log10()).ceil().clamp(0.0, 12.0) as usize + 1;
+    let text = format!("{percent:.places$}");
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// With two decimals where they say something: `12.5 %`, `3 %`.
+pub(crate) fn short_percent(share: f64) -> String {
+    let text = percent(share, 2);
+    match text.strip_suffix(" %") {
+        Some(number) if number.contains('.') && !number.contains('e') => {
+            format!("{} %", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text,
+    }
+}
+
 /// What a program gets that asked for JSON. Nobody may be listening any more; there is no one left to tell.
 pub(crate) fn json_error(text: &str) {
     let document = serde_json::json!({ "error": text });

@@ -1,9 +1,13 @@
 //! `stage1 calibrate --logits`: certify on logits that somebody else's model made.
 
 pub(crate) mod division;
-mod record;
+pub(crate) mod record;
 mod summary;
 
+use super::{
+    used_rows::{self, UsedRows},
+    validate_logits::VALIDATION,
+};
 use crate::{
     args::CalibrateArgs,
     output::{Answer, Output},
@@ -35,6 +39,14 @@ const PLAN: &str = "plan.json";
 const POLICY: &str = "policy.json";
 const CERTIFICATE: &str = "certificate.json";
 const NOT_CERTIFIED: &str = "not-certified.json";
+/// What goes when something else is found, in this order: a policy without its certificate is worth nothing.
+const LEFT_BY_EARLIER: [&str; 5] = [
+    CERTIFICATE,
+    POLICY,
+    used_rows::FILE,
+    NOT_CERTIFIED,
+    VALIDATION,
+];
 
 /// Writes `plan.json` and, if a threshold was certified, `policy.json` and `certificate.json`, else
 /// `not-certified.json`, into `--out` (`<file>-policy` beside the file if not given). Each further session of `--joint` has
@@ -58,10 +70,11 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .iter()
         .map(|path| division.through(path, *output))
         .collect::<anyhow::Result<_>>()?;
-    let all_used: Vec<Digest> = std::iter::once(&division.calib)
-        .chain(&sessions)
-        .flat_map(|set| division.used_rows(set))
-        .collect();
+    let used = UsedRows::of(
+        [&division.select, &division.calib]
+            .into_iter()
+            .chain(&sessions),
+    );
     check_choice(settings.calibrator, division.calib.classes).context("calibrate.calibrator")?;
     check_score(settings.score, division.calib.classes).context("calibrate.score")?;
     division.tell_of_equal_rows(*output);
@@ -69,8 +82,10 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let shape = shape(&division.calib);
     let plan = |attempt| promise::plan(&select, shape, &settings, attempt, None);
     let mut record = Record::open(logits, &args.joint, &division, &sessions, *output)?;
-    let is_of_these =
-        |earlier: &Certificate| earlier.used_rows.iter().any(|rows| all_used.contains(rows));
+    let is_of_these = |earlier: &Certificate| {
+        let known = earlier.used_rows.map(|digest| UsedRows::open(&out, digest));
+        known.is_some_and(|known| known.is_ok_and(|known| known.overlaps(&used)))
+    };
     if let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE))
         && (args.out.is_none() || is_of_these(&earlier))
     {
@@ -79,6 +94,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
     let attempt = record.begin(shape, &settings, &plan)?;
     let plan = plan(attempt)?;
     json::save(&plan, &out.join(PLAN))?;
+    let used_digest = used.digest();
     let rows = std::iter::once(&division.calib).chain(&sessions);
     let rows: Vec<CalibRows> = rows
         .map(|set| CalibRows::new(set, args.seed))
@@ -105,7 +121,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
                 }
                 let mut circumstances = Circumstances::new(record.state_at(attempt), None);
                 circumstances.jointly.clone_from(&names);
-                circumstances.used_rows.clone_from(&all_used);
+                circumstances.used_rows = Some(used_digest);
                 Finding::Certified {
                     certificate: certificate(&plan, &policy, &proof, circumstances)?,
                     policy,
@@ -121,7 +137,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
             }
         });
     }
-    save(&out, &args.joint, &findings)?;
+    save(&out, &args.joint, &findings, &used)?;
     let also = findings.split_off(1).into_iter();
     let also = args.joint.iter().cloned().zip(also).collect();
     let first = findings.remove(0);
@@ -129,7 +145,12 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
 }
 
 /// Replaces what an earlier calibration left.
-fn save(out: &Path, others: &[PathBuf], findings: &[Finding]) -> anyhow::Result<()> {
+fn save(
+    out: &Path,
+    others: &[PathBuf],
+    findings: &[Finding],
+    used: &UsedRows,
+) -> anyhow::Result<()> {
     clear(out)?;
     let folders =
         std::iter::once(out.to_owned()).chain(others.iter().map(|path| out.join(stem(path))));
@@ -140,6 +161,7 @@ fn save(out: &Path, others: &[PathBuf], findings: &[Finding]) -> anyhow::Result<
                 certificate,
                 ..
             } => {
+                used.save(&folder)?;
                 json::save(policy, &folder.join(POLICY))?;
                 json::save(certificate, &folder.join(CERTIFICATE))?;
             }
@@ -214,6 +236,14 @@ fn settings(args: &CalibrateArgs) -> anyhow::Result<CalibrateConfig> {
         ("--alpha", "calibrate.alpha", args.alpha),
         ("--delta", "calibrate.delta", args.delta),
     ];
+    let constraints = overrides
+        .iter()
+        .find(|text| key_of(text).starts_with("calibrate.constraints"));
+    if let (Some(alpha), Some(text)) = (args.alpha, constraints) {
+        bail!(
+            "--alpha {alpha} and --set {text} both say what is promised: `calibrate.constraints` has an alpha of its own"
+        );
+    }
     let overrides = with_flags(overrides, &flags)?;
     let nothing =
         serde_json::json!({"version": VERSION, "data": {"source": ""}, "backbone": {"path": ""}});
@@ -240,9 +270,7 @@ pub(crate) fn with_flags(
             value.is_finite(),
             "{flag} is {value}: a number between 0 and 1 is needed"
         );
-        let is_set = overrides
-            .iter()
-            .any(|text| text.starts_with(&format!("{key}=")));
+        let is_set = overrides.iter().any(|text| key_of(text) == *key);
         ensure!(
             !is_set,
             "{flag} and --set {key}=… say the same thing: give one of them"
@@ -250,6 +278,11 @@ pub(crate) fn with_flags(
         all.push(format!("{key}={value}"));
     }
     Ok(all)
+}
+
+/// The key that an override sets.
+fn key_of(text: &str) -> &str {
+    text.split_once('=').map_or(text, |(key, _)| key).trim()
 }
 
 fn beside(logits: &Path) -> PathBuf {
@@ -272,8 +305,8 @@ fn check_free(out: &Path, overwrite: bool) -> anyhow::Result<()> {
     }
 }
 
-/// An older policy must not stay beside the news that nothing could be certified. The certificate goes first: a policy
-/// without one is worth nothing. Folders of other sessions that were certified together go as a whole with theirs.
+/// An older policy must not stay beside the news that nothing could be certified, nor a verdict on it (the ledger of val_test
+/// keeps that). Folders of other sessions that were certified together go as a whole with theirs.
 fn clear(out: &Path) -> anyhow::Result<()> {
     let mut folders = vec![out.to_owned()];
     if let Ok((earlier, _)) = json::load::<Certificate>(&out.join(CERTIFICATE)) {
@@ -282,7 +315,7 @@ fn clear(out: &Path) -> anyhow::Result<()> {
     }
     for path in folders
         .iter()
-        .flat_map(|folder| [CERTIFICATE, POLICY, NOT_CERTIFIED].map(|name| folder.join(name)))
+        .flat_map(|folder| LEFT_BY_EARLIER.map(|name| folder.join(name)))
     {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

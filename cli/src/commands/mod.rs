@@ -21,5 +21,6 @@ pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod split;
 pub(crate) mod train;
+mod used_rows;
 pub(crate) mod validate;
 mod validate_logits;

@@ -1,8 +1,12 @@
 //! `stage1 validate --logits`: judge a certified policy on logits that somebody else's model made.
 
-use super::calibrate_logits::{
-    division::{contents_of, read, rows_of},
-    with_flags,
+use super::{
+    calibrate_logits::{
+        division::{contents_of, read, rows_of},
+        record::ledger_of,
+        with_flags,
+    },
+    used_rows::UsedRows,
 };
 use crate::{
     args::ValidateArgs,
@@ -19,7 +23,7 @@ use stage1_core::{
     artifact::{Digest, Hasher, json},
     certificate::{Certificate, UnitRule},
     config::{Config, VERSION},
-    ledger::{Kind, Ledger},
+    ledger::Kind,
     logits::LogitSet,
     policy::{Policy, Score},
 };
@@ -30,7 +34,7 @@ use std::{
 
 const POLICY: &str = "policy.json";
 const CERTIFICATE: &str = "certificate.json";
-const VALIDATION: &str = "validation.json";
+pub(super) const VALIDATION: &str = "validation.json";
 const TEST: &str = "val_test";
 
 /// Writes `validation.json` into `--out` (the policy's folder if not given).
@@ -49,8 +53,8 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let path = args.out.as_ref().unwrap_or(&folder).join(VALIDATION);
     let digest = subject.on(&test, args.seed);
     let before = before(&path, digest, gamma, args.step.overwrite)?;
-    subject.check(&test)?;
-    let mut ledger = Ledger::open(logits, ledger_digest(), Kind::Test)?;
+    subject.check(&test, *output)?;
+    let mut ledger = ledger_of(logits, Kind::Test)?;
     if let Some(state) = before.as_ref().and_then(Judgement::test_ledger) {
         ledger.check(state);
     }
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
     let Subject {
         policy,
         certificate,
+        ..
     } = &subject;
     let validation = judge(policy, certificate, &rows, gamma, opening)?;
     steps::validate::conclude(&mut ledger, &validation)?;
@@ -84,11 +89,6 @@ pub(crate) fn run(args: &ValidateArgs, output: &Output) -> anyhow::Result<Answer
         &steps::report::verdict_text(certificate, &validation),
     )?;
     Ok(super::validate::answer(&validation, args.require_held))
-}
-
-/// The same as that of the attempts: a file of logits has no splits to be keyed by.
-fn ledger_digest() -> Digest {
-    Digest::of_bytes(b"a file of logits")
 }
 
 /// `--policy` is a policy, or the folder that holds it.
@@ -103,6 +103,7 @@ fn policy_folder(path: &Path) -> PathBuf {
 struct Subject {
     policy: Policy,
     certificate: Certificate,
+    used: Option<UsedRows>,
 }
 
 impl Subject {
@@ -123,13 +124,18 @@ impl Subject {
              `stage1 validate` without --logits opens val_test through that session",
             folder.display()
         );
+        let used = certificate.used_rows;
+        let used = used
+            .map(|digest| UsedRows::open(folder, digest))
+            .transpose()?;
         Ok(Self {
             policy,
             certificate,
+            used,
         })
     }
 
-    fn check(&self, test: &LogitSet) -> anyhow::Result<()> {
+    fn check(&self, test: &LogitSet, output: Output) -> anyhow::Result<()> {
         ensure!(
             test.classes == self.policy.classes,
             "val_test has logits of {} classes, the policy decides among {}",
@@ -144,10 +150,9 @@ impl Subject {
             self.certificate.calib.units,
             self.certificate.calib.rows
         );
-        ensure!(
-            !self.certificate.used_rows.contains(&contents_of(test)),
-            "these are the rows that the policy was chosen or certified on: they say nothing new; val_test must be other rows"
-        );
+        if let Some(used) = &self.used {
+            used.check_other(test, output)?;
+        }
         ensure!(
             self.policy.score != Score::Gate || test.gate.is_some(),
             "the policy compares the output of a learned gate, and val_test has no `gate`"
@@ -200,7 +205,7 @@ fn test_rows(logits: &Path, output: Output) -> anyhow::Result<LogitSet> {
     match &set.split {
         Some(splits) => check_apart(&set, splits)?,
         None => {
-            let attempts = Ledger::open(logits, ledger_digest(), Kind::Calib)?;
+            let attempts = ledger_of(logits, Kind::Calib)?;
             ensure!(
                 attempts.attempts().next().is_none(),
                 "{}: rows of this file certified a policy ({}), and it has no `split` column that would show others: \

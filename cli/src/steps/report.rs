@@ -5,7 +5,7 @@ use super::{
     ledger_of, scoring,
     selection::{self, CalibratorRecord},
 };
-use crate::output::p_equals;
+use crate::output::{self, p_equals};
 use anyhow::Context;
 use serde::Serialize;
 use stage1_calibration::{
@@ -58,6 +58,9 @@ pub(crate) struct Report {
     /// Images that can't be decoded and were skipped, of the splits that were scored.
     left_out: BTreeMap<Split, u64>,
     calibration: Calibration,
+    /// The certificates of further sessions, at the same threshold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<Certificate>,
     /// How the family of the reported probability was chosen; none unless by `auto`.
     calibrator_selection: Option<Selection>,
     validation: Option<Judgement>,
@@ -162,6 +165,7 @@ pub(crate) fn read(config: &Config, variant: &str) -> anyhow::Result<Report> {
             .and_then(|checkpoint| super::gate::known(config, checkpoint)),
         all_answered,
         left_out,
+        sessions: bundle.certificates(variant)?.into_iter().skip(1).collect(),
         calibrator_selection: match &calibration {
             Calibration::Certified(certificate) => selection(config, variant, certificate),
             Calibration::NotCertified(_) => None,
@@ -349,6 +353,9 @@ impl Report {
                 AnyRefusal::Expectation(refusal) => not_controlled_rows(refusal, &mut rows),
             },
         }
+        self.sessions
+            .iter()
+            .for_each(|certificate| session_row(certificate, &mut rows));
         if let Some(selection) = &self.calibrator_selection {
             selection_rows(selection, &mut rows);
         }
@@ -523,6 +530,29 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         "certified on val_calib",
         percent(certificate.coverage),
         evidence,
+    ));
+}
+
+/// What a further session answers.
+fn session_row(certificate: &Certificate, rows: &mut Vec<Row>) {
+    let session = certificate.fingerprint.as_ref().map_or_else(
+        || "another session".to_owned(),
+        |of| format!("{} ({}, {})", of.provider, of.provider_version, of.cpu_isa),
+    );
+    let evidence = match (certificate.upper_bound, &certificate.expected) {
+        (Some(bound), _) => format!("bound {}", percent(bound)),
+        (None, Some(expected)) => format!("{} in expectation", percent(expected.bound)),
+        (None, None) => String::new(),
+    };
+    rows.push((
+        "certified through a further session",
+        percent(certificate.coverage),
+        format!(
+            "{session}: {} errors in {}; {evidence}; attempt {}",
+            thousands(certificate.errors),
+            thousands(certificate.answered),
+            certificate.attempt
+        ),
     ));
 }
 
@@ -838,7 +868,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    output::percent(share, 1)
 }
 
 /// `12345` as `12,345`.

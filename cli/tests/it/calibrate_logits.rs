@@ -661,7 +661,9 @@ fn each_session_of_a_joint_calibration_gets_its_policy() {
         "{refused}"
     );
     assert!(!cli.path("one-policy/policy.json").exists());
-    assert!(!cli.path("one-policy/two/policy.json").exists());
+    for name in ["policy.json", "used-rows.safetensors", "validation.json"] {
+        assert!(!cli.path("one-policy/two").join(name).exists(), "{name}");
+    }
     assert!(cli.path("one-policy/mine/policy.json").is_file());
     let text = calibrate(&cli, &[&strict[..5], &["--overwrite"]].concat());
     assert!(
@@ -728,6 +730,16 @@ fn a_flag_and_its_key_are_not_both_given() {
         ],
         &["--alpha and --set calibrate.alpha=… say the same thing"],
     );
+    for (key, message) in [
+        ("calibrate.alpha =0.2", "say the same thing"),
+        (
+            "calibrate.constraints=[{kind: selective_error, alpha: 0.1}]",
+            "both say what is promised",
+        ),
+    ] {
+        let alpha = ["calibrate", "--logits", "mine.csv", "--alpha", "0.1"];
+        cli.refuses(&[&alpha[..], &["--set", key]].concat(), &[message]);
+    }
     let set = calibrate(
         &cli,
         &["mine.csv", "--set", "calibrate.alpha=0.2", "--json"],

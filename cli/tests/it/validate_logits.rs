@@ -294,19 +294,79 @@ fn another_seed_is_another_opening() {
     assert_eq!(other.json()["opening"], 2, "{other}");
 }
 
-/// Under whatever name they come.
+/// Under whatever name they come, all or most of them.
 #[test]
 fn rows_that_certified_do_not_judge() {
     let cli = calibrated();
     let text = csv(&rows(3000, 1), "");
     let (header, body) = text.split_once('\n').unwrap();
-    let reversed: Vec<_> = body.lines().rev().collect();
-    cli.write("copy.csv", format!("{header}\n{}\n", reversed.join("\n")));
-    cli.refuses(
-        &["validate", "--logits", "copy.csv", "--policy", "policy"],
-        &["these are the rows that the policy was chosen or certified on"],
+    let lines: Vec<_> = body.lines().rev().collect();
+    let file = |lines: &[String]| format!("{header}\n{}\n", lines.join("\n"));
+    let owned = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let renamed: Vec<_> = lines.iter().map(|line| format!("other-{line}")).collect();
+    let few = csv(&rows(900, 9), "t");
+    let mixed: Vec<_> = few
+        .lines()
+        .skip(1)
+        .map(str::to_owned)
+        .chain(renamed[..300].iter().cloned())
+        .collect();
+    let cases = [
+        ("all", owned(&lines), "is among the rows"),
+        ("but-one", owned(&lines[1..]), "is among the rows"),
+        (
+            "renamed",
+            renamed.clone(),
+            "3000 of the 3000 rows of val_test",
+        ),
+        ("mixed", mixed.clone(), "300 of the 1200 rows of val_test"),
+    ];
+    for (name, lines, says) in cases {
+        cli.write(&format!("{name}.csv"), file(&lines));
+        cli.refuses(
+            &[
+                "validate",
+                "--logits",
+                &format!("{name}.csv"),
+                "--policy",
+                "policy",
+            ],
+            &[says, "val_test must be other rows"],
+        );
+        assert_eq!(ledger_of(&cli, name), None, "{name}");
+    }
+    // Three copies are told of.
+    cli.write("copies.csv", file(&mixed[..903]));
+    let told = validate(&cli, &["copies.csv", "--out", "copies"]);
+    assert!(
+        told.stderr.contains("3 of the 903 rows of val_test"),
+        "{told}"
     );
-    assert_eq!(ledger_of(&cli, "copy"), None);
+    // Without the file that tells them, nothing is judged.
+    fs::remove_file(cli.path("policy/used-rows.safetensors")).unwrap();
+    cli.write("few.csv", few);
+    cli.refuses(
+        &["validate", "--logits", "few.csv", "--policy", "policy"],
+        &["used-rows.safetensors", "certificate.json"],
+    );
+}
+
+/// Links lead to the same rows, and so to the same ledger.
+#[cfg(unix)]
+#[test]
+fn a_link_is_no_other_file() {
+    let cli = calibrated();
+    cli.write("test.csv", csv(&rows(900, 9), "t"));
+    std::os::unix::fs::symlink("test.csv", cli.path("link.csv")).unwrap();
+    let first = validate(&cli, &["test.csv", "--out", "a"]);
+    assert_eq!(first.json()["opening"], 1, "{first}");
+    let other = validate(&cli, &["link.csv", "--out", "b", "--seed", "7"]);
+    assert_eq!(other.json()["opening"], 2, "{other}");
 }
 
 /// Rows of groups, of which there is no sign in val_test, would be taken for independent.

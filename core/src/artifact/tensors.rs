@@ -78,7 +78,11 @@ pub fn save(
     Ok(Digest::of_bytes(&bytes))
 }
 
-fn to_bytes(tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+/// The bytes that [`save`] writes.
+pub fn to_bytes(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Vec<u8> {
     let raw: Vec<_> = tensors
         .iter()
         .map(|(name, t)| (name, &t.shape, t.bytes()))

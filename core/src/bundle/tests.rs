@@ -115,7 +115,7 @@ fn certificate(policy: &Policy) -> Certificate {
         plan_digest: policy.plan_digest,
         policy_digest: Digest::of_bytes(&json::to_bytes(policy)),
         splits_digest: Some(digest("splits")),
-        used_rows: Vec::new(),
+        used_rows: None,
         calib_ledger: LedgerState::Known {
             entries: 1,
             head: digest("head"),

@@ -165,6 +165,9 @@ fn or_deferred(defer_as_error: bool) -> &'static str {
 
 /// A share in per cent: 0.05 reads 5 %, and 0.0501 stays what it is.
 pub fn percent(share: f64) -> String {
+    if share > 0.0 && share < 1e-8 {
+        return format!("{:.1e} %", share * 100.0);
+    }
     let text = format!("{:.10}", share * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }

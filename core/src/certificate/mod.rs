@@ -185,10 +185,10 @@ pub struct Certificate {
     pub policy_digest: Digest,
     /// The splits, where known.
     pub splits_digest: Option<Digest>,
-    /// Where no splits keep rows apart: digests of the rows that selected, of those that certified, and of both together
-    /// (with what the model says of them). None of these sets can judge.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub used_rows: Vec<Digest>,
+    /// Where no splits keep rows apart: of `used-rows.safetensors`, which tells the rows that selected and certified, so that
+    /// none of them judges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_rows: Option<Digest>,
     /// The ledger of val_calib when this was issued.
     pub calib_ledger: LedgerState,
     /// What was measured; none for logits that came without their origin.

@@ -4,7 +4,7 @@ use super::{
     Error, Result,
     chain::{Chain, Line, Tail},
 };
-use crate::artifact::Digest;
+use crate::artifact::{Digest, atomic::sync_folder};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -22,6 +22,8 @@ pub(super) struct Places {
     pub(super) own: PathBuf,
     /// Where other run directories find it, the best place first: the first one that can be written to is kept up to date.
     shared: Vec<PathBuf>,
+    /// Where those find it that lie anywhere.
+    in_data: Option<PathBuf>,
 }
 
 impl Places {
@@ -29,24 +31,36 @@ impl Places {
         Self {
             own,
             shared: Vec::new(),
+            in_data: None,
         }
     }
 
     /// For the run directory that holds `own`, and images at `source`: a folder, or a table of their paths.
     pub(super) fn of_run(own: PathBuf, source: &Path) -> Self {
-        let data = match source.is_dir() {
-            true => Some(source.to_owned()),
-            false => source.parent().map(or_here),
+        let data = match source {
+            folder if folder.is_dir() => Some(folder.to_owned()),
+            table if table.is_file() => table.parent().map(or_here),
+            // Data that isn't there has no folder.
+            _ => None,
         };
-        let run_dir = own.parent().map(or_here);
-        let above =
-            run_dir.and_then(|dir| fs::canonicalize(dir).ok()?.parent().map(Path::to_owned));
+        let run_dir = own
+            .parent()
+            .and_then(|dir| fs::canonicalize(or_here(dir)).ok());
+        let above = run_dir.as_deref().and_then(Path::parent);
         let name = own.file_name().unwrap_or_default();
-        let shared = [data, above].into_iter().flatten();
+        let place = |folder: &Path| {
+            let folder = folder.join(SHARED);
+            // A run directory may be that very folder: one file is not to be locked twice.
+            match fs::canonicalize(&folder).ok() == run_dir {
+                true => own.clone(),
+                false => folder.join(name),
+            }
+        };
+        let (in_data, above) = (data.as_deref().map(place), above.map(place));
+        let shared = in_data.iter().cloned().chain(above);
         Self {
-            shared: shared
-                .map(|folder| folder.join(SHARED).join(name))
-                .collect(),
+            shared: shared.filter(|path| *path != own).collect(),
+            in_data,
             own,
         }
     }
@@ -80,13 +94,19 @@ impl Places {
 
     /// Opens the files that are written to, for this process alone until they are dropped.
     pub(super) fn lock(&self) -> Result<Copies> {
-        let (mut files, mut is_shared) = (Vec::new(), false);
-        for (place, path) in self.shared.iter().enumerate() {
+        let mut files = Vec::new();
+        for path in &self.shared {
             match open_shared(path) {
                 Ok(file) => {
                     files.push((path.clone(), file));
-                    is_shared = place == 0;
                     break;
+                }
+                // Others may go on there, unseen from elsewhere.
+                Err(error) if is_refused(&error) && may_exist(path) => {
+                    return Err(Error::NotWritable {
+                        path: path.clone(),
+                        source: error,
+                    });
                 }
                 Err(error) if is_refused(&error) => {}
                 Err(error) => return Err(Error::io("open", path)(error)),
@@ -98,7 +118,11 @@ impl Places {
         for (path, file) in &files {
             file.lock().map_err(Error::io("lock", path))?;
         }
-        Ok(Copies { files, is_shared })
+        let in_data = self.in_data.as_ref();
+        Ok(Copies {
+            is_shared: files.iter().any(|(path, _)| Some(path) == in_data),
+            files,
+        })
     }
 }
 
@@ -149,16 +173,36 @@ impl Copies {
     }
 }
 
-/// Makes its folder, but none above that: data that isn't there has no ledger.
+/// Makes its folder, but none above that: data that isn't there has no ledger. Whoever may write to the data's folder may
+/// write to what is made.
 fn open_shared(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent()
-        && let Err(error) = fs::create_dir(folder)
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
-        return Err(error);
+    let folder = path.parent().unwrap_or(path);
+    let data = folder.parent().unwrap_or(folder);
+    match fs::create_dir(folder) {
+        Ok(()) => open_to_writers_of(data, folder, 0o777),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
     }
-    open(path)
+    let is_new = !path.exists();
+    let file = open(path)?;
+    if is_new {
+        open_to_writers_of(data, path, 0o666);
+    }
+    Ok(file)
 }
+
+/// As far as the file system knows permissions, and lets them be changed.
+#[cfg(unix)]
+fn open_to_writers_of(folder: &Path, path: &Path, mask: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Ok(of_folder) = fs::metadata(folder) {
+        let mode = of_folder.permissions().mode() & mask;
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    }
+}
+
+#[cfg(not(unix))]
+fn open_to_writers_of(_: &Path, _: &Path, _: u32) {}
 
 fn open(path: &Path) -> io::Result<File> {
     let is_new = !path.exists();
@@ -185,18 +229,16 @@ fn is_nowhere(error: &io::Error) -> bool {
     matches!(error.kind(), NotADirectory | NotFound)
 }
 
+/// Whether there is a file, or nobody can tell.
+fn may_exist(path: &Path) -> bool {
+    match path.try_exists() {
+        Ok(exists) => exists,
+        Err(error) => !is_nowhere(&error),
+    }
+}
+
 /// Nothing can be kept there: read-only data, somebody else's, or none.
 fn is_refused(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     is_nowhere(error) || matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }

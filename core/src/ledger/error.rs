@@ -18,12 +18,20 @@ pub enum Error {
         source: io::Error,
     },
     /// A line is wrong.
-    #[error("{}: the ledger is damaged: {fault}; restore it from a backup, or from its copy (a run's lie beside splits.json and in the folder .stage1 of its data); without it, nobody knows how often this data was tried", path.display())]
+    #[error("{}: the ledger is damaged: {fault}; restore it from a backup, or from its copy (a run's lie beside splits.json and in the folder .stage1 of its data); without it, nobody knows how often this data was tried. Where the copies hold different entries, move one of them away: what certificates recorded and isn't there any more makes the ledger unknown, and then certificates say so", path.display())]
     Damaged {
         /// The ledger.
         path: PathBuf,
         /// The line, and what is wrong with it.
         fault: String,
+    },
+    /// A copy that others write to can't be written to.
+    #[error("{}: this use of the data can't be recorded here, where others of the same splits record theirs: {source}; nothing was looked at; let it be written to (chmod), or give the images other splits (split.seed)", path.display())]
+    NotWritable {
+        /// The copy.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
     },
     /// The file doesn't continue what was read from it before.
     #[error("{}: the first {entries} entries were changed or removed while the ledger was in use; restore it from a backup", path.display())]

@@ -394,6 +394,7 @@ fn a_copied_run_directory_catches_up() {
         fs::create_dir_all(folder.path(run)).unwrap();
     }
     let source = folder.path("data/images.csv");
+    fs::write(&source, "").unwrap();
     let open = |run: &str| {
         let path = folder.path(run).join("splits.json");
         Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap()
@@ -464,4 +465,71 @@ fn data_that_cannot_be_written_to_resets_nothing() {
     fs::write(folder.path("runs/.stage1"), "").unwrap();
     assert_eq!(begin("runs/b", "three"), (3, true));
     fs::set_permissions(folder.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A run directory may be the folder that would be shared; data that isn't there makes no folder anywhere.
+#[test]
+fn unusual_run_directories_have_ledgers_too() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("data/.stage1")).unwrap();
+    let begin = |run: &str, source: &str| {
+        let path = folder.path(run).join("splits.json");
+        let source = folder.path(source);
+        let mut ledger =
+            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+        let number = ledger.begin_attempt(attempt(run)).unwrap().number;
+        (number, ledger.is_private())
+    };
+    assert_eq!(begin("data/.stage1", "data"), (1, false));
+    fs::create_dir_all(folder.path("runs/a")).unwrap();
+    assert_eq!(begin("runs/a", "data"), (2, false));
+    fs::create_dir_all(folder.path("runs/b")).unwrap();
+    assert_eq!(begin("runs/b", "nowhere/images"), (1, true));
+    assert!(!folder.path("nowhere").exists());
+}
+
+/// Who may write to the data may write to its ledgers; who may not doesn't go on without those that do.
+#[cfg(unix)]
+#[test]
+fn users_of_one_data_folder_have_one_history() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    for run in ["data", "a", "b"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    let set = |path: &str, mode| {
+        fs::set_permissions(folder.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set("data", 0o775);
+    let begin = |run: &str| {
+        let path = folder.path(run).join("splits.json");
+        let source = folder.path("data");
+        let mut ledger =
+            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+        ledger.begin_attempt(attempt(run)).map(|begun| begun.number)
+    };
+    assert_eq!(begin("a").unwrap(), 1);
+    let mode = |path: &str| {
+        fs::metadata(folder.path(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    let name = format!("splits.{}.calib-ledger.jsonl", digest("splits").short());
+    let shared = format!("data/.stage1/{name}");
+    assert_eq!((mode("data/.stage1"), mode(&shared)), (0o775, 0o664));
+    set(&shared, 0o444);
+    // Permissions don't hold back everybody.
+    match fs::OpenOptions::new()
+        .append(true)
+        .open(folder.path(&shared))
+    {
+        Ok(_) => assert_eq!(begin("b").unwrap(), 2),
+        Err(_) => {
+            let error = begin("b").unwrap_err();
+            assert!(matches!(error, Error::NotWritable { .. }), "{error}");
+            assert!(!folder.path("b").join(&name).exists());
+        }
+    }
 }

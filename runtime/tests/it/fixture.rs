@@ -221,7 +221,7 @@ fn certificate(policy: &Policy, fingerprint: Fingerprint) -> Certificate {
         plan_digest: policy.plan_digest,
         policy_digest: Digest::of_bytes(&stage1_core::artifact::json::to_bytes(policy)),
         splits_digest: None,
-        used_rows: Vec::new(),
+        used_rows: None,
         calib_ledger: LedgerState::Unknown {
             reason: "a test".to_owned(),
         },

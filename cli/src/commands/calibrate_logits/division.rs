@@ -104,12 +104,6 @@ impl Division {
         }
     }
 
-    /// The sets of rows that can't judge what `calib` certifies, its rows through one of the sessions.
-    pub(super) fn used_rows(&self, calib: &LogitSet) -> Vec<Digest> {
-        let sets = [&[&self.select][..], &[calib], &[&self.select, calib]];
-        sets.map(contents_of_all).to_vec()
-    }
-
     /// Copies of one image are one draw: without groups nobody can see which rows are.
     pub(super) fn tell_of_equal_rows(&self, output: Output) {
         let calib = &self.calib;
@@ -214,14 +208,9 @@ pub(crate) fn rows_of(path: &Path, set: &LogitSet, split: &str) -> anyhow::Resul
     Ok(set.subset(&rows))
 }
 
-/// What a model says of the rows, whatever their order.
+/// What a model says of the rows and what they are called, whatever their order.
 pub(crate) fn contents_of(set: &LogitSet) -> Digest {
-    contents_of_all(&[set])
-}
-
-fn contents_of_all(sets: &[&LogitSet]) -> Digest {
-    let of_set = |set: &&LogitSet| (0..set.n()).map(|i| contents(set, i)).collect::<Vec<_>>();
-    let mut rows: Vec<_> = sets.iter().flat_map(of_set).collect();
+    let mut rows: Vec<_> = (0..set.n()).map(|i| named_contents(set, i)).collect();
     rows.sort_unstable();
     Digest::of_json(&rows)
 }
@@ -239,12 +228,22 @@ fn holds_all(more: &LogitSet, fewer: &LogitSet) -> bool {
     })
 }
 
-fn contents(set: &LogitSet, i: usize) -> Digest {
-    let bytes: Vec<u8> = set.row(i).iter().flat_map(|z| z.to_be_bytes()).collect();
-    let mut hasher = Hasher::new();
-    hasher.field(&bytes).field(&set.labels[i].to_be_bytes());
+fn named_contents(set: &LogitSet, i: usize) -> Digest {
+    let mut hasher = hasher(set, i);
     if let Some(id) = set.ids.get(i) {
         hasher.field(id.as_bytes());
     }
     hasher.finish()
+}
+
+/// What a model says of a row, and its label.
+pub(crate) fn contents(set: &LogitSet, i: usize) -> Digest {
+    hasher(set, i).finish()
+}
+
+fn hasher(set: &LogitSet, i: usize) -> Hasher {
+    let bytes: Vec<u8> = set.row(i).iter().flat_map(|z| z.to_be_bytes()).collect();
+    let mut hasher = Hasher::new();
+    hasher.field(&bytes).field(&set.labels[i].to_be_bytes());
+    hasher
 }

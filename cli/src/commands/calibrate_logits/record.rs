@@ -8,7 +8,7 @@ use stage1_core::{
     artifact::Digest,
     certificate::{AnyPlan, Attempts, Certificate, Guarantee},
     config::CalibrateConfig,
-    ledger::{Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
+    ledger::{self, Attempt, Entry, Kind, Ledger, LedgerState, Outcome},
     logits::LogitSet,
 };
 use std::path::{Path, PathBuf};
@@ -24,6 +24,13 @@ pub(super) struct Record {
     model: Digest,
     variant: String,
     output: Output,
+}
+
+/// Beside the file itself, whatever link leads to it.
+pub(crate) fn ledger_of(logits: &Path, kind: Kind) -> ledger::Result<Ledger> {
+    let file = logits.canonicalize().unwrap_or_else(|_| logits.to_owned());
+    // A file of logits has no splits that it could be keyed by.
+    Ledger::open(&file, Digest::of_bytes(b"a file of logits"), kind)
 }
 
 /// Other sessions beside the first are another attempt.
@@ -46,13 +53,11 @@ impl Record {
         output: Output,
     ) -> anyhow::Result<Self> {
         let calib = &division.calib;
-        let open =
-            |path: &Path| Ledger::open(path, Digest::of_bytes(b"a file of logits"), Kind::Calib);
         Ok(Self {
-            ledger: open(logits)?,
+            ledger: ledger_of(logits, Kind::Calib)?,
             others: joint
                 .iter()
-                .map(|path| open(path))
+                .map(|path| ledger_of(path, Kind::Calib))
                 .collect::<Result<_, _>>()?,
             model: contents_of(calib),
             variant: variant(sessions),

@@ -1,7 +1,10 @@
 //! What a calibration found, for people and as JSON.
 
-use super::division::{Division, How};
-use crate::output::{level, p_equals};
+use super::{
+    division::{Division, How},
+    stem,
+};
+use crate::output::{level, p_equals, short_percent as percent};
 use crate::steps::selection;
 use serde::Serialize;
 use stage1_calibration::{
@@ -175,7 +178,12 @@ impl Summary {
             out,
             "",
             &self.out.join("certificate.json").display().to_string(),
-        )
+        )?;
+        for Also { logits, .. } in &self.also {
+            let folder = self.out.join(stem(logits));
+            line(out, "", &format!("{}, of its session", folder.display()))?;
+        }
+        Ok(())
     }
 
     /// The sessions beside the first, which answer at the same threshold.
@@ -547,9 +555,4 @@ fn units(units: Option<u64>) -> String {
     units.map_or_else(String::new, |units| {
         format!(", some {units} rows to certify at that coverage")
     })
-}
-
-fn percent(share: f64) -> String {
-    let text = format!("{:.2}", share * 100.0);
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -1,7 +1,7 @@
 //! What is told.
 
 use super::stream::Row;
-use crate::output::Output;
+use crate::output::{Output, short_percent as percent};
 use serde::Serialize;
 use stage1_calibration::{
     monitor::{Drift, Monitor, Risk},
@@ -230,11 +230,6 @@ fn number(ln: f64) -> String {
     } else {
         format!("10^{digits:.0}")
     }
-}
-
-fn percent(share: f64) -> String {
-    let text = format!("{:.2}", 100.0 * share);
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// With one digit always: a column of them is compared.

@@ -2,7 +2,7 @@
 
 use super::{
     Attachment, Origin, Outcome, Record, attach, begin, check_ledger, conclude, flip_bounds, known,
-    record, refuse, withheld_by,
+    record, refuse, session, withheld_by,
 };
 use crate::steps::{Run, ledger_of, scoring, split::Splits};
 use anyhow::ensure;
@@ -55,6 +55,7 @@ pub(crate) fn ensure(
             record,
         });
     }
+    check_session(run, bundle, &sessions)?;
     if let Some(outcome) = all_known(run, bundle, &sessions)? {
         run.reused("calibrate");
         return Ok(outcome);
@@ -101,6 +102,23 @@ pub(crate) fn check(config: &Config, variants: &[String]) -> anyhow::Result<()> 
         "--joint certifies variants together for `calibrate.guarantee: pac`; with `expectation` calibrate each by itself \
          (--variant)"
     );
+    Ok(())
+}
+
+/// A policy that was certified through another session gets a certificate of this one by itself.
+fn check_session(run: &Run, bundle: &Bundle, sessions: &[Session]) -> anyhow::Result<()> {
+    for Session {
+        variant, record, ..
+    } in sessions
+    {
+        let certified = bundle.certificate(variant)?.and_then(|c| c.fingerprint);
+        ensure!(
+            run.overwrite
+                || !certified.is_some_and(|c| session::is_further(&c, &record.fingerprint)),
+            "--joint: {variant} is certified through another session than this one ({}), at a threshold that stays; certify this              session for each variant by itself (`stage1 calibrate --variant {variant}` with the same device), or all anew through it,              with --overwrite",
+            record.fingerprint.provider
+        );
+    }
     Ok(())
 }
 
