@@ -58,7 +58,10 @@ pub(crate) fn percent(share: f64, decimals: usize) -> String {
     if percent < 1e-6 {
         return format!("{percent:.1e} %");
     }
-    let places = (-from_end.log10()).ceil().clamp(0.0, 12.0) as usize + 1;
+    if from_end < 1e-6 {
+        return "> 99.9999 %".to_owned();
+    }
+    let places = (-from_end.log10()).ceil().max(0.0) as usize + 1;
     let text = format!("{percent:.places$}");
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -70,11 +70,7 @@ pub(crate) fn run(args: &CalibrateArgs, output: &Output) -> anyhow::Result<Answe
         .iter()
         .map(|path| division.through(path, *output))
         .collect::<anyhow::Result<_>>()?;
-    let used = UsedRows::of(
-        [&division.select, &division.calib]
-            .into_iter()
-            .chain(&sessions),
-    );
+    let used = UsedRows::of(&division.select, &division.calib, &sessions);
     check_choice(settings.calibrator, division.calib.classes).context("calibrate.calibrator")?;
     check_score(settings.score, division.calib.classes).context("calibrate.score")?;
     division.tell_of_equal_rows(*output);

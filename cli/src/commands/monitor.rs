@@ -20,11 +20,18 @@ use stage1_calibration::{
     rows::{CalibRows, SelectRows},
     shift,
 };
-use stage1_core::artifact::Digest;
+use stage1_core::artifact::{Digest, Lock};
 use state::State;
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use stream::Row;
 use subject::Subject;
+
+/// How long one waits for another that has the same state.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Exits 1 if an alarm is, or was, raised.
 ///
@@ -34,6 +41,8 @@ pub(crate) fn run(args: &MonitorArgs, output: &Output) -> anyhow::Result<Answer>
     let subject = Subject::open(args)?;
     let reference = reference(args, &subject, *output)?;
     let calib = CalibRows::new(&reference.calib, args.seed)?;
+    // Held until the state is saved: another monitor would read what this one is about to replace.
+    let _lock = args.state.as_deref().map(lock).transpose()?;
     let mut state = State::open(
         args,
         subject.digest,
@@ -57,6 +66,10 @@ pub(crate) fn run(args: &MonitorArgs, output: &Output) -> anyhow::Result<Answer>
     } else {
         Answer::Yes
     })
+}
+
+fn lock(state: &Path) -> anyhow::Result<Lock> {
+    Ok(Lock::take(&state.with_added_extension("lock"), PATIENCE)?)
 }
 
 /// val_select and val_calib.

@@ -1,11 +1,10 @@
 //! Which rows selected and certified a policy, where no splits keep rows apart: `used-rows.safetensors` beside it.
 
-use super::calibrate_logits::division::contents;
 use crate::output::Output;
 use anyhow::{Context, bail, ensure};
 use stage1_core::{
     artifact::{
-        Digest,
+        Digest, Hasher,
         tensors::{self, Tensor, TensorFile},
     },
     logits::LogitSet,
@@ -14,31 +13,41 @@ use std::{collections::BTreeMap, path::Path};
 
 pub(super) const FILE: &str = "used-rows.safetensors";
 const ROWS: &str = "rows";
-const NAMED_ROWS: &str = "named_rows";
-/// More rows than this share (and than share each other's logits) can't be like others by chance.
-const CHANCE: f64 = 0.1;
+const IDS: &str = "ids";
+const GROUPS: &str = "groups";
+const REPEATED: &str = "repeated";
+/// A larger share of val_test that says what used rows say (and twice the share of used rows that say what another says) isn't by
+/// chance.
+const CHANCE: f64 = 0.02;
 
-/// Rows by the first 64 bits of what the model says of them and their label, and of that with their id; sorted.
-#[derive(PartialEq)]
+/// What is kept of the rows, each list sorted, in 64 bits each.
 pub(super) struct UsedRows {
+    /// What the model says of a row, and its label.
     rows: Vec<i64>,
-    /// Of those that have an id.
-    named_rows: Vec<i64>,
+    ids: Vec<i64>,
+    groups: Vec<i64>,
+    /// How many rows say what another one says.
+    repeated: i64,
 }
 
 impl UsedRows {
-    pub(super) fn of<'a>(sets: impl IntoIterator<Item = &'a LogitSet>) -> Self {
-        let (mut rows, mut named_rows) = (Vec::new(), Vec::new());
-        for set in sets {
-            for i in 0..set.n() {
-                let row = contents(set, i);
-                rows.push(key(row));
-                named_rows.extend(set.ids.get(i).map(|id| named_key(row, id)));
-            }
-        }
+    /// Of the rows that selected, and of those that certified, through one session or several.
+    pub(super) fn of(select: &LogitSet, calib: &LogitSet, further: &[LogitSet]) -> Self {
+        let mut rows: Vec<i64> = [select, calib].into_iter().flat_map(all_said).collect();
         rows.sort_unstable();
-        named_rows.sort_unstable();
-        Self { rows, named_rows }
+        let same = rows.chunk_by(|a, b| a == b).map(<[i64]>::len);
+        let repeated = same.filter(|n| *n > 1).sum::<usize>() as i64;
+        rows.extend(further.iter().flat_map(all_said));
+        let both = || [select, calib].into_iter();
+        let ids = both().flat_map(|set| set.ids.iter().map(|id| key_of(id)));
+        let groups =
+            both().flat_map(|set| set.units.iter().flatten().map(|unit| unit.cast_signed()));
+        Self {
+            rows: sorted(rows.into_iter()),
+            ids: sorted(ids),
+            groups: sorted(groups),
+            repeated,
+        }
     }
 
     /// Writes the file into `folder`.
@@ -53,10 +62,13 @@ impl UsedRows {
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let tensor = |keys: &[i64]| Tensor::i64([keys.len()], keys.to_vec());
+        let tensor =
+            |name: &str, keys: &[i64]| (name.to_owned(), Tensor::i64([keys.len()], keys.to_vec()));
         BTreeMap::from([
-            (ROWS.to_owned(), tensor(&self.rows)),
-            (NAMED_ROWS.to_owned(), tensor(&self.named_rows)),
+            tensor(ROWS, &self.rows),
+            tensor(IDS, &self.ids),
+            tensor(GROUPS, &self.groups),
+            tensor(REPEATED, &[self.repeated]),
         ])
     }
 
@@ -65,9 +77,13 @@ impl UsedRows {
         let file = TensorFile::open_verified(&folder.join(FILE), digest).context(
             "it shows which rows chose and certified the policy; it comes with certificate.json, from the same calibration",
         )?;
-        let (_, rows) = file.i64(ROWS)?;
-        let (_, named_rows) = file.i64(NAMED_ROWS)?;
-        Ok(Self { rows, named_rows })
+        let keys = |name| anyhow::Ok(file.i64(name)?.1);
+        Ok(Self {
+            rows: keys(ROWS)?,
+            ids: keys(IDS)?,
+            groups: keys(GROUPS)?,
+            repeated: keys(REPEATED)?.first().copied().unwrap_or_default(),
+        })
     }
 
     /// Whether any row is among both.
@@ -75,56 +91,70 @@ impl UsedRows {
         self.rows.iter().any(|row| is_in(&other.rows, *row))
     }
 
-    /// Fails where rows of `test` chose or certified the policy; rows that are like one of those by chance, or as copies of
-    /// an image are, are told of.
+    /// Fails where rows of `test` chose or certified the policy, or are of a group that did; rows that are like one of those by
+    /// chance, or as copies of an image are, are told of.
     pub(super) fn check_other(&self, test: &LogitSet, output: Output) -> anyhow::Result<()> {
-        let mut alike = 0_usize;
-        for i in 0..test.n() {
-            let row = contents(test, i);
-            alike += usize::from(is_in(&self.rows, key(row)));
-            if let Some(id) = test.ids.get(i)
-                && is_in(&self.named_rows, named_key(row, id))
-            {
-                bail!(
-                    "row `{id}` of val_test is among the rows that the policy was chosen or certified on: they say nothing new; \
-                     val_test must be other rows"
-                );
-            }
+        if let Some(id) = test.ids.iter().find(|id| is_in(&self.ids, key_of(id))) {
+            bail!(
+                "row `{id}` of val_test has the id of a row that the policy was chosen or certified on: those say nothing new; val_test must \
+                 be other rows, with other ids"
+            );
         }
-        let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
-        let by_chance = CHANCE + share(self.repeated(), self.rows.len());
+        let is_used = |unit: &u64| is_in(&self.groups, unit.cast_signed());
+        if let Some(row) = test.units.iter().flatten().position(is_used) {
+            bail!(
+                "row {row} of val_test is of a group that the policy was chosen or certified on: a group goes to one side as a whole"
+            );
+        }
+        let alike = all_said(test).filter(|row| is_in(&self.rows, *row)).count();
+        let share = |part: f64, of: usize| part / of.max(1) as f64;
+        let repeated = share(self.repeated as f64, self.rows.len());
         ensure!(
-            share(alike, test.n()) <= by_chance,
-            "{alike} of the {} rows of val_test have label and logits of rows that the policy was chosen or certified on: they say \
+            share(alike as f64, test.n()) <= (CHANCE + 2.0 * repeated).min(0.5),
+            "{alike} of the {} rows of val_test have label and logits of rows that the policy was chosen or certified on: those say \
              nothing new; val_test must be other rows",
             test.n()
         );
         if alike > 0 {
             output.warn(&format!(
-                "{alike} of the {} rows of val_test have the very label and logits of a row that chose or certified the policy: \
-                 copies of an image belong on one side",
+                "{alike} of the {} rows of val_test have label and logits of a row that chose or certified the policy: copies of an \
+                 image belong on one side",
                 test.n()
             ));
         }
         Ok(())
     }
+}
 
-    /// How many are like another.
-    fn repeated(&self) -> usize {
-        let groups = self.rows.chunk_by(|a, b| a == b);
-        groups.map(<[i64]>::len).filter(|n| *n > 1).sum()
-    }
+fn sorted(keys: impl Iterator<Item = i64>) -> Vec<i64> {
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn is_in(sorted: &[i64], key: i64) -> bool {
     sorted.binary_search(&key).is_ok()
 }
 
-fn key(row: Digest) -> i64 {
-    let bytes = row.as_bytes().first_chunk();
-    i64::from_be_bytes(*bytes.expect("a digest has 32 bytes"))
+/// Of each row: its label and its logits beside the largest, to three decimals, so that neither a shift nor another file's
+/// digits make another row of it.
+fn all_said(set: &LogitSet) -> impl Iterator<Item = i64> {
+    (0..set.n()).map(|i| {
+        let row = set.row(i);
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let below = |z: &f32| (1e3 * (f64::from(largest) - f64::from(*z))).round() as i64;
+        let bytes: Vec<u8> = row.iter().flat_map(|z| below(z).to_be_bytes()).collect();
+        let mut hasher = Hasher::new();
+        hasher.field(&bytes).field(&set.labels[i].to_be_bytes());
+        key(hasher.finish())
+    })
 }
 
-fn named_key(row: Digest, id: &str) -> i64 {
-    key(Digest::of_json(&(row, id)))
+fn key_of(name: &str) -> i64 {
+    key(Digest::of_bytes(name.as_bytes()))
+}
+
+fn key(digest: Digest) -> i64 {
+    let bytes = digest.as_bytes().first_chunk();
+    i64::from_be_bytes(*bytes.expect("a digest has 32 bytes"))
 }

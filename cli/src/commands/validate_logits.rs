@@ -103,7 +103,7 @@ fn policy_folder(path: &Path) -> PathBuf {
 struct Subject {
     policy: Policy,
     certificate: Certificate,
-    used: Option<UsedRows>,
+    used: UsedRows,
 }
 
 impl Subject {
@@ -124,10 +124,11 @@ impl Subject {
              `stage1 validate` without --logits opens val_test through that session",
             folder.display()
         );
-        let used = certificate.used_rows;
-        let used = used
-            .map(|digest| UsedRows::open(folder, digest))
-            .transpose()?;
+        let digest = certificate.used_rows.context(
+            "certificate.json doesn't say which rows chose and certified the policy (`used_rows`), so that they could judge it, too; \
+             `stage1 calibrate --logits` writes it",
+        )?;
+        let used = UsedRows::open(folder, digest)?;
         Ok(Self {
             policy,
             certificate,
@@ -150,9 +151,7 @@ impl Subject {
             self.certificate.calib.units,
             self.certificate.calib.rows
         );
-        if let Some(used) = &self.used {
-            used.check_other(test, output)?;
-        }
+        self.used.check_other(test, output)?;
         ensure!(
             self.policy.score != Score::Gate || test.gate.is_some(),
             "the policy compares the output of a learned gate, and val_test has no `gate`"

@@ -2,14 +2,13 @@
 
 use super::{Run, gate, split::Splits};
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
     bundle::{self, Bundle, Existing, FP32, InputSpec, MODEL, NewBundle, Parity, Provenance},
     certificate::BatchMode,
     checkpoint::Checkpoint,
     config::{
-        BlockChoice, CalibrateConfig, Config, DeployConfig, DepthConfig, ExportConfig, VERSION,
+        BlockChoice, CalibrateConfig, Config, DeployConfig, DepthConfig, ExportConfig,
         ValidateConfig, VariantPrecision,
     },
     model::{BackboneSpec, VitFamily},
@@ -76,7 +75,7 @@ pub(crate) fn ensure(
         }
         Ok(bundle) if !run.overwrite && is_of(&bundle, &provenance) => bail!(
             "{} holds a bundle of this checkpoint that was exported under other settings, or by a version of Stage1 with other \
-             defaults; keep it by setting another \
+             settings; keep it by setting another \
              run_dir, or replace it with --overwrite",
             dir.display()
         ),
@@ -119,31 +118,7 @@ fn config_digest(config: &Config) -> Digest {
         input: config.export.input,
         ..ExportConfig::default()
     };
-    let config = serde_json::to_value(config).expect("a configuration has a JSON form");
-    Digest::of_json(&beyond(config, &defaults()))
-}
-
-/// A configuration that says nothing but what every one must.
-fn defaults() -> Value {
-    let document = json!({"version": VERSION, "run_dir": "", "data": {"source": ""}, "backbone": {"path": ""}});
-    let config = Config::from_document(document, "the defaults", &[]);
-    let config = config.expect("what isn't said has a default");
-    serde_json::to_value(config).expect("a configuration has a JSON form")
-}
-
-/// What of `value` isn't as in `default`: a setting that a later version adds makes no other configuration of an earlier one.
-fn beyond(value: Value, default: &Value) -> Value {
-    match (value, default) {
-        (Value::Object(values), Value::Object(defaults)) => {
-            let differing = |(key, value): (String, Value)| match defaults.get(&key) {
-                Some(default) if *default == value => None,
-                Some(default) => Some((key, beyond(value, default))),
-                None => Some((key, value)),
-            };
-            values.into_iter().filter_map(differing).collect()
-        }
-        (value, _) => value,
-    }
+    Digest::of_json(&config)
 }
 
 /// Whether only settings differ.
@@ -414,6 +389,7 @@ impl stage1_exporter::Session for Deployed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn where_files_lie_decides_no_model() {
@@ -443,16 +419,5 @@ mod tests {
         for (change, same) in cases {
             assert_eq!(digest(&[change]) == digest(&[]), same, "{change}");
         }
-    }
-
-    #[test]
-    fn what_is_as_usual_is_left_out() {
-        let default = json!({"a": 1, "b": {"c": null, "d": [1, 2]}, "e": "x"});
-        let value = json!({"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": {"y": 1}});
-        assert_eq!(
-            beyond(value, &default),
-            json!({"b": {"c": 2}, "e": {"y": 1}})
-        );
-        assert_eq!(beyond(default.clone(), &default), json!({}));
     }
 }

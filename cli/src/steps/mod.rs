@@ -100,7 +100,8 @@ impl Run {
 
 /// The ledger of a run's splits, which all run directories of the same splits share.
 pub(crate) fn ledger_of(config: &Config, splits: Digest, kind: Kind) -> ledger::Result<Ledger> {
-    Ledger::open_of_run(&config.splits_path(), &config.data.source, splits, kind)
+    let images = (&*config.data.source, config.data.options.root.as_deref());
+    Ledger::open_of_run(&config.splits_path(), images, splits, kind)
 }
 
 /// After an append: warns if other run directories can't know of it.

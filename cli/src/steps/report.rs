@@ -494,7 +494,7 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
         }
         return;
     };
-    let confidence = percent(1.0 - delta);
+    let confidence = output::percent(1.0 - delta, 1);
     let together = match certificate.jointly.is_empty() {
         true => String::new(),
         false => format!(", {} together", certificate.jointly.join(" and ")),
@@ -503,7 +503,7 @@ fn certified_rows(certificate: &Certificate, rows: &mut Vec<Row>) {
     if let [Constraint::SelectiveError { alpha }] = promised(&certificate.claims)[..] {
         rows.push((
             "error asked for, among answers",
-            format!("≤ {}", percent(alpha)),
+            format!("≤ {}", output::percent(alpha, 1)),
             note,
         ));
     } else {
@@ -564,7 +564,7 @@ fn expected_rows(
 ) {
     rows.push((
         "wrong answers asked for, among selected",
-        format!("≤ {}", percent(certificate.alpha)),
+        format!("≤ {}", output::percent(certificate.alpha, 1)),
         format!(
             "on average over calibrations; about every second one exceeds it: an expectation, without confidence{attempt}"
         ),
@@ -588,7 +588,7 @@ fn expected_rows(
 fn not_controlled_rows(refusal: &NotControlled, rows: &mut Vec<Row>) {
     rows.push((
         "wrong answers asked for, among selected",
-        format!("≤ {}", percent(refusal.alpha)),
+        format!("≤ {}", output::percent(refusal.alpha, 1)),
         "on average over calibrations: NOT CERTIFIED, no policy".to_owned(),
     ));
     rows.push((
@@ -669,16 +669,20 @@ fn claim_row(claim: &Claim, rows: &mut Vec<Row>) {
         thousands(claim.total),
         percent(claim.upper_bound)
     );
-    rows.push(("", format!("≤ {}", percent(claim.constraint.alpha())), note));
+    rows.push((
+        "",
+        format!("≤ {}", output::percent(claim.constraint.alpha(), 1)),
+        note,
+    ));
 }
 
 fn refused_rows(refusal: &NotCertified, rows: &mut Vec<Row>) {
     rows.push((
         "error asked for, among answers",
-        format!("≤ {}", percent(refusal.alpha)),
+        format!("≤ {}", output::percent(refusal.alpha, 1)),
         format!(
             "NOT CERTIFIED with confidence {}: no policy",
-            percent(1.0 - refusal.delta)
+            output::percent(1.0 - refusal.delta, 1)
         ),
     ));
     if refusal.constraints.len() > 1 {
@@ -868,7 +872,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 fn percent(share: f64) -> String {
-    output::percent(share, 1)
+    format!("{:.1} %", 100.0 * share)
 }
 
 /// `12345` as `12,345`.

@@ -52,7 +52,21 @@ pub(crate) fn read(path: &Path) -> Result<LogitTable> {
         }
     };
     check(path, &mut table.set)?;
+    if are_probabilities(&table.set) {
+        table.notes.push(format!(
+            "{}: every row is of numbers from 0 to 1 whose sum is 1, so probabilities, it seems, where logits are expected; their \
+             logarithms are logits",
+            path.display()
+        ));
+    }
     Ok(table)
+}
+
+fn are_probabilities(set: &LogitSet) -> bool {
+    let is_one = |row: &[f32]| {
+        row.iter().all(|p| (0.0..=1.0).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
+    };
+    (0..set.n()).all(|i| is_one(set.row(i)))
 }
 
 fn read_safetensors(path: &Path) -> Result<LogitTable> {

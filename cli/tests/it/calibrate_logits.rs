@@ -821,3 +821,91 @@ fn extremes_are_told_briefly() {
         &["calibrator platt does not go with 3 classes"],
     );
 }
+
+/// An attempt on several files is one on each: what was tried before on any of them counts.
+#[test]
+fn a_joint_attempt_counts_what_any_of_its_files_was_tried() {
+    let cli = Cli::new();
+    let one = rows(2400, 1);
+    let two: Vec<_> = one
+        .iter()
+        .map(|(label, logits)| (*label, logits.map(|z| 0.9 * z)))
+        .collect();
+    cli.write("one.csv", csv(&one, "r"));
+    cli.write("two.csv", csv(&two, "r"));
+    let spending = ["--set", "calibrate.attempts=spending"];
+    for (alpha, out) in [("0.06", "a"), ("0.07", "b")] {
+        let alone = ["two.csv", "--alpha", alpha, "--out", out];
+        let alone = calibrate(&cli, &[&alone[..], &spending].concat());
+        assert_eq!(alone.code, 0, "{alone}");
+    }
+    let joint = ["one.csv", "--joint", "two.csv", "--alpha", "0.08"];
+    // What was paid for on one of the files has to be paid for on all.
+    cli.refuses(
+        &[&["calibrate", "--logits"], &joint[..], &["--out", "no"]].concat(),
+        &["keep `spending`"],
+    );
+    let joint = [&joint[..], &spending, &["--json", "--out", "c"]].concat();
+    let first = calibrate(&cli, &joint);
+    assert_eq!(first.code, 0, "{first}");
+    assert_eq!(first.json()["certificate"]["attempt"], 3, "{first}");
+    let again = calibrate(&cli, &[&joint[..], &["--overwrite"]].concat());
+    assert_eq!(
+        again.json()["certificate"],
+        first.json()["certificate"],
+        "{again}"
+    );
+    let alone = ["one.csv", "--alpha", "0.09", "--out", "d", "--json"];
+    let later = calibrate(&cli, &[&alone[..], &spending].concat());
+    assert_eq!(later.json()["certificate"]["attempt"], 4, "{later}");
+}
+
+/// Without groups in both files nobody can see that no group is in both.
+#[test]
+fn both_files_have_groups_or_neither() {
+    let cli = Cli::new();
+    let grouped = |prefix: &str, seed| {
+        let text = csv(&rows(1500, seed), prefix);
+        let line = |(i, line): (usize, &str)| match i {
+            0 => format!("{line},group"),
+            _ => format!("{line},{prefix}{}", i / 2),
+        };
+        text.lines()
+            .enumerate()
+            .map(line)
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n"
+    };
+    cli.write("select.csv", grouped("s", 2));
+    cli.write("calib.csv", csv(&rows(1500, 1), "c"));
+    cli.refuses(
+        &[
+            "calibrate",
+            "--logits",
+            "calib.csv",
+            "--select",
+            "select.csv",
+        ],
+        &["only one of the two files has a `group` column"],
+    );
+    cli.write("grouped.csv", grouped("c", 1));
+    let both = calibrate(
+        &cli,
+        &["grouped.csv", "--select", "select.csv", "--alpha", "0.1"],
+    );
+    assert_eq!(both.code, 0, "{both}");
+    // Groups that certified don't judge under other ids.
+    let test = cli.read("grouped.csv").replace("\nc", "\nt");
+    cli.write("test.csv", test);
+    cli.refuses(
+        &[
+            "validate",
+            "--logits",
+            "test.csv",
+            "--policy",
+            "grouped-policy",
+        ],
+        &["is of a group that the policy was chosen or certified on"],
+    );
+}

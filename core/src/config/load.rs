@@ -106,8 +106,10 @@ impl Config {
             ),
             (
                 "calibrate.max_group_size",
-                (self.calibrate.group_risk == GroupRiskChoice::Row)
-                    == self.calibrate.max_group_size.is_some_and(|size| size > 0),
+                match self.calibrate.max_group_size {
+                    Some(size) => size > 0 && self.calibrate.group_risk == GroupRiskChoice::Row,
+                    None => self.calibrate.group_risk != GroupRiskChoice::Row,
+                },
                 "a whole number ≥ 1 with `calibrate.group_risk: row`, and `null` without",
                 brief(&self.calibrate.max_group_size),
             ),

@@ -20,55 +20,70 @@ const SHARED: &str = ".stage1";
 pub(super) struct Places {
     /// Beside the splits, or whatever else it is about.
     pub(super) own: PathBuf,
-    /// Where other run directories find it, the best place first: the first one that can be written to is kept up to date.
-    shared: Vec<PathBuf>,
-    /// Where those find it that lie anywhere.
-    in_data: Option<PathBuf>,
+    /// With the images, where any other run directory finds it.
+    in_data: Vec<PathBuf>,
+    /// Above the run directory, where its neighbours find it: used if none of those can be written to.
+    above: Option<PathBuf>,
 }
 
 impl Places {
     pub(super) const fn alone(own: PathBuf) -> Self {
         Self {
             own,
-            shared: Vec::new(),
-            in_data: None,
+            in_data: Vec::new(),
+            above: None,
         }
     }
 
-    /// For the run directory that holds `own`, and images at `source`: a folder, or a table of their paths.
-    pub(super) fn of_run(own: PathBuf, source: &Path) -> Self {
-        let data = match source {
-            folder if folder.is_dir() => Some(folder.to_owned()),
-            table if table.is_file() => table.parent().map(or_here),
-            // Data that isn't there has no folder.
-            _ => None,
+    /// For the run directory that holds `own`, and images at `source`: a folder, or a table of paths, which begin in `root` if
+    /// that is named.
+    pub(super) fn of_run(own: PathBuf, source: &Path, root: Option<&Path>) -> Self {
+        // Images that aren't there have no folder. A table may be a link, and what its paths begin in be named or not.
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let folders = match source.is_dir() {
+            true => vec![real(source)],
+            false => vec![
+                root.and_then(real),
+                source.is_file().then(|| real(&folder_of(source))).flatten(),
+                real(source).map(|table| folder_of(&table)),
+            ],
         };
-        let run_dir = own
-            .parent()
-            .and_then(|dir| fs::canonicalize(or_here(dir)).ok());
-        let above = run_dir.as_deref().and_then(Path::parent);
+        let run_dir = real(&folder_of(&own));
         let name = own.file_name().unwrap_or_default();
         let place = |folder: &Path| {
             let folder = folder.join(SHARED);
-            // A run directory may be that very folder: one file is not to be locked twice.
-            match fs::canonicalize(&folder).ok() == run_dir {
+            // A run directory may be that very folder.
+            match Some(&folder) == run_dir.as_ref() {
                 true => own.clone(),
                 false => folder.join(name),
             }
         };
-        let (in_data, above) = (data.as_deref().map(place), above.map(place));
-        let shared = in_data.iter().cloned().chain(above);
+        let above = run_dir.as_deref().and_then(Path::parent).map(place);
+        let mut in_data: Vec<_> = folders
+            .iter()
+            .flatten()
+            .map(|folder| place(folder))
+            .collect();
+        // Always in this order, so that two processes don't wait for each other.
+        in_data.sort();
+        in_data.dedup();
         Self {
-            shared: shared.filter(|path| *path != own).collect(),
+            above: above.filter(|path| *path != own),
             in_data,
             own,
         }
     }
 
+    /// All of them, each once.
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        let others = self.in_data.iter().chain(&self.above);
+        others.filter(|path| **path != self.own).chain([&self.own])
+    }
+
     /// What all of them say together; nothing is written.
     pub(super) fn read(&self, start: Digest) -> Result<Chain> {
         let mut all = Chain::parse(start, &[]);
-        for path in self.shared.iter().chain([&self.own]) {
+        for path in self.all() {
             let bytes = match fs::read(path) {
                 Err(error) if is_nowhere(&error) => continue,
                 read => read.map_err(Error::io("read", path))?,
@@ -79,8 +94,8 @@ impl Places {
     }
 
     /// Whether other run directories are to find it.
-    pub(super) const fn are_shared(&self) -> bool {
-        !self.shared.is_empty()
+    pub(super) fn are_shared(&self) -> bool {
+        self.in_data.iter().chain(&self.above).next().is_some()
     }
 
     /// The first file with a line that is wrong.
@@ -88,41 +103,45 @@ impl Places {
         let is_damaged = |path: &&PathBuf| {
             fs::read(path).is_ok_and(|bytes| Chain::parse(start, &bytes).fault.is_some())
         };
-        let damaged = self.shared.iter().find(is_damaged);
+        let damaged = self.all().find(is_damaged);
         damaged.unwrap_or(&self.own)
     }
 
     /// Opens the files that are written to, for this process alone until they are dropped.
     pub(super) fn lock(&self) -> Result<Copies> {
         let mut files = Vec::new();
-        for path in &self.shared {
-            match open_shared(path) {
-                Ok(file) => {
-                    files.push((path.clone(), file));
-                    break;
-                }
-                // Others may go on there, unseen from elsewhere.
-                Err(error) if is_refused(&error) && may_exist(path) => {
-                    return Err(Error::NotWritable {
-                        path: path.clone(),
-                        source: error,
-                    });
-                }
-                Err(error) if is_refused(&error) => {}
-                Err(error) => return Err(Error::io("open", path)(error)),
-            }
+        for path in self.in_data.iter().filter(|path| **path != self.own) {
+            files.extend(shared(path)?);
+        }
+        let is_shared = !files.is_empty() || self.in_data.contains(&self.own);
+        if let Some(path) = &self.above
+            && !is_shared
+        {
+            files.extend(shared(path)?);
         }
         let file = open(&self.own).map_err(Error::io("open", &self.own))?;
-        files.push((self.own.clone(), file));
-        // Always in this order, so that two processes don't wait for each other.
+        // One file by two names is not to be locked twice.
+        if !files.iter().any(|(_, other)| is_same(other, &file)) {
+            files.push((self.own.clone(), file));
+        }
         for (path, file) in &files {
             file.lock().map_err(Error::io("lock", path))?;
         }
-        let in_data = self.in_data.as_ref();
-        Ok(Copies {
-            is_shared: files.iter().any(|(path, _)| Some(path) == in_data),
-            files,
-        })
+        Ok(Copies { files, is_shared })
+    }
+}
+
+/// A file that others share; none where nothing can be kept.
+fn shared(path: &Path) -> Result<Option<(PathBuf, File)>> {
+    match open_shared(path) {
+        Ok(file) => Ok(Some((path.to_owned(), file))),
+        // Others may go on there, unseen from elsewhere.
+        Err(source) if is_refused(&source) && may_exist(path) => Err(Error::NotWritable {
+            path: path.to_owned(),
+            source,
+        }),
+        Err(error) if is_refused(&error) => Ok(None),
+        Err(error) => Err(Error::io("open", path)(error)),
     }
 }
 
@@ -179,7 +198,7 @@ fn open_shared(path: &Path) -> io::Result<File> {
     let folder = path.parent().unwrap_or(path);
     let data = folder.parent().unwrap_or(folder);
     match fs::create_dir(folder) {
-        Ok(()) => open_to_writers_of(data, folder, 0o777),
+        Ok(()) => open_to_writers_of(data, folder, 0o7777),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
@@ -191,12 +210,13 @@ fn open_shared(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// As far as the file system knows permissions, and lets them be changed.
+/// As far as the file system knows permissions and groups, and lets them be changed.
 #[cfg(unix)]
 fn open_to_writers_of(folder: &Path, path: &Path, mask: u32) {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     if let Ok(of_folder) = fs::metadata(folder) {
-        let mode = of_folder.permissions().mode() & mask;
+        let mode = of_folder.mode() & mask;
+        let _ = chown(path, None, Some(of_folder.gid()));
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
     }
 }
@@ -212,21 +232,34 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .open(path)?;
     if is_new {
-        sync_folder(&path.parent().map_or_else(|| ".".into(), or_here))?;
+        sync_folder(&folder_of(path))?;
     }
     Ok(file)
 }
 
-fn or_here(folder: &Path) -> PathBuf {
-    match folder.as_os_str().is_empty() {
-        true => ".".into(),
-        false => folder.to_owned(),
+/// `.` for a plain name.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => ".".into(),
     }
 }
 
 fn is_nowhere(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotADirectory | NotFound)
+}
+
+#[cfg(unix)]
+fn is_same(a: &File, b: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |file: &File| file.metadata().map(|of| (of.dev(), of.ino())).ok();
+    place(a).is_some() && place(a) == place(b)
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &File, _: &File) -> bool {
+    false
 }
 
 /// Whether there is a file, or nobody can tell.

@@ -4,8 +4,8 @@
 //! of JSON lines, each with the digest of the line before. A line is appended under a lock and synced before
 //! [`Ledger::append`] returns; only then may the labels be read that it stands for.
 //!
-//! Run directories share it ([`Ledger::open_of_run`]): a second file, in the folder `.stage1` of the data, holds the same
-//! lines. Whichever of the two is shorter (a copied run directory's) or missing (a new one's) is brought up to date by the
+//! Run directories share it ([`Ledger::open_of_run`]): a second file, in the folder `.stage1` of the data (of a table of
+//! paths: where these begin, and beside the table), holds the same lines. Whichever of the two is shorter (a copied run directory's) or missing (a new one's) is brought up to date by the
 //! next append, so that no run directory of the same splits starts anew. Where the data's folder can't be written to, the
 //! folder above the run directory takes its place.
 //!
@@ -96,18 +96,18 @@ impl Ledger {
     }
 
     /// As [`Ledger::open`], for the splits of a run directory, shared with all others of the same splits: `source` are the
-    /// images, a folder or a table of their paths.
+    /// images, a folder or a table of their paths, and `root` the folder that these begin in, if it is named.
     ///
     /// # Errors
     /// As [`Ledger::open`].
     pub fn open_of_run(
         splits_path: &Path,
-        source: &Path,
+        (source, root): (&Path, Option<&Path>),
         splits_digest: Digest,
         kind: Kind,
     ) -> Result<Self> {
         let own = splits_path.with_file_name(file_name(splits_path, splits_digest, kind));
-        Self::read(Places::of_run(own, source), splits_digest, kind)
+        Self::read(Places::of_run(own, source, root), splits_digest, kind)
     }
 
     fn read(places: Places, splits_digest: Digest, kind: Kind) -> Result<Self> {
@@ -210,21 +210,48 @@ impl Ledger {
         &mut self,
         attempt: impl Fn(u64) -> Result<Attempt, E>,
     ) -> Result<Begun, E> {
+        self.begin_attempt_from(1, attempt)
+    }
+
+    /// As [`Ledger::begin_attempt`], with a number from `least` on: what is on record in several ledgers has one number in all.
+    ///
+    /// # Errors
+    /// As [`Ledger::begin_attempt`].
+    pub fn begin_attempt_from<E: From<Error>>(
+        &mut self,
+        least: u64,
+        attempt: impl Fn(u64) -> Result<Attempt, E>,
+    ) -> Result<Begun, E> {
         self.locked(|ledger, copies| {
-            for known in ledger.attempts() {
-                if attempt(known.number)? == *known {
-                    return Ok(Begun {
-                        number: known.number,
-                        repeated: true,
-                    });
-                }
+            let begun = ledger.number_from(least, &attempt)?;
+            if !begun.repeated {
+                ledger.write(copies, Entry::Attempt(attempt(begun.number)?))?;
             }
-            let number = ledger.attempts().count() as u64 + 1;
-            ledger.write(copies, Entry::Attempt(attempt(number)?))?;
-            Ok(Begun {
-                number,
-                repeated: false,
-            })
+            Ok(begun)
+        })
+    }
+
+    /// What [`Ledger::begin_attempt_from`] would return; nothing is written.
+    ///
+    /// # Errors
+    /// Those of `attempt`.
+    pub fn number_from<E>(
+        &self,
+        least: u64,
+        attempt: impl Fn(u64) -> Result<Attempt, E>,
+    ) -> Result<Begun, E> {
+        for known in self.attempts().filter(|known| known.number >= least) {
+            if attempt(known.number)? == *known {
+                return Ok(Begun {
+                    number: known.number,
+                    repeated: true,
+                });
+            }
+        }
+        let last = self.attempts().map(|attempt| attempt.number).max();
+        Ok(Begun {
+            number: last.map_or(1, |last| last + 1).max(least),
+            repeated: false,
         })
     }
 

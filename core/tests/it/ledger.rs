@@ -338,7 +338,7 @@ fn a_new_run_directory_resets_nothing() {
     }
     let open = |run: &str, splits: &str, kind| {
         let path = folder.path(run).join("splits.json");
-        Ledger::open_of_run(&path, &folder.path("data"), digest(splits), kind).unwrap()
+        Ledger::open_of_run(&path, (&folder.path("data"), None), digest(splits), kind).unwrap()
     };
     let attempts = [
         ("runs/a", "one", 1),
@@ -377,7 +377,13 @@ fn a_new_run_directory_resets_nothing() {
     fs::remove_dir_all(folder.path("moved/.stage1")).unwrap();
     let path = folder.path("d/splits.json");
     let moved = || {
-        Ledger::open_of_run(&path, &folder.path("moved"), digest("splits"), Kind::Calib).unwrap()
+        Ledger::open_of_run(
+            &path,
+            (&folder.path("moved"), None),
+            digest("splits"),
+            Kind::Calib,
+        )
+        .unwrap()
     };
     let begun = moved().begin_attempt(attempt("five"));
     assert_eq!(begun.unwrap().number, 5);
@@ -397,7 +403,7 @@ fn a_copied_run_directory_catches_up() {
     fs::write(&source, "").unwrap();
     let open = |run: &str| {
         let path = folder.path(run).join("splits.json");
-        Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap()
+        Ledger::open_of_run(&path, (&source, None), digest("splits"), Kind::Calib).unwrap()
     };
     open("a").begin_attempt(attempt("one")).unwrap();
     let name = open("a").path().file_name().unwrap().to_owned();
@@ -429,7 +435,13 @@ fn histories_that_differ_are_unknown() {
     }
     let open = |run: &str, data: &str| {
         let path = folder.path(run).join("splits.json");
-        Ledger::open_of_run(&path, &folder.path(data), digest("splits"), Kind::Calib).unwrap()
+        Ledger::open_of_run(
+            &path,
+            (&folder.path(data), None),
+            digest("splits"),
+            Kind::Calib,
+        )
+        .unwrap()
     };
     open("a", "data").begin_attempt(attempt("one")).unwrap();
     open("b", "copy").begin_attempt(attempt("two")).unwrap();
@@ -455,7 +467,7 @@ fn data_that_cannot_be_written_to_resets_nothing() {
         let path = folder.path(run).join("splits.json");
         let source = folder.path("data");
         let mut ledger =
-            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+            Ledger::open_of_run(&path, (&source, None), digest("splits"), Kind::Calib).unwrap();
         let begun = ledger.begin_attempt(attempt(model)).unwrap();
         (begun.number, ledger.is_private())
     };
@@ -476,7 +488,7 @@ fn unusual_run_directories_have_ledgers_too() {
         let path = folder.path(run).join("splits.json");
         let source = folder.path(source);
         let mut ledger =
-            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+            Ledger::open_of_run(&path, (&source, None), digest("splits"), Kind::Calib).unwrap();
         let number = ledger.begin_attempt(attempt(run)).unwrap().number;
         (number, ledger.is_private())
     };
@@ -505,7 +517,7 @@ fn users_of_one_data_folder_have_one_history() {
         let path = folder.path(run).join("splits.json");
         let source = folder.path("data");
         let mut ledger =
-            Ledger::open_of_run(&path, &source, digest("splits"), Kind::Calib).unwrap();
+            Ledger::open_of_run(&path, (&source, None), digest("splits"), Kind::Calib).unwrap();
         ledger.begin_attempt(attempt(run)).map(|begun| begun.number)
     };
     assert_eq!(begin("a").unwrap(), 1);
@@ -532,4 +544,72 @@ fn users_of_one_data_folder_have_one_history() {
             assert!(!folder.path("b").join(&name).exists());
         }
     }
+}
+
+/// A table of paths may be linked to from anywhere, or lie anywhere: the images are the same.
+#[cfg(unix)]
+#[test]
+fn tables_of_the_same_images_have_one_history() {
+    let folder = Folder::new();
+    for dir in [
+        "images", "tables", "links", "copies", "runs/a", "b", "c/d", "e/f/g",
+    ] {
+        fs::create_dir_all(folder.path(dir)).unwrap();
+    }
+    fs::write(folder.path("tables/t.csv"), "path,label\n").unwrap();
+    fs::copy(folder.path("tables/t.csv"), folder.path("copies/t.csv")).unwrap();
+    std::os::unix::fs::symlink("../tables/t.csv", folder.path("links/t.csv")).unwrap();
+    let begin = |run: &str, source: &str, root: Option<&str>| {
+        let path = folder.path(run).join("splits.json");
+        let (source, root) = (folder.path(source), root.map(|root| folder.path(root)));
+        let images = (&*source, root.as_deref());
+        let mut ledger = Ledger::open_of_run(&path, images, digest("splits"), Kind::Calib).unwrap();
+        ledger.begin_attempt(attempt(run)).unwrap().number
+    };
+    assert_eq!(begin("runs/a", "tables/t.csv", None), 1);
+    assert_eq!(begin("b", "links/t.csv", None), 2);
+    // What the table's folder has, the images' learns.
+    assert_eq!(begin("c/d", "links/t.csv", Some("images")), 3);
+    assert_eq!(begin("e/f/g", "copies/t.csv", Some("images")), 4);
+}
+
+/// A run's file may be a link to the shared one.
+#[cfg(unix)]
+#[test]
+fn one_file_by_two_names_is_locked_once() {
+    let folder = Folder::new();
+    for run in ["data", "a", "b"] {
+        fs::create_dir_all(folder.path(run)).unwrap();
+    }
+    let begin = |run: &str| {
+        let path = folder.path(run).join("splits.json");
+        let source = folder.path("data");
+        let mut ledger =
+            Ledger::open_of_run(&path, (&source, None), digest("splits"), Kind::Calib).unwrap();
+        ledger.begin_attempt(attempt(run)).unwrap().number
+    };
+    assert_eq!(begin("a"), 1);
+    let name = format!("splits.{}.calib-ledger.jsonl", digest("splits").short());
+    let shared = folder.path("data/.stage1").join(&name);
+    fs::hard_link(&shared, folder.path("b").join(&name)).unwrap();
+    assert_eq!(begin("b"), 2);
+    let lines = fs::read_to_string(shared).unwrap().lines().count();
+    assert_eq!(lines, 2);
+}
+
+/// Several ledgers of one attempt: it has one number, which none of them has given to another.
+#[test]
+fn an_attempt_has_one_number_in_several_ledgers() {
+    let folder = Folder::new();
+    let mut ledger = filled(&folder);
+    let begin = |ledger: &mut Ledger, least, model| {
+        let begun = ledger.begin_attempt_from(least, attempt(model)).unwrap();
+        (begun.number, begun.repeated)
+    };
+    assert_eq!(begin(&mut ledger, 2, "b"), (2, true));
+    assert_eq!(begin(&mut ledger, 3, "b"), (4, false));
+    assert_eq!(begin(&mut ledger, 7, "d"), (7, false));
+    let next = ledger.number_from(1, attempt("e")).unwrap();
+    assert_eq!((next.number, next.repeated), (8, false));
+    assert_eq!(ledger.attempts().count(), 5);
 }

@@ -153,6 +153,10 @@ impl Division {
 
     /// A row that selects the threshold can't certify it.
     fn check_apart(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.select.units.is_some() == self.calib.units.is_some(),
+            "only one of the two files has a `group` column: without groups in both it can't be seen that no group is in both"
+        );
         let ids: BTreeSet<_> = self.select.ids.iter().collect();
         if let Some(id) = self.calib.ids.iter().find(|id| ids.contains(id)) {
             bail!(
@@ -237,7 +241,7 @@ fn named_contents(set: &LogitSet, i: usize) -> Digest {
 }
 
 /// What a model says of a row, and its label.
-pub(crate) fn contents(set: &LogitSet, i: usize) -> Digest {
+fn contents(set: &LogitSet, i: usize) -> Digest {
     hasher(set, i).finish()
 }
 

@@ -3,6 +3,7 @@
 
 use super::division::{Division, contents_of};
 use crate::{output::Output, steps::calibrate::check_spending};
+use anyhow::ensure;
 use stage1_calibration::{promise, rows::Shape};
 use stage1_core::{
     artifact::Digest,
@@ -72,7 +73,6 @@ impl Record {
         settings: &CalibrateConfig,
         plan: &dyn Fn(u64) -> stage1_calibration::Result<AnyPlan>,
     ) -> anyhow::Result<u64> {
-        check_spending(&self.ledger, settings)?;
         let (model_digest, variant) = (self.model, self.variant.clone());
         let attempt = |number| -> anyhow::Result<Attempt> {
             Ok(promise::attempt(
@@ -82,28 +82,63 @@ impl Record {
                 calib,
             ))
         };
-        let begun = self.ledger.begin_attempt(attempt)?;
-        for other in &mut self.others {
-            other.begin_attempt(attempt)?;
+        for ledger in self.ledgers() {
+            check_spending(ledger, settings)?;
         }
-        if begun.repeated {
+        let number = self.number(&attempt)?;
+        let mut is_new = false;
+        for ledger in self.ledgers_mut() {
+            let begun = ledger.begin_attempt_from(number, attempt)?;
+            ensure!(
+                begun.number == number,
+                "{}: another calibration of these rows has begun just now; run this one again",
+                ledger.path().display()
+            );
+            is_new |= !begun.repeated;
+        }
+        if !is_new {
             self.output.note(&format!(
-                "the same as attempt {}, which the ledger has",
-                begun.number
+                "the same as attempt {number}, which the ledger has"
             ));
-        } else if begun.number > 1 && settings.attempts == Attempts::Single {
+        } else if number > 1 && settings.attempts == Attempts::Single {
             let what = match settings.guarantee {
                 Guarantee::Expectation => "expectation",
                 _ => "confidence",
             };
+            let paths: Vec<_> = self
+                .ledgers()
+                .map(|l| l.path().display().to_string())
+                .collect();
             self.output.warn(&format!(
-                "attempt {} on the rows of this file ({}): the {what} holds for one attempt; rows that are all new belong \
+                "attempt {number} on the rows of this file ({}): the {what} holds for one attempt; rows that are all new belong \
                  in a file of another name",
-                begun.number,
-                self.ledger.path().display()
+                paths.join(", ")
             ));
         }
-        Ok(begun.number)
+        Ok(number)
+    }
+
+    /// One that no ledger has given to another attempt.
+    fn number(&self, attempt: &dyn Fn(u64) -> anyhow::Result<Attempt>) -> anyhow::Result<u64> {
+        let mut number = 1;
+        loop {
+            let mut all = number;
+            for ledger in self.ledgers() {
+                all = all.max(ledger.number_from(number, attempt)?.number);
+            }
+            if all == number {
+                return Ok(number);
+            }
+            number = all;
+        }
+    }
+
+    fn ledgers(&self) -> impl Iterator<Item = &Ledger> {
+        std::iter::once(&self.ledger).chain(&self.others)
+    }
+
+    fn ledgers_mut(&mut self) -> impl Iterator<Item = &mut Ledger> {
+        std::iter::once(&mut self.ledger).chain(&mut self.others)
     }
 
     /// Records what the attempt came to, once.
@@ -116,8 +151,10 @@ impl Record {
             attempt,
             policy_digest,
         };
-        if self.ledger.outcome(attempt) != Some(&outcome) {
-            self.ledger.append(Entry::Outcome(outcome))?;
+        for ledger in self.ledgers_mut() {
+            if ledger.outcome(attempt) != Some(&outcome) {
+                ledger.append(Entry::Outcome(outcome.clone()))?;
+            }
         }
         Ok(())
     }

@@ -115,7 +115,9 @@ fn check_session(run: &Run, bundle: &Bundle, sessions: &[Session]) -> anyhow::Re
         ensure!(
             run.overwrite
                 || !certified.is_some_and(|c| session::is_further(&c, &record.fingerprint)),
-            "--joint: {variant} is certified through another session than this one ({}), at a threshold that stays; certify this              session for each variant by itself (`stage1 calibrate --variant {variant}` with the same device), or all anew through it,              with --overwrite",
+            "--joint: {variant} is certified through another session than this one ({}), at a threshold that stays; certify this \
+             session for each variant by itself (`stage1 calibrate --variant {variant}` with the same device), or all anew through it, \
+             with --overwrite",
             record.fingerprint.provider
         );
     }
