@@ -39,7 +39,7 @@ mod parity;
 mod precision;
 
 pub use checkpoint::{export_classifier, export_classifier_as};
-pub use embedding::{export_embedding, export_embedding_as};
+pub use embedding::{export_embedding, export_embedding_as, export_features};
 pub use error::{Error, Result};
 pub use form::{Form, Input};
 pub use graph::{Exported, ExternalData};

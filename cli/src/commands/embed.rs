@@ -9,16 +9,16 @@ use crate::{
     progress::Steps,
 };
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use stage1_core::{
     artifact::Digest,
     config::{BackboneConfig, DepthConfig},
     data::Listing,
     model::{Blocks, RopePeriods},
-    preprocess::{Limits, PreprocessSpec},
+    preprocess::{Arithmetic, Limits, PixelFormat, PreprocessSpec},
     progress::Progress,
 };
-use stage1_exporter::Form;
 use stage1_runtime::{Embedder, EmbedderOptions, OrtSession, SessionOptions, Weights, climb};
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -77,15 +77,30 @@ fn open(args: &EmbedArgs, output: Output) -> anyhow::Result<Model> {
     let session = on_device(args, &options, output, |options| {
         OrtSession::open(path, options)
     })?;
-    let [_, _, Some(height), Some(width)] = session.input().shape[..] else {
+    let shape = &session.input().shape;
+    let sides = match session.pixels() {
+        PixelFormat::Float32 => &shape[2..],
+        PixelFormat::Uint8 => &shape[1..3],
+    };
+    let &[Some(height), Some(width)] = sides else {
         bail!(
-            "{}: its input is {:?}, expected a fixed size; export the model with `stage1 export --backbone`",
-            path.display(),
-            session.input().shape
+            "{}: its input is {shape:?}, expected a fixed size; export the model with `stage1 export --backbone`",
+            path.display()
         );
     };
+    let spec = spec(args.preprocess, (height, width))?;
+    if session.pixels() == PixelFormat::Uint8 && spec.arithmetic == Arithmetic::Float32 {
+        bail!(
+            "{}: it takes grey levels (uint8), and the preprocessing `{}` makes fractions of them; give --preprocess dinov2, or export \
+             the model with `--input float32`",
+            path.display(),
+            args.preprocess
+                .to_possible_value()
+                .map_or_else(String::new, |v| v.get_name().to_owned())
+        );
+    }
     Ok(Model {
-        spec: spec(args.preprocess, (height, width))?,
+        spec,
         session,
         origin: None,
     })
@@ -114,7 +129,7 @@ fn open_backbone(
         depth: DepthConfig::default(),
     };
     let weights = config.open()?;
-    let exported = stage1_exporter::export_embedding_as(&weights, height, width, &Form::default())?;
+    let exported = stage1_exporter::export_features(&weights, height, width)?;
     let origin = Some(weights.digest());
     drop(weights);
     let name = path.display().to_string();

@@ -189,6 +189,11 @@ fn embedding(
     };
     let exported = stage1_exporter::export_embedding_as(&weights, height, width, &form)?;
     write(&exported, out, &data).context("cannot write the model")?;
+    let licences = steps::export::licences_of(&backbone.path, weights.spec(), *output)?;
+    for (name, text) in &licences {
+        let beside = out.with_added_extension(name);
+        atomic::write_bytes(&beside, text.as_bytes()).context("cannot write the licence")?;
+    }
     let tokens = weights.spec().token_count(height, width)?;
     let hidden = weights.spec().hidden();
     let images = form.batch.map_or(json!("N"), |n| json!(n));
@@ -202,6 +207,7 @@ fn embedding(
         "model": out,
         "digest": exported.digest,
         "data": exported.data.as_ref().map(|_| &data),
+        "licences": licences.keys().map(|name| out.with_added_extension(name)).collect::<Vec<_>>(),
         "input": {"pixel_values": [images, a, b, c], "type": kind},
         "outputs": {"tokens": [images, tokens, hidden], "features": [images, hidden]},
     });

@@ -1,7 +1,7 @@
 //! Which rows selected and certified a policy, where no splits keep rows apart: `used-rows.safetensors` beside it.
 
 use crate::output::Output;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use stage1_core::{
     artifact::{
         Digest, Hasher,
@@ -26,8 +26,8 @@ pub(super) struct UsedRows {
     rows: Vec<i64>,
     ids: Vec<i64>,
     groups: Vec<i64>,
-    /// How many rows say what another one says.
-    repeated: i64,
+    /// How many rows of the first session say what another one says, and how many it has.
+    repeated: [i64; 2],
 }
 
 impl UsedRows {
@@ -36,7 +36,8 @@ impl UsedRows {
         let mut rows: Vec<i64> = [select, calib].into_iter().flat_map(all_said).collect();
         rows.sort_unstable();
         let same = rows.chunk_by(|a, b| a == b).map(<[i64]>::len);
-        let repeated = same.filter(|n| *n > 1).sum::<usize>() as i64;
+        let repeated = same.filter(|n| *n > 1).sum::<usize>();
+        let repeated = [repeated, rows.len()].map(|n| n as i64);
         rows.extend(further.iter().flat_map(all_said));
         let both = || [select, calib].into_iter();
         let ids = both().flat_map(|set| set.ids.iter().map(|id| key_of(id)));
@@ -68,7 +69,7 @@ impl UsedRows {
             tensor(ROWS, &self.rows),
             tensor(IDS, &self.ids),
             tensor(GROUPS, &self.groups),
-            tensor(REPEATED, &[self.repeated]),
+            tensor(REPEATED, &self.repeated),
         ])
     }
 
@@ -82,7 +83,9 @@ impl UsedRows {
             rows: keys(ROWS)?,
             ids: keys(IDS)?,
             groups: keys(GROUPS)?,
-            repeated: keys(REPEATED)?.first().copied().unwrap_or_default(),
+            repeated: keys(REPEATED)?
+                .try_into()
+                .map_err(|got| anyhow!("{FILE}: `{REPEATED}` is {got:?}, expected two numbers"))?,
         })
     }
 
@@ -96,8 +99,8 @@ impl UsedRows {
     pub(super) fn check_other(&self, test: &LogitSet, output: Output) -> anyhow::Result<()> {
         if let Some(id) = test.ids.iter().find(|id| is_in(&self.ids, key_of(id))) {
             bail!(
-                "row `{id}` of val_test has the id of a row that the policy was chosen or certified on: those say nothing new; val_test must \
-                 be other rows, with other ids"
+                "row `{id}` of val_test has the id of a row that the policy was chosen or certified on: those say nothing new; val_test must be \
+                 other rows. If these are, give them other ids, or leave the column out: an id names a row"
             );
         }
         let is_used = |unit: &u64| is_in(&self.groups, unit.cast_signed());
@@ -107,10 +110,10 @@ impl UsedRows {
             );
         }
         let alike = all_said(test).filter(|row| is_in(&self.rows, *row)).count();
-        let share = |part: f64, of: usize| part / of.max(1) as f64;
-        let repeated = share(self.repeated as f64, self.rows.len());
+        let [repeated, of] = self.repeated.map(|n| n as f64);
+        let by_chance = (CHANCE + 2.0 * repeated / of.max(1.0)).min(0.5);
         ensure!(
-            share(alike as f64, test.n()) <= (CHANCE + 2.0 * repeated).min(0.5),
+            alike as f64 <= by_chance * test.n() as f64,
             "{alike} of the {} rows of val_test have label and logits of rows that the policy was chosen or certified on: those say \
              nothing new; val_test must be other rows",
             test.n()

@@ -1,6 +1,7 @@
 //! Checkpoint → bundle: the graph, its parity with libtorch, and the golden outputs of the deployed session.
 
 use super::{Run, gate, split::Splits};
+use crate::output::Output;
 use anyhow::{Context, bail};
 use stage1_core::{
     artifact::{Digest, tensors::TensorFile},
@@ -165,13 +166,7 @@ fn create(
         });
     }
     let golden = Golden::of(&mut session, &reference)?;
-    let licences = licences(&run.config.backbone.path)?;
-    if licences.is_empty() && must_be_passed_on(&checkpoint.backbone) {
-        run.output.warn(&format!(
-            "{} has no file LICENSE…: the DINOv3 License applies to this bundle, too, and must be passed on with it",
-            run.config.backbone.path.display()
-        ));
-    }
+    let licences = licences_of(&run.config.backbone.path, &checkpoint.backbone, run.output)?;
     let (height, width) = checkpoint.preprocess.output_size();
     let new = NewBundle {
         labels: checkpoint.labels.clone(),
@@ -299,6 +294,22 @@ fn must_be_passed_on(backbone: &BackboneSpec) -> bool {
         BackboneSpec::ConvNext(_) => true,
         BackboneSpec::Vit(vit) => vit.family == VitFamily::Dinov3Vit,
     }
+}
+
+/// The licences of a backbone, for what is exported from it; a missing one that must be passed on is told of.
+pub(crate) fn licences_of(
+    path: &Path,
+    backbone: &BackboneSpec,
+    output: Output,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let licences = licences(path)?;
+    if licences.is_empty() && must_be_passed_on(backbone) {
+        output.warn(&format!(
+            "{} has no file LICENSE…: the DINOv3 License applies to what is exported, too, and must be passed on with it",
+            path.display()
+        ));
+    }
+    Ok(licences)
 }
 
 /// Licences travel with the weights: whatever the backbone's folder holds under such a name.

@@ -83,6 +83,11 @@ fn fill(bundle: &Bundle, name: &str, dir: &Path) -> anyhow::Result<Vec<String>> 
         }
         fs::write(folder.join("labels.txt"), labels(manifest)?)?;
         fs::write(folder.join("config.pbtxt"), config(&model, manifest, of))?;
+        for licence in &manifest.licences {
+            // Triton leaves files alone that it doesn't know.
+            let name = licence.path.rsplit('/').next().unwrap_or(&licence.path);
+            fs::write(folder.join(name), bundle.read(licence)?)?;
+        }
         models.push(model);
     }
     Ok(models)

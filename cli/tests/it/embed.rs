@@ -5,7 +5,11 @@ use serde_json::Value;
 use stage1_core::{artifact::tensors::TensorFile, model::Weights};
 use stage1_exporter::export_embedding;
 use stage1_runtime::{OrtSession, SessionOptions};
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The side of the golden pixels.
 pub(crate) const SIDE: usize = 56;
@@ -253,6 +257,52 @@ fn weights_beside_the_model_are_its_own() {
     fs::remove_file(&data).unwrap();
     cli.refuses(&refused, &["no file", "m.onnx.data"]);
     assert!(!cli.path("b.parquet").exists());
+}
+
+/// Also a licence of the backbone goes with what is exported of it.
+#[test]
+fn a_model_of_grey_levels_gets_them() {
+    let cli = Cli::new();
+    pictures(&cli);
+    let (golden, side) = (backbone("dinov3-vit-mlp"), SIDE.to_string());
+    for name in ["config.json", "model.safetensors"] {
+        cli.write(
+            &format!("backbone/{name}"),
+            fs::read(Path::new(&golden).join(name)).unwrap(),
+        );
+    }
+    for (input, out) in [("float32", "float.onnx"), ("uint8", "bytes.onnx")] {
+        let export = ["export", "--backbone", "backbone", "--image-size", &side];
+        let outcome = cli.run([&export[..], &["--input", input, "--out", out]].concat());
+        assert_eq!(outcome.code, 0, "{outcome}");
+        let told = outcome.stderr.contains("backbone has no file LICENSE");
+        assert_eq!(told, input == "float32", "{outcome}");
+        let text = cli.path(out).with_added_extension("LICENSE.md");
+        assert_eq!(text.exists(), input == "uint8", "{outcome}");
+        cli.write("backbone/LICENSE.md", "as you like");
+    }
+    let embed = |model: &str, preprocess: &str| {
+        let embed = [
+            "embed",
+            "pictures",
+            "-o",
+            "features.safetensors",
+            "--overwrite",
+        ];
+        cli.run([&embed[..], &["--model", model, "--preprocess", preprocess]].concat())
+    };
+    let [float, bytes] = ["float.onnx", "bytes.onnx"].map(|model| {
+        let outcome = embed(model, "dinov2");
+        assert_eq!(outcome.code, 0, "{outcome}");
+        read(&cli, "features.safetensors")
+    });
+    for (id, row) in &float {
+        let error = relative_error(row, &bytes[id]);
+        assert!(error <= 1e-5, "{id}: {error:e}");
+    }
+    let outcome = embed("bytes.onnx", "dinov3");
+    assert_ne!(outcome.code, 0, "{outcome}");
+    assert!(outcome.stderr.contains("takes grey levels"), "{outcome}");
 }
 
 #[test]

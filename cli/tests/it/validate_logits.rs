@@ -99,7 +99,7 @@ fn verdicts_and_exit_codes() {
 fn what_a_file_is_written_in_changes_nothing() {
     let cli = calibrated();
     let rows = rows(1500, 9);
-    cli.write("test.csv", csv(&rows, ""));
+    cli.write("test.csv", csv(&rows, "t"));
     let logits: Vec<f32> = rows.iter().flat_map(|row| row.1).collect();
     let labels: Vec<i64> = rows.iter().map(|row| i64::from(row.0)).collect();
     let tensors: BTreeMap<_, _> = [
@@ -202,7 +202,7 @@ fn only_rows_of_val_test_judge() {
     let mut text = "id,split,group,label,logit_0,logit_1,logit_2\n".to_owned();
     for (i, (label, [a, b, c])) in all.iter().enumerate() {
         let split = if i < 600 { "val_calib" } else { "val_test" };
-        writeln!(text, "{i},{split},g{i},{label},{a},{b},{c}").unwrap();
+        writeln!(text, "t{i},{split},g{i},{label},{a},{b},{c}").unwrap();
     }
     cli.write("all.csv", &text);
     let outcome = validate(&cli, &["all.csv"]);
@@ -210,8 +210,8 @@ fn only_rows_of_val_test_judge() {
     let cases: [(&str, String, &str); 3] = [
         (
             "row",
-            format!("{text}0,val_test,new,0,1,0,0\n"),
-            "id `0` occurs twice",
+            format!("{text}t0,val_test,new,0,1,0,0\n"),
+            "id `t0` occurs twice",
         ),
         (
             "group",
@@ -314,7 +314,7 @@ fn rows_that_certified_do_not_judge() {
         .lines()
         .skip(1)
         .map(str::to_owned)
-        .chain(renamed[..300].iter().cloned())
+        .chain(renamed[..900].iter().cloned())
         .collect();
     let shifted: Vec<_> = rows(3000, 1)
         .iter()
@@ -340,7 +340,7 @@ fn rows_that_certified_do_not_judge() {
             "3000 of the 3000 rows of val_test",
         ),
         ("shifted", shifted, " of the 3000 rows of val_test"),
-        ("mixed", mixed.clone(), " of the 1200 rows of val_test"),
+        ("mixed", mixed.clone(), " of the 1800 rows of val_test"),
     ];
     for (name, lines, says) in cases {
         cli.write(&format!("{name}.csv"), file(&lines));

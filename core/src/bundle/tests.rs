@@ -425,6 +425,9 @@ fn a_bundle_is_replaced_only_when_asked() {
     assert_eq!(Bundle::open(dir.path()).unwrap().digest(), old.digest());
     let new = make(dir.path(), Existing::Replace).unwrap();
     assert_eq!(new.policy(FP32).unwrap(), None);
+    // Nothing of the old one stays beside the new model.
+    assert!(!dir.path().join("variants/fp32/policy.json").exists());
+    assert!(!dir.path().join("variants/fp32/certificate.json").exists());
 }
 
 #[test]

@@ -10,7 +10,11 @@ use crate::{
     policy::Policy,
     preprocess::PreprocessSpec,
 };
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// What to do when the folder holds a bundle already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,7 @@ pub struct NewBundle<'a> {
 /// [`Error::Exists`] with [`Existing::Refuse`]; [`Error::Artifact`] when a part is invalid or can't be written.
 pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bundle> {
     let record = dir.join(MANIFEST);
+    let replaced = json::load::<BundleManifest>(&record).ok();
     if record.exists() {
         if existing == Existing::Refuse {
             return Err(Error::Exists {
@@ -126,7 +131,14 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
         variants: BTreeMap::from([(new.variant, variant)]),
         provenance: new.provenance,
     };
-    commit(dir, manifest, &BTreeMap::new())
+    let bundle = commit(dir, manifest, &BTreeMap::new())?;
+    if let Some((old, _)) = replaced {
+        let kept: BTreeSet<_> = bundle.manifest().files().iter().map(|f| &f.path).collect();
+        for file in old.files().into_iter().filter(|f| !kept.contains(&f.path)) {
+            remove(&dir.join(&file.path))?;
+        }
+    }
+    Ok(bundle)
 }
 
 /// A further variant of a bundle, without a policy yet.

@@ -30,5 +30,5 @@ pub use positions::{position_embeddings, rope_tables};
 pub use presets::{PRESETS, preset};
 pub use role::{BlockRole, LayerRole, Role, StageRole, TensorSpec};
 pub use spec::{BackboneSpec, Blocks};
-pub use vit::{Ffn, Positions, RopePeriods, VitFamily, VitSpec};
+pub use vit::{Ffn, Positions, RenamedTensor, RopePeriods, VitFamily, VitSpec};
 pub use weights::{Weights, check_finite};

@@ -1,10 +1,11 @@
 use super::{
-    ConvNextSpec, ModelError, Positions, Result, RopePeriods, TensorSpec, VitSpec, hf_config,
+    ConvNextSpec, ModelError, Positions, RenamedTensor, Result, RopePeriods, TensorSpec, VitSpec,
+    hf_config,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path};
 
 /// How many blocks of a vision transformer are run, counted from the image. What reads the backbone reads the tokens that
 /// the last of them leaves, after the backbone's final norm (as `get_intermediate_layers(norm=True)` of DINOv2 and timm).
@@ -94,6 +95,18 @@ impl BackboneSpec {
             Self::Vit(vit) => vit.tensors(),
             Self::ConvNext(convnext) => convnext.tensors(),
         }
+    }
+
+    /// Tensors by the names that transformers 5 gives them in memory and in files of `save_original_format=False`, where they are
+    /// others than [`BackboneSpec::tensors`]'s.
+    pub fn renamed_tensors(&self) -> Vec<RenamedTensor> {
+        let Self::Vit(vit) = self else {
+            return Vec::new();
+        };
+        let names: BTreeSet<_> = self.tensors().into_iter().map(|t| t.name).collect();
+        let mut renamed = vit.in_transformers5();
+        renamed.retain(|tensor| !names.contains(&tensor.name));
+        renamed
     }
 
     /// Number of weights that the forward pass uses (a file's mask token is not among them).

@@ -246,7 +246,8 @@ impl VitSpec {
 }
 
 /// A tensor by another name: one of the backbone's, or some of its rows.
-pub(super) struct RenamedTensor {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenamedTensor {
     /// Its name.
     pub name: String,
     /// What holds it.

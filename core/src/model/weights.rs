@@ -281,7 +281,11 @@ impl NamesInFile {
     fn check(&self, table: &[TensorSpec], known: &[TensorSpec]) -> Result<()> {
         let path = || self.path.clone();
         let missing = table.iter().filter(|t| !self.is_whole(t));
-        let names: Vec<_> = missing.map(|t| t.name.clone()).collect();
+        let told = |t: &TensorSpec| match self.by_hf_name.get(&t.name) {
+            Some(pieces) => format!("the other rows of {}", list(pieces)),
+            None => t.name.clone(),
+        };
+        let names: Vec<_> = missing.map(told).collect();
         if !names.is_empty() {
             return Err(ModelError::MissingTensors {
                 path: path(),
@@ -349,6 +353,11 @@ impl NamesInFile {
     }
 }
 
+fn list(pieces: &BTreeMap<usize, Piece>) -> String {
+    let names: Vec<_> = pieces.values().map(|piece| &*piece.found).collect();
+    names.join(", ")
+}
+
 /// Where the values of a name in a file belong.
 struct Place {
     tensor: String,
@@ -361,15 +370,13 @@ fn places(spec: &BackboneSpec) -> BTreeMap<String, Place> {
     let table = spec.tensors();
     let names: BTreeMap<_, _> = table.iter().map(|t| (t.role, &t.name)).collect();
     let mut places = BTreeMap::new();
-    if let BackboneSpec::Vit(vit) = spec {
-        for renamed in vit.in_transformers5() {
-            let place = Place {
-                tensor: names[&renamed.role].clone(),
-                first_row: renamed.first_row,
-                shape: renamed.shape,
-            };
-            places.insert(renamed.name, place);
-        }
+    for renamed in spec.renamed_tensors() {
+        let place = Place {
+            tensor: names[&renamed.role].clone(),
+            first_row: renamed.first_row,
+            shape: renamed.shape,
+        };
+        places.insert(renamed.name, place);
     }
     for TensorSpec { name, shape, .. } in table {
         let place = Place {

@@ -30,6 +30,8 @@ enum Part {
     Whole,
     /// One third of the rows, counted from 0.
     Third(usize),
+    /// So many of the rows, from the piece's place on: transformers 5 takes packed layers apart.
+    Rows(usize),
     /// All of it, after a row of zeros: timm adds the class token's position to the class token.
     AfterZeros,
 }
@@ -38,7 +40,8 @@ enum Part {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) spec: BackboneSpec,
-    pieces: BTreeMap<Role, Piece>,
+    /// By the first row that they are of the tensor.
+    pieces: BTreeMap<(Role, usize), Piece>,
     /// Packed biases whose thirds for the keys must be zero or masked, with their masks.
     dropped_keys: Vec<(String, Option<String>)>,
     /// Tensors that nothing is taken from.
@@ -90,6 +93,8 @@ fn fit(path: &Path, shapes: &Shapes, spec: &BackboneSpec) -> Result<Plan, Import
     let prefix = prefix(path, shapes, spec)?;
     let by_name: BTreeMap<_, _> = table.iter().map(|t| (t.name.as_str(), t.role)).collect();
     let known: BTreeSet<_> = table.iter().map(|t| t.role).collect();
+    let renamed = spec.renamed_tensors();
+    let renamed: BTreeMap<_, _> = renamed.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut plan = Plan {
         spec: spec.clone(),
         pieces: BTreeMap::new(),
@@ -105,9 +110,16 @@ fn fit(path: &Path, shapes: &Shapes, spec: &BackboneSpec) -> Result<Plan, Import
         let nested = inside.strip_prefix("model.").unwrap_or(inside);
         let role = by_name.get(inside).or_else(|| by_name.get(nested));
         let whole = role.copied().map(Meaning::Whole);
+        if let Some(tensor) = renamed.get(inside)
+            && whole.is_none()
+        {
+            let part = Part::Rows(tensor.shape[0]);
+            plan.put(path, (tensor.role, tensor.first_row), name, part)?;
+            continue;
+        }
         match whole.or_else(|| naming::meaning(spec, inside)) {
             Some(Meaning::Whole(role)) if known.contains(&role) => {
-                plan.put(path, role, name, Part::Whole)?;
+                plan.put(path, (role, 0), name, Part::Whole)?;
             }
             Some(Meaning::Thirds(roles)) if known.contains(&roles[0]) => {
                 plan.put_thirds(path, roles, &known, name)?;
@@ -172,12 +184,18 @@ fn prefix<'a>(
 }
 
 impl Plan {
-    fn put(&mut self, path: &Path, role: Role, name: &str, part: Part) -> Result<(), ImportError> {
+    fn put(
+        &mut self,
+        path: &Path,
+        place: (Role, usize),
+        name: &str,
+        part: Part,
+    ) -> Result<(), ImportError> {
         let piece = Piece {
             name: name.to_owned(),
             part,
         };
-        match self.pieces.insert(role, piece) {
+        match self.pieces.insert(place, piece) {
             None => Ok(()),
             Some(first) => Err(ImportError::Twice {
                 path: path.to_owned(),
@@ -196,7 +214,7 @@ impl Plan {
     ) -> Result<(), ImportError> {
         for (third, role) in roles.into_iter().enumerate() {
             match known.contains(&role) {
-                true => self.put(path, role, name, Part::Third(third))?,
+                true => self.put(path, (role, 0), name, Part::Third(third))?,
                 false => self.dropped_keys.push((name.to_owned(), None)),
             }
         }
@@ -206,7 +224,7 @@ impl Plan {
     /// Masks belong to the packed biases of their blocks; they say nothing about biases that are all used.
     fn attach(&mut self, masks: BTreeMap<usize, String>) {
         for (block, mask) in masks {
-            let bias = self.pieces.get(&Role::Block(block, BlockRole::QBias));
+            let bias = self.pieces.get(&(Role::Block(block, BlockRole::QBias), 0));
             let bias = bias.map(|piece| piece.name.clone());
             let dropped = self.dropped_keys.iter_mut();
             for (_, slot) in dropped.filter(|(name, _)| Some(name) == bias.as_ref()) {
@@ -224,32 +242,21 @@ impl Plan {
         table: &[TensorSpec],
     ) -> Result<(), ImportError> {
         for TensorSpec { role, name, shape } in table {
-            let Some(piece) = self.pieces.get_mut(role) else {
+            let mut next = 0;
+            for (&(_, first), piece) in self.pieces.range_mut((*role, 0)..=(*role, usize::MAX)) {
+                if first != next {
+                    break;
+                }
+                next += piece.check(path, shapes, (*role, name, shape))?;
+            }
+            if next != shape[0] {
                 return Err(ImportError::MissingTensor {
                     path: path.to_owned(),
                     name: name.clone(),
                     expected: format!(
-                        "it under one of the names that Hugging Face, Meta or timm give it in a {} backbone",
+                        "all of it under the names that Hugging Face, Meta or timm give it in a {} backbone",
                         self.spec.model_type()
                     ),
-                });
-            };
-            let got = &shapes[&piece.name];
-            let whole: Vec<_> = match piece.part {
-                Part::Third(_) => once(3 * shape[0])
-                    .chain(shape[1..].iter().copied())
-                    .collect(),
-                _ => shape.clone(),
-            };
-            if *role == Role::PositionEmbeddings && *got == [1, shape[1] - 1, shape[2]] {
-                piece.part = Part::AfterZeros;
-            } else if *got != whole {
-                return Err(ImportError::TensorShape {
-                    path: path.to_owned(),
-                    name: name.clone(),
-                    stored: piece.name.clone(),
-                    got: got.clone(),
-                    want: whole,
                 });
             }
         }
@@ -267,7 +274,13 @@ impl Plan {
         }
         let mut tensors = BTreeMap::new();
         for TensorSpec { role, name, shape } in self.spec.tensors() {
-            let values = self.pieces[&role].read(source, &shape)?;
+            let mut values = Vec::new();
+            for (_, piece) in self.pieces.range((role, 0)..=(role, usize::MAX)) {
+                match values.is_empty() {
+                    true => values = piece.read(source, &shape)?,
+                    false => values.extend(piece.read(source, &shape)?),
+                }
+            }
             tensors.insert(name, Tensor::f32(shape, values));
         }
         Ok(tensors)
@@ -275,11 +288,42 @@ impl Plan {
 }
 
 impl Piece {
+    /// Whether the file has it in the shape that it should have there; the number of the tensor's rows that it is.
+    fn check(
+        &mut self,
+        path: &Path,
+        shapes: &Shapes,
+        (role, name, shape): (Role, &str, &[usize]),
+    ) -> Result<usize, ImportError> {
+        let got = &shapes[&self.name];
+        let rows = match self.part {
+            Part::Third(_) => 3 * shape[0],
+            Part::Rows(rows) => rows,
+            Part::Whole | Part::AfterZeros => shape[0],
+        };
+        let want: Vec<_> = once(rows).chain(shape[1..].iter().copied()).collect();
+        if role == Role::PositionEmbeddings && *got == [1, shape[1] - 1, shape[2]] {
+            self.part = Part::AfterZeros;
+        } else if *got != want {
+            return Err(ImportError::TensorShape {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                stored: self.name.clone(),
+                got: got.clone(),
+                want,
+            });
+        }
+        Ok(match self.part {
+            Part::Rows(rows) => rows,
+            _ => shape[0],
+        })
+    }
+
     fn read(&self, source: &mut Source, shape: &[usize]) -> Result<Vec<f32>> {
         let values = source.read(&self.name)?;
         let count: usize = shape.iter().product();
         Ok(match self.part {
-            Part::Whole => values,
+            Part::Whole | Part::Rows(_) => values,
             Part::Third(third) => values[third * count..][..count].to_vec(),
             Part::AfterZeros => [vec![0.0; count - values.len()], values].concat(),
         })

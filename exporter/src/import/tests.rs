@@ -1,7 +1,7 @@
 //! The golden backbones under the names of other formats, back again.
 
 use super::*;
-use stage1_core::model::{BlockRole, ConvNextSpec, PRESETS, Role, VitSpec, preset};
+use stage1_core::model::{BlockRole, ConvNextSpec, PRESETS, Role, TensorSpec, VitSpec, preset};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -235,6 +235,42 @@ fn hugging_faces_own_names_are_a_form_too() {
         let report = import(&file, out.path(), Some(weights.spec())).unwrap();
         assert_eq!(report.backbone, weights.digest(), "{name}");
         assert_eq!(report.format, "safetensors");
+    }
+}
+
+#[test]
+fn so_are_the_names_of_transformers_5() {
+    for name in ["dinov2", "dinov2-registers-swiglu"] {
+        let weights = golden(name);
+        let spec = weights.spec();
+        let new = spec.renamed_tensors();
+        assert!(
+            new.iter()
+                .any(|t| t.name.ends_with("attention.q_proj.weight"))
+        );
+        let is_old = |role: Role| new.iter().any(|t| t.role == role);
+        let mut tensors = Tensors::new();
+        for TensorSpec { role, name, shape } in spec.tensors() {
+            if !is_old(role) {
+                tensors.insert(name, Tensor::f32(shape, weights.get(role).to_vec()));
+            }
+        }
+        for t in &new {
+            let row: usize = t.shape[1..].iter().product();
+            let values = &weights.get(t.role)[t.first_row * row..][..t.shape[0] * row];
+            tensors.insert(
+                t.name.clone(),
+                Tensor::f32(t.shape.clone(), values.to_vec()),
+            );
+        }
+        let report = import_tensors(&tensors, Some(spec)).unwrap();
+        assert_eq!(report.backbone, weights.digest(), "{name}");
+        let lost = new.iter().rfind(|t| t.first_row > 0).unwrap_or(&new[0]);
+        tensors.remove(&lost.name).unwrap();
+        let error = import_tensors(&tensors, Some(spec))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("all of it under the names"), "{error}");
     }
 }
 

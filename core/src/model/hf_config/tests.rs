@@ -226,6 +226,24 @@ fn what_is_not_implemented_is_refused_by_name() {
         ),
         (
             dinov3(),
+            "layer_norm_eps",
+            json!(1e30),
+            "`layer_norm_eps` is 1000000000000000",
+        ),
+        (
+            dinov3(),
+            "rope_parameters",
+            json!({"rope_type": "linear", "rope_theta": 100.0}),
+            "`rope_parameters` is",
+        ),
+        (
+            dinov2(),
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 100.0}),
+            "`rope_parameters` is",
+        ),
+        (
+            dinov3(),
             "num_register_tokens",
             Value::Null,
             "`num_register_tokens` is missing",
@@ -280,4 +298,12 @@ fn what_is_not_implemented_is_refused_by_name() {
             "{key} = {value}: {error}"
         );
     }
+}
+
+/// transformers 5 may say the same twice.
+#[test]
+fn rope_parameters_may_repeat_the_base() {
+    let same = json!({"rope_type": "default", "rope_theta": 100.0});
+    let spec = read_json(&with(dinov3(), "rope_parameters", same)).unwrap();
+    assert_eq!(spec, read_json(&dinov3()).unwrap());
 }

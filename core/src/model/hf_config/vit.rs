@@ -3,6 +3,9 @@ use crate::model::{Ffn, Positions, Result, RopePeriods, VitFamily, VitSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// A larger epsilon would drown what is normed.
+const MAX_EPS: f64 = 0.1;
+
 /// More blocks than this are no backbone's: the largest has 40.
 const MAX_LAYERS: usize = 1000;
 
@@ -46,7 +49,6 @@ pub(super) fn read(file: &File<'_>, family: VitFamily) -> Result<VitSpec> {
         ("apply_layernorm", true.into()),
         ("quantization_config", Value::Null),
         ("rope_scaling", Value::Null),
-        ("rope_parameters", Value::Null),
     ])?;
     let config = Config {
         keys: file.keys()?,
@@ -158,6 +160,13 @@ impl Config<'_> {
         file.positive("patch_size", spec.patch)?;
         file.positive("intermediate_size or mlp_ratio", spec.ffn_hidden)?;
         file.positive_number("layer_norm_eps", spec.norm_eps)?;
+        if spec.norm_eps > MAX_EPS {
+            return Err(file.unsupported(
+                "layer_norm_eps",
+                spec.norm_eps,
+                format!("up to {MAX_EPS}"),
+            ));
+        }
         self.check_other_families(spec)?;
         if !spec.hidden.is_multiple_of(spec.heads) {
             return Err(file.contradiction(format!(
@@ -197,12 +206,16 @@ impl Config<'_> {
         } else {
             fixed.push(("position_embedding_type", json!("absolute")));
             fixed.push(("rope_theta", Value::Null));
+            fixed.push(("rope_parameters", Value::Null));
         }
         self.file.only(&fixed)
     }
 
     fn check_rope(&self, spec: &VitSpec, theta: f64) -> Result<()> {
         self.file.positive_number("rope_theta", theta)?;
+        // transformers 5 may write the same twice.
+        let same = json!({"rope_type": "default", "rope_theta": theta});
+        self.file.only(&[("rope_parameters", same)])?;
         if spec.head_dim().is_multiple_of(4) {
             return Ok(());
         }
