@@ -1,6 +1,6 @@
 """The time of int8 variants of a run's model against the labels that they change on val_select.
 
-    python benches/peers/export/frontier.py RUN_DIR [--choices 0.02:8 0.05:8 ... 1.0:7] [--rounds 100] [--threads 2]
+    python benches/peers/export/frontier.py RUN_DIR [--choices 0.01:8 0.02:8 ... 1.0:7] [--rounds 100] [--threads 2]
 
 RUN_DIR holds a finished run (config.yaml, bundle/). For each choice, a value of `export.int8.max_error` and one of
 `export.int8.weight_bits`, a copy of it gets an int8 variant from `stage1 export`, with the limits on flips and parity
@@ -24,7 +24,7 @@ import onnxruntime
 from compare_sessions import cpu, interval, open_session, time_all
 
 SIZES = [1, 8]
-CHOICES = ["0.02:8", "0.05:8", "0.1:8", "0.2:8", "1.0:8", "0.1:7", "1.0:7"]
+CHOICES = ["0.01:8", "0.02:8", "0.03:8", "0.04:8", "1.0:8", "0.03:7", "0.04:7", "1.0:7"]
 
 
 def export(run, copy, choice):
