@@ -27,17 +27,18 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let output = Output::new(args.json, args.quiet);
-    output.start_tracing(match &args.command {
+    let log = match &args.command {
         Command::Serve(args) => Some(args.log_format),
         _ => None,
-    });
+    };
+    output.start_tracing(log);
     match run(args, &output) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Ok(Answer::Failed) => ExitCode::from(2),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output.error(&error);
+            output.error(&error, log);
             ExitCode::from(2)
         }
     }

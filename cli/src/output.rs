@@ -158,10 +158,13 @@ impl Output {
     }
 
     /// Tells why it failed; causes follow on the same line. With `--json` standard output gets `{"error": …}` too, so
-    /// that a program that reads it isn't left with nothing.
-    pub(crate) fn error(self, error: &anyhow::Error) {
+    /// that a program that reads it isn't left with nothing. `log` is a server's form of what it tells.
+    pub(crate) fn error(self, error: &anyhow::Error, log: Option<LogFormat>) {
         let text = with_causes(error);
-        self.tell(&format!("error: {text}"));
+        match log {
+            Some(LogFormat::Json) => tracing::error!(error = text, "stage1 serve failed"),
+            _ => self.tell(&format!("error: {text}")),
+        }
         if self.json {
             json_error(&text);
         }

@@ -13,11 +13,21 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
-/// Lines that wait to be written. When the disk can't keep up, requests wait with them.
+/// Lines that wait to be written.
 const PENDING: usize = 1024;
+
+/// How long a request waits with its line while there are as many: a disk that hangs must not stop the answers.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the server's end waits for lines that nobody has waited for.
+const LAST: Duration = Duration::from_secs(2);
 
 /// What the writing thread gets.
 enum Message {
@@ -70,14 +80,14 @@ impl DecisionLog {
         })
     }
 
-    /// Hands a record over; waits while too many are on their way.
+    /// Hands a record over; waits a little while too many are on their way. Returns whether it was taken.
     pub(crate) async fn record(
         &self,
         model: &str,
         version: &str,
         prediction: &Prediction,
         group: Option<&str>,
-    ) {
+    ) -> bool {
         let record = Record { prediction, group };
         let json =
             serde_json::to_string(&record).expect("a record of texts and finite numbers is JSON");
@@ -86,9 +96,12 @@ impl DecisionLog {
             version: version.to_owned(),
             json,
         };
-        if let Some(lines) = &self.lines {
+        match &self.lines {
             // The writer only ends when this sender is gone.
-            _ = lines.send(Message::Line(line)).await;
+            Some(lines) => timeout(PATIENCE, lines.send(Message::Line(line)))
+                .await
+                .is_ok(),
+            None => false,
         }
     }
 }
@@ -106,11 +119,13 @@ impl DecisionLog {
 }
 
 impl Drop for DecisionLog {
-    /// Waits until everything is written.
+    /// Waits until everything is written, unless the disk hangs.
     fn drop(&mut self) {
         self.lines = None;
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
+        let (thread, started) = (self.thread.take(), Instant::now());
+        let is_writing = || thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        while is_writing() && started.elapsed() < LAST {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -173,7 +188,11 @@ impl Writer {
             self.files.insert(path.to_owned(), open(path)?);
         }
         let mut file = self.files.get(path).expect("it was just put there");
-        file.write_all(bytes)
+        let before = file.metadata()?.len();
+        file.write_all(bytes).inspect_err(|_| {
+            // Lines are whole, or not there.
+            _ = file.set_len(before);
+        })
     }
 }
 
@@ -246,6 +265,24 @@ mod tests {
         writer.append("m", "1", b"{}\n{}\n", 2);
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n{}\n");
         assert_eq!(fs::read_to_string(&rotated).unwrap(), "{\"a\":1}\n{}\n");
+    }
+
+    /// A pipe that nobody reads stands for a disk that hangs.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_disk_that_hangs_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("m-1.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let log = DecisionLog::open(dir.path(), Arc::new(Metrics::new())).unwrap();
+        let prediction = Prediction::failed("x".repeat(4000), "none");
+        let mut taken = 0;
+        while log.record("m", "1", &prediction, None).await {
+            taken += 1;
+            assert!(taken < 10_000, "it never hung");
+        }
+        drop(log);
     }
 
     #[test]

@@ -66,6 +66,20 @@ pub(crate) fn check_output_parameters<'a>(
     )
 }
 
+/// As [`check_parameters`], of the input `name`: one that isn't known might change what the tensor means.
+pub(crate) fn check_input_parameters<'a>(
+    name: &str,
+    keys: impl IntoIterator<Item = &'a String>,
+) -> Result<()> {
+    const KNOWN: [&str; 2] = ["binary_data_size", "content_type"];
+    match keys.into_iter().find(|key| !KNOWN.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(Failure::Unsupported(format!(
+            "`{name}`: the parameter `{key}` isn't offered here"
+        ))),
+    }
+}
+
 fn refuse<'a>(
     keys: impl IntoIterator<Item = &'a String>,
     refused: &[&str],

@@ -11,7 +11,7 @@ use stage1_core::{artifact::Digest, bundle::MANIFEST};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
@@ -26,8 +26,24 @@ struct Entry {
 #[derive(Default)]
 struct Now {
     model: Option<Arc<Model>>,
-    /// Why the last attempt to load failed, and of what bundle that was.
-    failure: Option<(String, Option<Digest>)>,
+    /// Why the last attempt to load failed.
+    failure: Option<LoadFailure>,
+}
+
+struct LoadFailure {
+    text: String,
+    /// Of what bundle.
+    digest: Option<Digest>,
+    at: Instant,
+}
+
+impl LoadFailure {
+    /// How long the same bundle isn't tried again: its files may have come later than its record, or a disk have failed.
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    fn is_of(&self, digest: Digest) -> bool {
+        self.digest == Some(digest) && self.at.elapsed() < Self::PAUSE
+    }
 }
 
 impl Entry {
@@ -153,13 +169,13 @@ impl Models {
     /// Why the last attempt to load `name` failed.
     pub(crate) fn failure(&self, name: &str) -> Option<String> {
         let now = self.entries.get(name)?.now();
-        now.failure.as_ref().map(|(text, _)| text.clone())
+        now.failure.as_ref().map(|failure| failure.text.clone())
     }
 
     pub(crate) fn index(&self) -> Vec<IndexEntry> {
         let line = |(name, entry): (&String, &Entry)| {
             let now = entry.now();
-            let failure = now.failure.as_ref().map(|(text, _)| text.clone());
+            let failure = now.failure.as_ref().map(|failure| failure.text.clone());
             IndexEntry {
                 name: name.clone(),
                 version: now
@@ -217,7 +233,11 @@ impl Models {
             Err(error) => {
                 tracing::error!(model = name, dir = %entry.source.dir.display(), %error, "cannot load a bundle");
                 self.metrics.load(name, "failed");
-                entry.now().failure = Some((error.clone(), on_disk));
+                entry.now().failure = Some(LoadFailure {
+                    text: error.clone(),
+                    digest: on_disk,
+                    at: Instant::now(),
+                });
                 Err(Failure::Unavailable {
                     what: format!("`{name}` can't be loaded: {error}"),
                     after: Duration::from_secs(5),
@@ -245,7 +265,7 @@ impl Models {
         }
     }
 
-    /// Loads those whose record on disk is neither the one that is served nor one that failed before.
+    /// Loads those whose record on disk is neither the one that is served nor one that failed just now.
     pub(crate) async fn look(&self) {
         for (name, entry) in &self.entries {
             let Ok(on_disk) = Digest::of_file(&entry.source.dir.join(MANIFEST)) else {
@@ -254,9 +274,12 @@ impl Models {
             let is_known = {
                 let now = entry.now();
                 let served = now.model.as_ref().map(|model| model.about().digest);
-                let failed = now.failure.as_ref().and_then(|(_, digest)| *digest);
+                let has_failed = now
+                    .failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.is_of(on_disk));
                 // One that a client has unloaded stays so.
-                served.is_none() || served == Some(on_disk) || failed == Some(on_disk)
+                served.is_none() || served == Some(on_disk) || has_failed
             };
             if !is_known {
                 _ = self.load(name).await;
@@ -271,5 +294,23 @@ impl Models {
         *entry.now() = Now::default();
         tracing::info!(model = name, "a bundle was unloaded");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_again_after_a_while() {
+        let digest = Digest::of_bytes(b"bundle.json");
+        let mut failure = LoadFailure {
+            text: "a file is missing".to_owned(),
+            digest: Some(digest),
+            at: Instant::now(),
+        };
+        assert!(failure.is_of(digest) && !failure.is_of(Digest::of_bytes(b"another")));
+        failure.at = failure.at.checked_sub(LoadFailure::PAUSE).unwrap();
+        assert!(!failure.is_of(digest));
     }
 }

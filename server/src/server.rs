@@ -151,8 +151,16 @@ impl Server {
             watching.abort();
         }
         let graceful = Arc::into_inner(self.graceful).expect("only the doors held it");
-        let drained = timeout(drain.timeout, graceful.shutdown()).await;
-        self.service.flush().await;
+        let ending = async {
+            tokio::select! {
+                () = graceful.shutdown() => {}
+                () = idle(&self.service) => {}
+            }
+        };
+        let drained = timeout(drain.timeout, ending).await;
+        if timeout(drain.timeout, self.service.flush()).await.is_err() {
+            tracing::error!("the decision log's disk hangs: its last records are lost");
+        }
         match drained {
             Ok(()) => Ended::Drained,
             Err(_) => {
@@ -202,6 +210,20 @@ impl Server {
     pub async fn until_signal(self) -> Result<Ended, Error> {
         tokio::signal::ctrl_c().await.map_err(Error::Signals)?;
         Ok(self.drain().await)
+    }
+}
+
+/// Connections without a request may stay open for as long as their clients like: nobody waits for them.
+async fn idle(service: &Service) {
+    const STEP: Duration = Duration::from_millis(50);
+    const STEPS: u32 = 20;
+    let mut steps = 0;
+    while steps < STEPS {
+        sleep(STEP).await;
+        steps = match service.metrics.active.get() {
+            0 => steps + 1,
+            _ => 0,
+        };
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     budget::Budget,
     decision_log::DecisionLog,
     failure::{Failure, Result},
+    http::body::Patience,
     infer::{self, Output, Request},
     metrics::Metrics,
     model::{Item, Model, Outcome},
@@ -124,6 +125,18 @@ impl Service {
         ))
     }
 
+    /// How long the call's body may take: what the server gives bodies, or what is left of the client's deadline.
+    pub(crate) fn patience(&self, call: &Call) -> Patience {
+        let (body, left) = (self.options.limits.body, call.left());
+        match left < body {
+            true => Patience {
+                left,
+                failure: Failure::Deadline(call.deadline),
+            },
+            false => Patience::of_body(body),
+        }
+    }
+
     /// Judges images within the call's deadline, counts them and writes them down.
     pub(crate) async fn judge(
         &self,
@@ -148,8 +161,14 @@ impl Service {
             self.metrics.outcome(&model.name, outcome);
             call.answered += usize::from(outcome.judged.prediction.label.is_some());
             if let Some(log) = &self.log {
-                log.record(&model.name, &version, &outcome.judged.prediction, group)
-                    .await;
+                let prediction = &outcome.judged.prediction;
+                if !log.record(&model.name, &version, prediction, group).await {
+                    self.metrics.logged(&model.name, "lost", 1);
+                    tracing::error!(
+                        model = model.name,
+                        "the decision log doesn't take records: its disk hangs, most likely"
+                    );
+                }
             }
         }
         Ok(outcomes)

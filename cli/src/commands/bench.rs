@@ -17,6 +17,9 @@ use measure::Bench;
 use report::{Budget, Measured, Report};
 use stage1_core::bundle::Bundle;
 
+/// Requests of which one in a hundred is more than one.
+const ENOUGH: usize = 200;
+
 /// Exits 1 if a configuration couldn't be measured, or if none is within the budget.
 pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
     if args.iterations == 0 {
@@ -31,6 +34,12 @@ pub(crate) fn run(args: &BenchArgs, output: &Output) -> anyhow::Result<Answer> {
         output: *output,
         progress: Steps::new(*output),
     };
+    if args.p99_budget.is_some() && args.iterations < ENOUGH {
+        output.warn(&format!(
+            "of {} requests the 99th percentile is the slowest one, or nearly; --iterations {ENOUGH} tells it from a mishap",
+            args.iterations
+        ));
+    }
     let measured = measure_all(&bench, points, args.p99_budget)?;
     let budget = args.p99_budget.map(|budget| Budget::of(budget, &measured));
     let report = Report::new(&bench, measured, budget);

@@ -45,7 +45,7 @@ pub enum DecodeError {
     },
     /// The file, or what decoding it takes, is larger than the limit.
     #[error(
-        "the image file needs more than {limit} bytes of memory; raise `max_bytes` if the picture is meant"
+        "the image file needs more than {limit} bytes of memory; that is the limit `max_bytes`"
     )]
     TooManyBytes {
         /// The limit.

@@ -24,7 +24,7 @@ pub(super) fn decode(
     if !markers::reach_the_end(source.bytes) {
         return Err(source.truncated());
     }
-    let bytes = markers::without_junk(source.bytes);
+    let bytes = markers::with_stop(&markers::without_junk(source.bytes));
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&*bytes), options());
     decoder.decode_headers().map_err(|e| error(source, e))?;
     let (width, height) = size(source, &decoder)?;

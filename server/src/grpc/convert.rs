@@ -194,16 +194,14 @@ fn input(input: InferInput, raw: Option<Bytes>) -> Result<Input> {
         parameters,
         contents,
     } = input;
-    if let Some(key) = parameters
-        .keys()
-        .find(|key| key.starts_with("shared_memory"))
-    {
-        return Err(Failure::Unsupported(format!(
-            "`{name}`: the parameter `{key}` isn't offered here"
-        )));
-    }
+    describe::check_input_parameters(&name, parameters.keys())?;
     let data = match (raw, contents) {
         (Some(raw), None) => Data::Raw(raw),
+        (None, Some(contents)) if contents.kinds() > 1 => {
+            return Err(Failure::Invalid(format!(
+                "`{name}` has `contents` of several types; one is read, of {datatype}"
+            )));
+        }
         (None, Some(contents)) => match datatype.as_str() {
             "FP32" => Data::Floats(contents.fp32_contents),
             "BYTES" => Data::Elements(contents.bytes_contents),

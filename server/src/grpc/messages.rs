@@ -131,6 +131,18 @@ pub(super) struct InferTensorContents {
     pub(super) bytes_contents: Vec<bytes::Bytes>,
 }
 
+impl InferTensorContents {
+    /// How many of its lists hold something.
+    pub(super) fn kinds(&self) -> usize {
+        let lists = [
+            self.uint_contents.len(),
+            self.fp32_contents.len(),
+            self.bytes_contents.len(),
+        ];
+        lists.into_iter().filter(|length| *length > 0).count()
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct InferRequestedOutput {
     #[prost(string, tag = "1")]

@@ -4,8 +4,9 @@ mod convert;
 mod messages;
 
 use crate::{
+    budget::Lease,
     failure::{Failure, Result},
-    http::body::Guarded,
+    http::body::{Guarded, Held},
     metrics::Stage,
     service::{Call, Service},
 };
@@ -21,7 +22,14 @@ use messages::{
     ServerReadyResponse,
 };
 use prost::Message;
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tonic::{
     Status,
     body::Body,
@@ -53,7 +61,7 @@ pub(crate) async fn serve(
     let prepared = prepare(service, call, &method, request.headers());
     let mut response = match prepared {
         Ok(()) => dispatch(service, call, &method, request).await,
-        Err(failure) => refuse(service, call, failure).into_http(),
+        Err(failure) => unread(refuse(service, call, failure).into_http(), request),
     };
     let headers = response.headers_mut();
     // tonic says so of a message that is too large; gRPC's own libraries say that a resource is exhausted.
@@ -240,9 +248,14 @@ async fn dispatch(
             let what = format!(
                 "`{name}` isn't offered; of inference.GRPCInferenceService, streams, shared memory, trace and log settings aren't"
             );
-            refuse(service, call, Failure::Unsupported(what)).into_http()
+            let refused = refuse(service, call, Failure::Unsupported(what)).into_http();
+            unread(refused, request)
         }
     }
+}
+
+fn unread(response: Response<Body>, request: Request<Incoming>) -> Response<Body> {
+    response.map(|body| Body::new(Held::new(body, request.into_body())))
 }
 
 async fn control(service: &Service, asked: &RepositoryModelRequest, load: bool) -> Result<Empty> {
@@ -293,28 +306,55 @@ where
     let limits = &service.options.limits;
     let mut lease = None;
     let request = request.map(|body| {
-        let body = Guarded::new(body, &service.budget, limits.max_body, limits.body);
+        let body = Guarded::new(
+            body,
+            &service.budget,
+            limits.max_body,
+            service.patience(call),
+        );
         lease = Some(body.lease());
         body.map_err(Status::from)
     });
+    let (inflated, was_read) = (lease.clone(), AtomicBool::new(false));
     let mut grpc = Grpc::new(ProstCodec::<Answer, Asked>::default())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
         .send_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(limits.max_body);
+    let was_read = &was_read;
     let handler = Handler(Some(move |asked: Asked| async move {
+        was_read.store(true, Ordering::Relaxed);
         service
             .metrics
             .stage(&call.model, Stage::Read, call.start.elapsed());
-        let answer = answer(asked, call).await;
+        let answer = match count(inflated.as_deref(), asked.encoded_len()) {
+            Ok(()) => answer(asked, call).await,
+            Err(failure) => Err(failure),
+        };
         answer
             .map(tonic::Response::new)
             .map_err(|failure| refuse(service, call, failure))
     }));
-    let response = grpc.unary(handler, request).await;
+    let mut response = grpc.unary(handler, request).await;
     drop(lease);
+    // tonic calls what can't be decoded an error of the server's.
+    let status = response.headers_mut().get_mut("grpc-status");
+    if let Some(status) =
+        status.filter(|status| !was_read.load(Ordering::Relaxed) && *status == "13")
+    {
+        *status = HeaderValue::from_static("3");
+    }
     response
+}
+
+/// What a message takes once it is inflated counts beside what has come of it: small bodies may be large messages.
+fn count(lease: Option<&Mutex<Lease>>, bytes: usize) -> Result<()> {
+    let Some(lease) = lease else { return Ok(()) };
+    lease
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .grow(bytes)
 }
 
 /// A function as tonic calls it, once.

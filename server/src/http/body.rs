@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// A body that breaks off when it costs too much. Its memory is leased until the last holder of the lease is gone.
 pub(crate) struct Guarded {
@@ -23,20 +23,49 @@ pub(crate) struct Guarded {
     lease: Arc<Mutex<Lease>>,
     read: usize,
     limit: usize,
-    time: Duration,
+    patience: Patience,
     end: Pin<Box<Sleep>>,
 }
 
+/// How long a body may take, and what is said when it takes longer.
+#[derive(Debug, Clone)]
+pub(crate) struct Patience {
+    pub(crate) left: Duration,
+    pub(crate) failure: Failure,
+}
+
+impl Patience {
+    /// What the server gives any body.
+    pub(crate) fn of_body(time: Duration) -> Self {
+        Self {
+            left: time,
+            failure: Failure::SlowBody(time),
+        }
+    }
+}
+
 impl Guarded {
-    pub(crate) fn new(body: Incoming, budget: &Arc<Budget>, limit: usize, time: Duration) -> Self {
+    pub(crate) fn new(
+        body: Incoming,
+        budget: &Arc<Budget>,
+        limit: usize,
+        patience: Patience,
+    ) -> Self {
         Self {
             body,
             lease: Arc::new(Mutex::new(budget.lease())),
             read: 0,
             limit,
-            time,
-            end: Box::pin(tokio::time::sleep_until(Instant::now() + time)),
+            end: Box::pin(tokio::time::sleep(patience.left)),
+            patience,
         }
+    }
+
+    /// With another time, from now on.
+    pub(crate) fn within(mut self, patience: Patience) -> Self {
+        self.end = Box::pin(tokio::time::sleep(patience.left));
+        self.patience = patience;
+        self
     }
 
     /// To be kept as long as what was read.
@@ -65,7 +94,7 @@ impl Body for Guarded {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<hyper::body::Frame<Bytes>>>> {
         if self.end.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(Failure::SlowBody(self.time))));
+            return Poll::Ready(Some(Err(self.patience.failure.clone())));
         }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
@@ -76,6 +105,38 @@ impl Body for Guarded {
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         Poll::Ready(Some(self.take(bytes).map(|()| frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer, with something that is kept until it is sent: the rest of a request's body.
+pub(crate) struct Held<B, K> {
+    body: B,
+    _kept: K,
+}
+
+impl<B, K> Held<B, K> {
+    pub(crate) fn new(body: B, kept: K) -> Self {
+        Self { body, _kept: kept }
+    }
+}
+
+impl<B: Body + Unpin, K: Unpin> Body for Held<B, K> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

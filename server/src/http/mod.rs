@@ -15,7 +15,7 @@ use crate::{
     service::{Call, Service},
 };
 use answer::Answer;
-use body::Guarded;
+use body::{Guarded, Held, Patience};
 use bytes::Bytes;
 use hyper::{Method, Request, Response, body::Incoming, header};
 use std::{
@@ -33,7 +33,8 @@ struct Asked<'a> {
     headers: hyper::HeaderMap,
     path: String,
     query: Query,
-    body: Guarded,
+    /// Until it is wanted.
+    body: &'a mut Option<Guarded>,
 }
 
 /// The parameters after the `?`.
@@ -144,7 +145,8 @@ impl Asked<'_> {
             .to_ascii_lowercase();
         let limit = self.service.options.limits.max_body;
         let start = Instant::now();
-        let (bytes, lease) = body::read(self.body).await?;
+        let body = self.body.take().expect("a body is read once");
+        let (bytes, lease) = body::read(body.within(self.service.patience(call))).await?;
         self.service
             .metrics
             .stage(&call.model, Stage::Read, start.elapsed());
@@ -172,7 +174,13 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let limits = &service.options.limits;
-    let body = Guarded::new(body, &service.budget, limits.max_body, limits.body);
+    let body = Guarded::new(
+        body,
+        &service.budget,
+        limits.max_body,
+        Patience::of_body(limits.body),
+    );
+    let mut body = Some(body);
     let answer = match Query::of(head.uri.query()) {
         Ok(query) => {
             let asked = Asked {
@@ -181,14 +189,19 @@ pub(crate) async fn serve(
                 method: head.method,
                 headers: head.headers,
                 query,
-                body,
+                body: &mut body,
             };
             route(asked, call).await
         }
         Err(failure) => Err(failure),
     };
     let answer = answer.unwrap_or_else(|failure| Answer::failure(service, call, &failure));
-    answer.response(service, call, is_head)
+    let response = answer.response(service, call, is_head);
+    // Over HTTP/2 a body that is dropped before the answer is sent takes the answer with it.
+    match body {
+        Some(unread) => response.map(|body| tonic::body::Body::new(Held::new(body, unread))),
+        None => response,
+    }
 }
 
 async fn route(asked: Asked<'_>, call: &mut Call) -> Result<Answer> {

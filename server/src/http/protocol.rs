@@ -296,14 +296,7 @@ fn parse_input(input: InferInput<'_>, binary: &mut Bytes) -> Result<Input> {
         data,
     } = input;
     let size = parameters.get("binary_data_size");
-    if let Some(key) = parameters
-        .keys()
-        .find(|key| *key != "binary_data_size" && *key != "content_type")
-    {
-        return Err(Failure::Unsupported(format!(
-            "`{name}`: the parameter `{key}` isn't offered here"
-        )));
-    }
+    describe::check_input_parameters(&name, parameters.keys())?;
     let data = match (size, data) {
         (Some(size), None) => Data::Raw(take(&name, size, binary)?),
         (None, Some(data)) => elements(&name, &datatype, data.get())?,

@@ -70,3 +70,19 @@ fn a_server_without_requests_ends_at_once() {
     let _idle = Client::connect(running.http);
     assert_eq!(running.drain(), Ended::Drained);
 }
+
+/// Connections on which nobody has asked yet keep no server from ending.
+#[test]
+fn what_has_not_begun_is_not_waited_for() {
+    let fixture = Fixture::calibrated();
+    let running = Running::of(&fixture, |options| {
+        options.drain.timeout = Duration::from_secs(20);
+    });
+    let mut half = Client::connect(running.http);
+    half.write(b"GET /livez HTTP/1.1\r\nhost: t").unwrap();
+    let mut preface = Client::connect(running.http);
+    preface
+        .write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    assert_eq!(running.drain(), Ended::Drained);
+}

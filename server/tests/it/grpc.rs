@@ -215,3 +215,79 @@ fn a_token_opens_all_but_health() {
         .insert("authorization", "Bearer s3cret".parse().unwrap());
     assert!(call::<_, ModelInferResponse>(&running, "ModelInfer", request).is_ok());
 }
+
+/// What isn't a message at all is the client's mistake.
+#[test]
+fn what_can_not_be_decoded_is_invalid() {
+    /// Its first field is a text in the protocol.
+    #[derive(Clone, PartialEq, Message)]
+    struct Other {
+        #[prost(uint64, tag = "1")]
+        number: u64,
+    }
+    let fixture = Fixture::calibrated();
+    let running = Running::of(&fixture, |_| {});
+    let answer =
+        call::<_, ModelInferResponse>(&running, "ModelInfer", Request::new(Other { number: 7 }));
+    assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn small_bodies_of_large_messages_count_as_what_they_hold() {
+    let fixture = Fixture::calibrated();
+    let running = Running::of(&fixture, |options| {
+        options.limits.max_body = 8_000_000;
+        options.limits.max_bodies = 8_000_000;
+    });
+    let of = |bytes: usize| ModelInferRequest {
+        raw_input_contents: vec![vec![0; bytes].into()],
+        ..of_image(b"")
+    };
+    let infer = |request: ModelInferRequest| {
+        running.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("http://{}", running.grpc)).unwrap();
+            let mut grpc = Grpc::new(endpoint.connect().await.unwrap())
+                .send_compressed(tonic::codec::CompressionEncoding::Gzip);
+            grpc.ready().await.unwrap();
+            let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+            let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
+            let answer = grpc.unary(Request::new(request), path, codec).await;
+            answer.map_err(|status| status.code())
+        })
+    };
+    // It is no picture, but small enough.
+    assert_eq!(infer(of(1_000)).unwrap_err(), Code::InvalidArgument);
+    // 8 kB come, and would hold all that bodies may.
+    assert_eq!(infer(of(7_999_900)).unwrap_err(), Code::Unavailable);
+    assert_eq!(running.metric("stage1_body_bytes"), 0.0);
+}
+
+/// Over HTTP/2 an answer must not be lost because the body wasn't read.
+#[test]
+fn a_refusal_arrives_although_the_body_was_not_read() {
+    use tonic::{body::Body, client::GrpcService, codegen::http};
+    let fixture = Fixture::calibrated();
+    let running = Running::of(&fixture, |options| {
+        options.access.token = Some("right".to_owned());
+    });
+    for path in ["/v1/classify", "/v1/nope", "/v2/models/m?x=%"] {
+        let status = running.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("http://{}", running.http)).unwrap();
+            let mut channel = endpoint.connect().await.unwrap();
+            std::future::poll_fn(|context| channel.poll_ready(context))
+                .await
+                .unwrap();
+            let body = Body::new(http_body_util::Full::new(bytes::Bytes::from(vec![
+                7;
+                900_000
+            ])));
+            let request = http::Request::post(path).body(body).unwrap();
+            channel
+                .call(request)
+                .await
+                .map(|answer| answer.status().as_u16())
+        });
+        let want = if path.contains('%') { 400 } else { 401 };
+        assert_eq!(status.unwrap(), want, "{path}");
+    }
+}

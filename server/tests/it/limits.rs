@@ -239,3 +239,16 @@ fn compressed_bodies_are_read() {
         assert_eq!(reply.json()["label"], "red", "{encoding}");
     }
 }
+
+#[test]
+fn a_deadline_is_one_for_the_body_too() {
+    let fixture = Fixture::calibrated();
+    let running = Running::of(&fixture, |_| {});
+    let mut client = Client::connect(running.http);
+    client
+        .write(b"POST /v1/classify HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\nx-request-timeout-ms: 60\r\n\r\n")
+        .unwrap();
+    let late = client.read().unwrap();
+    assert_eq!(late.status, 504, "{late:?}");
+    assert_eq!(late.error(), "the deadline of 60 ms is over");
+}

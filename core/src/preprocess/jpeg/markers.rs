@@ -17,6 +17,19 @@ pub(super) fn reach_the_end(bytes: &[u8]) -> bool {
     segments(bytes).any(|segment| segment.code == END_OF_IMAGE)
 }
 
+/// A run of ones, which no Huffman code is made of. Decoders go on with zeros when a scan ends too early, and call the rest of the
+/// picture grey; this they call damage.
+const STOP: [u8; 16] = [
+    0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0,
+];
+
+/// The file with that behind its data, where a decoder doesn't look that has found all of the picture.
+pub(super) fn with_stop(bytes: &[u8]) -> Vec<u8> {
+    let end = segments(bytes).find(|segment| segment.code == END_OF_IMAGE);
+    let end = end.map_or(bytes.len(), |segment| segment.range.start);
+    [&bytes[..end], &STOP, &bytes[end..]].concat()
+}
+
 /// The file without bytes between the segments of its header, which some programs leave there, which readers ignore, and
 /// which the strict decoder takes for damage.
 pub(super) fn without_junk(bytes: &[u8]) -> Cow<'_, [u8]> {

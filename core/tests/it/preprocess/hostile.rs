@@ -178,6 +178,31 @@ fn a_truncated_file_is_an_error_or_the_whole_picture() {
     }
 }
 
+/// Its end may have been put back by whatever repaired it: the rest of the picture would be grey. Of a progressive file, whose first
+/// scan is complete, what has come is a whole picture, if a coarse one.
+#[test]
+fn a_jpeg_whose_data_end_too_early_is_an_error() {
+    let is_jpeg = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jpg");
+    let mut tried = 0;
+    for path in files(&pillow::folder()).into_iter().filter(is_jpeg) {
+        let sound = fs::read(&path).expect("fixture");
+        let is_sound = decode(&sound, Limits::default()).is_ok();
+        assert!(is_sound, "{}", path.display());
+        let is_progressive = sound.windows(2).any(|pair| pair == [0xff, 0xc2]);
+        let tenths: &[usize] = if is_progressive { &[0] } else { &[0, 1, 5, 9] };
+        let scan = sound.windows(2).position(|pair| pair == [0xff, 0xda]);
+        let scan = scan.expect("a scan");
+        for tenths in tenths {
+            let cut = scan + 16 + (sound.len() - scan - 18) * tenths / 10;
+            let ended = [&sound[..cut], &[0xff, 0xd9]].concat();
+            let decoded = decode(&ended, Limits::default());
+            assert!(decoded.is_err(), "{} cut at {tenths}", path.display());
+            tried += 1;
+        }
+    }
+    assert!(tried > 0);
+}
+
 #[test]
 fn damaged_files_stay_within_the_limits() {
     let limits = Limits {
