@@ -68,6 +68,11 @@ impl Guarded {
         self
     }
 
+    /// As [`discard`].
+    pub(crate) async fn discard(&mut self) {
+        discard(&mut self.body).await;
+    }
+
     /// To be kept as long as what was read.
     pub(crate) fn lease(&self) -> Arc<Mutex<Lease>> {
         Arc::clone(&self.lease)
@@ -190,7 +195,8 @@ async fn collect(body: &mut Guarded) -> Result<Bytes> {
     })
 }
 
-async fn discard(body: &mut Incoming) {
+/// Reads what comes of a body that nobody wants, for a while.
+pub(crate) async fn discard(body: &mut Incoming) {
     let mut left = LEFT_OVER;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

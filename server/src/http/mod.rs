@@ -173,6 +173,8 @@ pub(crate) async fn serve(
 ) -> Response<tonic::body::Body> {
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
+    // It sends its body only if it is asked to.
+    let is_waiting = head.headers.contains_key(header::EXPECT);
     let limits = &service.options.limits;
     let body = Guarded::new(
         body,
@@ -197,9 +199,15 @@ pub(crate) async fn serve(
     };
     let answer = answer.unwrap_or_else(|failure| Answer::failure(service, call, &failure));
     let response = answer.response(service, call, is_head);
-    // Over HTTP/2 a body that is dropped before the answer is sent takes the answer with it.
+    // Over HTTP/2 a body that is dropped before the answer is sent takes the answer with it, and some clients don't look at an answer
+    // that comes while they send.
     match body {
-        Some(unread) => response.map(|body| tonic::body::Body::new(Held::new(body, unread))),
+        Some(mut unread) => {
+            if !is_waiting {
+                unread.discard().await;
+            }
+            response.map(|body| tonic::body::Body::new(Held::new(body, unread)))
+        }
         None => response,
     }
 }
