@@ -19,6 +19,12 @@ pub(crate) fn run(args: &ImportArgs, output: &Output) -> anyhow::Result<Answer> 
             file.display()
         );
     }
+    if args.file.to_string_lossy().ends_with(".index.json") {
+        bail!(
+            "{} names the files of a Hugging Face folder, which needs no import: point backbone.path at the folder",
+            args.file.display()
+        );
+    }
     let wanted = args.config.as_deref().map(architecture).transpose()?;
     output.note(&format!("reading {}", args.file.display()));
     let report = stage1_exporter::import(&args.file, &args.out, wanted.as_ref())?;
