@@ -1,7 +1,8 @@
 //! Connections: accepted, encrypted if need be, served, and ended.
 
 use crate::{
-    grpc, http,
+    grpc,
+    http::{self, body::Held},
     service::{Call, Service},
     stream::Patient,
     tls::Tls,
@@ -147,7 +148,7 @@ async fn answer(
         service: Arc::clone(&service),
         call,
     };
-    service.metrics.active.inc();
+    let active = Active::new(&service);
     let response = if is_grpc {
         grpc::serve(&service, &mut ending.call, request).await
     } else {
@@ -162,7 +163,24 @@ async fn answer(
         _ if is_grpc => 0,
         _ => response.status().as_u16(),
     };
-    Ok(response)
+    // Until it is sent.
+    Ok(response.map(|body| Body::new(Held::new(body, active))))
+}
+
+/// A request that is being answered.
+struct Active(Arc<Service>);
+
+impl Active {
+    fn new(service: &Arc<Service>) -> Self {
+        service.metrics.active.inc();
+        Self(Arc::clone(service))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.metrics.active.dec();
+    }
 }
 
 /// What nginx calls a request whose client didn't wait.
@@ -188,7 +206,6 @@ impl Drop for Ending {
             ..
         } = self;
         let time = call.start.elapsed();
-        service.metrics.active.dec();
         service.metrics.request(&call.model, self.protocol, *status);
         if call.images > 0 {
             service

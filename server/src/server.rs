@@ -11,6 +11,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// How long its end waits for the decision log's disk.
+const FLUSH: Duration = Duration::from_secs(3);
+
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -158,7 +161,7 @@ impl Server {
             }
         };
         let drained = timeout(drain.timeout, ending).await;
-        if timeout(drain.timeout, self.service.flush()).await.is_err() {
+        if timeout(FLUSH, self.service.flush()).await.is_err() {
             tracing::error!("the decision log's disk hangs: its last records are lost");
         }
         match drained {

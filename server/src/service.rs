@@ -157,19 +157,25 @@ impl Service {
         }
         let outcomes = outcomes?;
         let version = model.about().version();
+        let mut lost = 0;
         for outcome in &outcomes {
             self.metrics.outcome(&model.name, outcome);
             call.answered += usize::from(outcome.judged.prediction.label.is_some());
             if let Some(log) = &self.log {
                 let prediction = &outcome.judged.prediction;
-                if !log.record(&model.name, &version, prediction, group).await {
-                    self.metrics.logged(&model.name, "lost", 1);
-                    tracing::error!(
-                        model = model.name,
-                        "the decision log doesn't take records: its disk hangs, most likely"
-                    );
-                }
+                // A disk that hangs is waited for once.
+                let is_taken =
+                    lost == 0 && log.record(&model.name, &version, prediction, group).await;
+                lost += u64::from(!is_taken);
             }
+        }
+        if lost > 0 {
+            self.metrics.logged(&model.name, "lost", lost);
+            tracing::error!(
+                model = model.name,
+                lost,
+                "the decision log takes no records: its disk hangs, most likely"
+            );
         }
         Ok(outcomes)
     }

@@ -9,7 +9,7 @@ use stage1_core::{
     },
     logits::LogitSet,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 pub(super) const FILE: &str = "used-rows.safetensors";
 const ROWS: &str = "rows";
@@ -89,9 +89,20 @@ impl UsedRows {
         })
     }
 
-    /// Whether any row is among both.
+    /// Whether both have rows in common, more than by chance.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.rows.iter().any(|row| is_in(&other.rows, *row))
+        let common = self
+            .rows
+            .iter()
+            .filter(|row| is_in(&other.rows, **row))
+            .count();
+        common as f64 > other.by_chance() * self.rows.len() as f64
+    }
+
+    /// The share of other rows that say what one of these says, although they are others.
+    fn by_chance(&self) -> f64 {
+        let [repeated, of] = self.repeated.map(|n| n as f64);
+        CHANCE + 2.0 * repeated / of.max(1.0)
     }
 
     /// Fails where rows of `test` chose or certified the policy, or are of a group that did; rows that are like one of those by
@@ -110,10 +121,8 @@ impl UsedRows {
             );
         }
         let alike = all_said(test).filter(|row| is_in(&self.rows, *row)).count();
-        let [repeated, of] = self.repeated.map(|n| n as f64);
-        let by_chance = (CHANCE + 2.0 * repeated / of.max(1.0)).min(0.5);
         ensure!(
-            alike as f64 <= by_chance * test.n() as f64,
+            alike as f64 <= self.by_chance() * test.n() as f64,
             "{alike} of the {} rows of val_test have label and logits of rows that the policy was chosen or certified on: those say \
              nothing new; val_test must be other rows",
             test.n()
@@ -139,16 +148,18 @@ fn is_in(sorted: &[i64], key: i64) -> bool {
     sorted.binary_search(&key).is_ok()
 }
 
-/// Of each row: its label and its logits beside the largest, to three decimals, so that neither a shift nor another file's
-/// digits make another row of it.
+/// Of each row: its label and its logits, to six digits, so that another file's digits make no other row of it.
 fn all_said(set: &LogitSet) -> impl Iterator<Item = i64> {
     (0..set.n()).map(|i| {
-        let row = set.row(i);
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let below = |z: &f32| (1e3 * (f64::from(largest) - f64::from(*z))).round() as i64;
-        let bytes: Vec<u8> = row.iter().flat_map(|z| below(z).to_be_bytes()).collect();
+        let mut text = String::new();
+        for z in set.row(i) {
+            // Writing to a string can't fail.
+            _ = write!(text, "{:.5e} ", z + 0.0);
+        }
         let mut hasher = Hasher::new();
-        hasher.field(&bytes).field(&set.labels[i].to_be_bytes());
+        hasher
+            .field(text.as_bytes())
+            .field(&set.labels[i].to_be_bytes());
         key(hasher.finish())
     })
 }

@@ -423,6 +423,7 @@ fn a_bundle_is_replaced_only_when_asked() {
     let error = make(dir.path(), Existing::Refuse).unwrap_err();
     assert!(error.to_string().contains("--overwrite"), "{error}");
     assert_eq!(Bundle::open(dir.path()).unwrap().digest(), old.digest());
+    fs::remove_file(dir.path().join("variants/fp32/certificate.json")).unwrap();
     let new = make(dir.path(), Existing::Replace).unwrap();
     assert_eq!(new.policy(FP32).unwrap(), None);
     // Nothing of the old one stays beside the new model.

@@ -135,7 +135,11 @@ pub fn create(dir: &Path, new: NewBundle<'_>, existing: Existing) -> Result<Bund
     if let Some((old, _)) = replaced {
         let kept: BTreeSet<_> = bundle.manifest().files().iter().map(|f| &f.path).collect();
         for file in old.files().into_iter().filter(|f| !kept.contains(&f.path)) {
-            remove(&dir.join(&file.path))?;
+            let path = dir.join(&file.path);
+            // A bundle that was replaced because it was incomplete lacks some.
+            if path.exists() {
+                remove(&path)?;
+            }
         }
     }
     Ok(bundle)

@@ -111,23 +111,30 @@ impl Places {
     pub(super) fn lock(&self) -> Result<Copies> {
         let mut files = Vec::new();
         for path in self.in_data.iter().filter(|path| **path != self.own) {
-            files.extend(shared(path)?);
+            add(&mut files, shared(path)?);
         }
         let is_shared = !files.is_empty() || self.in_data.contains(&self.own);
         if let Some(path) = &self.above
             && !is_shared
         {
-            files.extend(shared(path)?);
+            add(&mut files, shared(path)?);
         }
         let file = open(&self.own).map_err(Error::io("open", &self.own))?;
-        // One file by two names is not to be locked twice.
-        if !files.iter().any(|(_, other)| is_same(other, &file)) {
-            files.push((self.own.clone(), file));
-        }
+        add(&mut files, Some((self.own.clone(), file)));
         for (path, file) in &files {
             file.lock().map_err(Error::io("lock", path))?;
         }
         Ok(Copies { files, is_shared })
+    }
+}
+
+/// One file by two names is not to be locked twice.
+fn add(files: &mut Vec<(PathBuf, File)>, new: Option<(PathBuf, File)>) {
+    let is_known = |file: &File| files.iter().any(|(_, known)| is_same(known, file));
+    if let Some((path, file)) = new
+        && !is_known(&file)
+    {
+        files.push((path, file));
     }
 }
 
@@ -216,7 +223,9 @@ fn open_to_writers_of(folder: &Path, path: &Path, mask: u32) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     if let Ok(of_folder) = fs::metadata(folder) {
         let mode = of_folder.mode() & mask;
-        let _ = chown(path, None, Some(of_folder.gid()));
+        // The owner's, where one may give it away.
+        let owner = chown(path, Some(of_folder.uid()), Some(of_folder.gid()));
+        let _ = owner.or_else(|_| chown(path, None, Some(of_folder.gid())));
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
     }
 }

@@ -595,6 +595,15 @@ fn one_file_by_two_names_is_locked_once() {
     assert_eq!(begin("b"), 2);
     let lines = fs::read_to_string(shared).unwrap().lines().count();
     assert_eq!(lines, 2);
+    // So may the folder of the one be to that of the other.
+    fs::create_dir_all(folder.path("tables")).unwrap();
+    fs::write(folder.path("tables/t.csv"), "").unwrap();
+    std::os::unix::fs::symlink("../data/.stage1", folder.path("tables/.stage1")).unwrap();
+    let path = folder.path("a/splits.json");
+    let (table, root) = (folder.path("tables/t.csv"), folder.path("data"));
+    let images = (&*table, Some(&*root));
+    let mut ledger = Ledger::open_of_run(&path, images, digest("splits"), Kind::Calib).unwrap();
+    assert_eq!(ledger.begin_attempt(attempt("c")).unwrap().number, 3);
 }
 
 /// Several ledgers of one attempt: it has one number, which none of them has given to another.

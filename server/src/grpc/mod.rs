@@ -6,7 +6,7 @@ mod messages;
 use crate::{
     budget::Lease,
     failure::{Failure, Result},
-    http::body::{self, Guarded, Held},
+    http::body::{Guarded, Held},
     metrics::Stage,
     service::{Call, Service},
 };
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
     let prepared = prepare(service, call, &method, request.headers());
     let mut response = match prepared {
         Ok(()) => dispatch(service, call, &method, request).await,
-        Err(failure) => unread(refuse(service, call, failure).into_http(), request).await,
+        Err(failure) => unread(refuse(service, call, failure).into_http(), request),
     };
     let headers = response.headers_mut();
     // tonic says so of a message that is too large; gRPC's own libraries say that a resource is exhausted.
@@ -249,16 +249,14 @@ async fn dispatch(
                 "`{name}` isn't offered; of inference.GRPCInferenceService, streams, shared memory, trace and log settings aren't"
             );
             let refused = refuse(service, call, Failure::Unsupported(what)).into_http();
-            unread(refused, request).await
+            unread(refused, request)
         }
     }
 }
 
-/// The answer to a request whose body wasn't wanted.
-async fn unread(response: Response<Body>, request: Request<Incoming>) -> Response<Body> {
-    let mut unread = request.into_body();
-    body::discard(&mut unread).await;
-    response.map(|body| Body::new(Held::new(body, unread)))
+/// The answer to a request whose body wasn't wanted: it may be a stream that never ends.
+fn unread(response: Response<Body>, request: Request<Incoming>) -> Response<Body> {
+    response.map(|body| Body::new(Held::new(body, request.into_body())))
 }
 
 async fn control(service: &Service, asked: &RepositoryModelRequest, load: bool) -> Result<Empty> {

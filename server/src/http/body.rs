@@ -196,7 +196,7 @@ async fn collect(body: &mut Guarded) -> Result<Bytes> {
 }
 
 /// Reads what comes of a body that nobody wants, for a while.
-pub(crate) async fn discard(body: &mut Incoming) {
+async fn discard(body: &mut Incoming) {
     let mut left = LEFT_OVER;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

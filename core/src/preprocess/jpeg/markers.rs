@@ -26,7 +26,11 @@ const STOP: [u8; 16] = [
 /// The file with that behind its data, where a decoder doesn't look that has found all of the picture.
 pub(super) fn with_stop(bytes: &[u8]) -> Vec<u8> {
     let end = segments(bytes).find(|segment| segment.code == END_OF_IMAGE);
-    let end = end.map_or(bytes.len(), |segment| segment.range.start);
+    let mut end = end.map_or(bytes.len(), |segment| segment.range.start);
+    // Any number of these may precede a marker, and belongs to it.
+    while end > 0 && bytes[end - 1] == 0xff {
+        end -= 1;
+    }
     [&bytes[..end], &STOP, &bytes[end..]].concat()
 }
 
@@ -127,6 +131,15 @@ mod tests {
         for (name, junk) in cases {
             let dirty = [&START[..], junk, &scan].concat();
             assert_eq!(*without_junk(&dirty), *clean, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_stop_precedes_the_end_with_its_fill_bytes() {
+        let start = [&START[..], &[0xff, 0xda, 0, 2, 7, 0xff, 0]].concat();
+        for end in [&[0xff, 0xd9, 5][..], &[0xff, 0xff, 0xff, 0xd9]] {
+            let stopped = with_stop(&[&start, end].concat());
+            assert_eq!(stopped, [&start[..], &STOP, end].concat());
         }
     }
 }
