@@ -1,8 +1,7 @@
 //! Connections: accepted, encrypted if need be, served, and ended.
 
 use crate::{
-    grpc,
-    http::{self, body::Held},
+    grpc, http,
     service::{Call, Service},
     stream::Patient,
     tls::Tls,
@@ -15,7 +14,15 @@ use hyper_util::{
         graceful::{GracefulShutdown, Watcher},
     },
 };
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -125,7 +132,11 @@ where
         .max_header_list_size(16 << 10)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20);
-    let each = service_fn(|request| answer(Arc::clone(service), request));
+    let used = Used::new(service);
+    let each = service_fn(|request| {
+        used.begin();
+        answer(Arc::clone(service), request)
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), each);
     watcher.watch(connection.into_owned()).await
 }
@@ -148,7 +159,7 @@ async fn answer(
         service: Arc::clone(&service),
         call,
     };
-    let active = Active::new(&service);
+    service.metrics.active.inc();
     let response = if is_grpc {
         grpc::serve(&service, &mut ending.call, request).await
     } else {
@@ -163,23 +174,35 @@ async fn answer(
         _ if is_grpc => 0,
         _ => response.status().as_u16(),
     };
-    // Until it is sent.
-    Ok(response.map(|body| Body::new(Held::new(body, active))))
+    Ok(response)
 }
 
-/// A request that is being answered.
-struct Active(Arc<Service>);
+/// Counts a connection from its first request to its end: answers may be on their way as long as it is open.
+struct Used {
+    service: Arc<Service>,
+    is_used: AtomicBool,
+}
 
-impl Active {
+impl Used {
     fn new(service: &Arc<Service>) -> Self {
-        service.metrics.active.inc();
-        Self(Arc::clone(service))
+        Self {
+            service: Arc::clone(service),
+            is_used: AtomicBool::new(false),
+        }
+    }
+
+    fn begin(&self) {
+        if !self.is_used.swap(true, Ordering::Relaxed) {
+            self.service.used.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
-impl Drop for Active {
+impl Drop for Used {
     fn drop(&mut self) {
-        self.0.metrics.active.dec();
+        if *self.is_used.get_mut() {
+            self.service.used.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -206,6 +229,7 @@ impl Drop for Ending {
             ..
         } = self;
         let time = call.start.elapsed();
+        service.metrics.active.dec();
         service.metrics.request(&call.model, self.protocol, *status);
         if call.images > 0 {
             service

@@ -3,7 +3,11 @@ use crate::{
     service::Service, tls::Tls,
 };
 use hyper_util::server::graceful::GracefulShutdown;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -216,14 +220,14 @@ impl Server {
     }
 }
 
-/// Connections without a request may stay open for as long as their clients like: nobody waits for them.
+/// Connections over which nobody has asked may stay open for as long as their clients like: they aren't waited for.
 async fn idle(service: &Service) {
     const STEP: Duration = Duration::from_millis(50);
     const STEPS: u32 = 20;
     let mut steps = 0;
     while steps < STEPS {
         sleep(STEP).await;
-        steps = match service.metrics.active.get() {
+        steps = match service.used.load(Ordering::Relaxed) {
             0 => steps + 1,
             _ => 0,
         };

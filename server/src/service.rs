@@ -16,7 +16,7 @@ use crate::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,8 @@ pub(crate) struct Service {
     token: Option<Token>,
     log: Option<DecisionLog>,
     is_ending: AtomicBool,
+    /// Connections over which somebody has asked.
+    pub(crate) used: AtomicUsize,
 }
 
 /// A request in the making: what its log line will say.
@@ -73,6 +75,7 @@ impl Service {
             metrics,
             log,
             is_ending: AtomicBool::new(false),
+            used: AtomicUsize::new(0),
         }
     }
 
